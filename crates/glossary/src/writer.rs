@@ -1,0 +1,60 @@
+//! What writes to the residual stream.
+
+use serde::{Deserialize, Serialize};
+
+use crate::LayerIndex;
+
+/// The kind of a writer: which half of a block adds to the residual stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Component {
+    /// The output projection of attention, or of what a block has in attention's place.
+    #[serde(rename = "attn.o_proj")]
+    AttentionOutput,
+    /// The down projection of the MLP; with a mixture of experts, of each expert.
+    #[serde(rename = "mlp.down_proj")]
+    MlpOutput,
+}
+
+impl Component {
+    /// All components, in the order shown to users.
+    pub const ALL: [Self; 2] = [Self::AttentionOutput, Self::MlpOutput];
+
+    /// The name used in settings, study files and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AttentionOutput => "attn.o_proj",
+            Self::MlpOutput => "mlp.down_proj",
+        }
+    }
+}
+
+impl std::fmt::Display for Component {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// One linear layer whose output is added to the residual stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Writer {
+    /// The block it belongs to.
+    pub layer: LayerIndex,
+    /// Which half of the block.
+    pub component: Component,
+    /// Which expert, where the block has several; `None` in a dense block.
+    pub expert: Option<usize>,
+}
+
+impl Writer {
+    /// The only writer of its kind in a dense block.
+    pub fn dense(layer: LayerIndex, component: Component) -> Self {
+        Self { layer, component, expert: None }
+    }
+}
+
+impl std::fmt::Display for Writer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "layer {} {}", self.layer, self.component)?;
+        self.expert.map_or(Ok(()), |expert| write!(f, " expert {expert}"))
+    }
+}

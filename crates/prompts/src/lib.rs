@@ -1,0 +1,1 @@
+//! Text in: prompt files, chat templates, tokenizers.
