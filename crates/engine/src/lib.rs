@@ -1,1 +1,28 @@
-//! Tokens in; residuals, distributions and answers out, many edited copies in one batch.
+//! Tokens in; residuals, distributions and answers out, for many edited copies of a model in one batch.
+//!
+//! The way through this room: a family of [`families`] reads a checkpoint's hyper-parameters and answers with a
+//! [`blueprint`]; the model loader brings the blueprint's tensors onto a [`backend`]; the executor strings the
+//! back end's operations together for the rows of a [`plan`]; [`Engine`] packs sequences into plans.
+//!
+//! This room knows no text: prompts come as tokens, and when to stop is a token or a caller's rule. It knows no
+//! behaviour either: an edit is three vectors per writer, wherever they come from.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::float_cmp, reason = "tests"))]
+
+pub mod backend;
+pub mod blueprint;
+mod config;
+mod engine;
+mod error;
+mod executor;
+pub mod families;
+mod generate;
+mod model;
+pub mod plan;
+mod rope;
+
+pub use config::{Config, ConfigError};
+pub use engine::{Device, DtypeChoice, Engine, LoadOptions, ModelInfo, WriterInfo};
+pub use error::{EngineError, LoadError};
+pub use executor::PartTimes;
+pub use generate::{Answer, Continuation, FirstToken, Forced, Generation, Request, StopReason};

@@ -1,0 +1,437 @@
+//! Products with a weight matrix that never changes: `y = x Wᵀ`, x `[m, k]`, W `[n, k]`, y `[m, n]`.
+//!
+//! The weights are packed once into panels of 16 outputs, `[n / 16][k][16]`, in their own precision. The
+//! micro-kernel holds up to [`Simd::ACCUMULATORS`] rows × 16 outputs in registers and walks along k: per step one
+//! line of weights and one broadcast number per row. Half-precision weights are widened in registers when they
+//! serve one group of rows, and into a buffer in the first-level cache when they serve several.
+//!
+//! **The order of summation never depends on the batch.** Every output is a sum of partial sums over [`K_CHUNK`]
+//! values of k, each a single chain of multiply-adds in order of k, whichever kernel computes it. So a row's
+//! result has the same bits whatever rows are computed beside it, on one thread or many.
+
+use super::rows::{Line, Rows, Shared};
+use super::simd::{Isa, LANES, Simd, with_isa};
+
+/// Values of k summed in one chain. A panel's slice of so many values, as f32, is 24 KiB: it stays in a
+/// first-level cache of 32 KiB beside the rows.
+const K_CHUNK: usize = 384;
+
+/// Rows of x that one task works on: 192 rows of 1,536 f32 are 1.1 MiB, about a second-level cache.
+const ROW_BLOCK: usize = 192;
+
+/// A packed weight matrix `[n, k]`.
+pub struct Matrix {
+    pub(super) n: usize,
+    pub(super) k: usize,
+    pub(super) panels: Panels,
+}
+
+/// Panels of 16 outputs, `[n / 16][k][16]`, the last one filled up with zeros.
+pub(super) enum Panels {
+    F32(Vec<Line>),
+    Bf16(Vec<HalfLine>),
+    F16(Vec<HalfLine>),
+}
+
+/// Sixteen half-precision numbers.
+#[derive(Clone, Copy, Default)]
+#[repr(C, align(32))]
+pub(super) struct HalfLine(pub(super) [u16; LANES]);
+
+impl Matrix {
+    /// Panels of 16 outputs.
+    pub(super) fn panel_count(&self) -> usize {
+        self.n.div_ceil(LANES)
+    }
+
+    /// Bytes that the weights take.
+    pub(super) fn bytes(&self) -> usize {
+        match &self.panels {
+            Panels::F32(lines) => size_of_val(lines.as_slice()),
+            Panels::Bf16(lines) | Panels::F16(lines) => size_of_val(lines.as_slice()),
+        }
+    }
+
+    fn panel(&self, panel: usize) -> PanelPtr {
+        match &self.panels {
+            Panels::F32(lines) => PanelPtr::F32(lines[panel * self.k..].as_ptr().cast()),
+            Panels::Bf16(lines) => PanelPtr::Bf16(lines[panel * self.k..].as_ptr().cast()),
+            Panels::F16(lines) => PanelPtr::F16(lines[panel * self.k..].as_ptr().cast()),
+        }
+    }
+}
+
+/// A panel's first weight.
+#[derive(Clone, Copy)]
+enum PanelPtr {
+    F32(*const f32),
+    Bf16(*const u16),
+    F16(*const u16),
+}
+
+/// How weights of one kind come into registers.
+trait Storage: Copy {
+    type Element: Copy;
+    unsafe fn load<S: Simd>(from: *const Self::Element) -> S::V;
+}
+
+#[derive(Clone, Copy)]
+struct F32;
+#[derive(Clone, Copy)]
+struct Bf16;
+#[derive(Clone, Copy)]
+struct F16;
+
+impl Storage for F32 {
+    type Element = f32;
+    #[inline(always)]
+    unsafe fn load<S: Simd>(from: *const f32) -> S::V {
+        // SAFETY: the caller's promise.
+        unsafe { S::load(from) }
+    }
+}
+impl Storage for Bf16 {
+    type Element = u16;
+    #[inline(always)]
+    unsafe fn load<S: Simd>(from: *const u16) -> S::V {
+        // SAFETY: the caller's promise.
+        unsafe { S::load_bf16(from) }
+    }
+}
+impl Storage for F16 {
+    type Element = u16;
+    #[inline(always)]
+    unsafe fn load<S: Simd>(from: *const u16) -> S::V {
+        // SAFETY: the caller's promise.
+        unsafe { S::load_f16(from) }
+    }
+}
+
+/// A block of rows of x and y, and a run of panels: what one call of the kernel computes.
+#[derive(Clone, Copy)]
+struct Tile<'a> {
+    matrix: &'a Matrix,
+    x: *const f32,
+    x_stride: usize,
+    rows: usize,
+    panel: usize,
+    panels: usize,
+    y: *mut f32,
+    y_stride: usize,
+    /// Room for a widened slice of a panel, `K_CHUNK` lines.
+    widened: *mut f32,
+}
+
+/// A walk over the rows of one panel slice.
+#[derive(Clone, Copy)]
+struct Step {
+    x: *const f32,
+    x_stride: usize,
+    y: *mut f32,
+    y_stride: usize,
+    k: usize,
+    /// From one panel of weights to the next, in elements.
+    panel_stride: usize,
+    first: bool,
+}
+
+/// `R` rows × `P` panels in registers: y (+)= x Wᵀ over one chunk of k.
+#[inline(always)]
+unsafe fn micro_kernel<S: Simd, W: Storage, const R: usize, const P: usize>(step: Step, w: *const W::Element) {
+    // SAFETY: the tile's pointers cover R rows of x and y and P panels of w; `tile_kernel` sees to it.
+    unsafe {
+        let mut sums = [[S::splat(0.0); P]; R];
+        for k in 0..step.k {
+            let mut weights = [S::splat(0.0); P];
+            for (p, weight) in weights.iter_mut().enumerate() {
+                *weight = W::load::<S>(w.add(p * step.panel_stride + k * LANES));
+            }
+            for (r, row) in sums.iter_mut().enumerate() {
+                let x = S::splat(*step.x.add(r * step.x_stride + k));
+                for (sum, weight) in row.iter_mut().zip(weights) {
+                    *sum = S::fma(x, weight, *sum);
+                }
+            }
+        }
+        for (r, row) in sums.iter().enumerate() {
+            for (p, sum) in row.iter().enumerate() {
+                let y = step.y.add(r * step.y_stride + p * LANES);
+                S::store(y, if step.first { *sum } else { S::add(S::load(y), *sum) });
+            }
+        }
+    }
+}
+
+/// One group of up to `S::ACCUMULATORS` rows on one panel.
+#[inline(always)]
+unsafe fn one_panel<S: Simd, W: Storage>(rows: usize, step: Step, w: *const W::Element) {
+    macro_rules! rows {
+        ($($n:literal)*) => {
+            match rows {
+                $($n if $n <= S::ACCUMULATORS => unsafe { micro_kernel::<S, W, $n, 1>(step, w) },)*
+                _ => unreachable!("row groups are no larger than the registers allow"),
+            }
+        };
+    }
+    // SAFETY: as the caller promises.
+    rows!(1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24)
+}
+
+/// A few rows on several panels at once: enough independent sums to hide the latency of multiply-add.
+#[inline(always)]
+unsafe fn few_rows<S: Simd, W: Storage>(rows: usize, panels: usize, step: Step, w: *const W::Element) -> usize {
+    // SAFETY: as the caller promises; at most `panels` panels are touched.
+    unsafe {
+        if S::ACCUMULATORS >= 24 {
+            match rows {
+                1 if panels >= 8 => micro_kernel::<S, W, 1, 8>(step, w),
+                2 if panels >= 4 => micro_kernel::<S, W, 2, 4>(step, w),
+                3 if panels >= 4 => micro_kernel::<S, W, 3, 4>(step, w),
+                4 if panels >= 2 => micro_kernel::<S, W, 4, 2>(step, w),
+                _ => {
+                    one_panel::<S, W>(rows, step, w);
+                    return 1;
+                }
+            }
+            return [8, 4, 4, 2][rows - 1];
+        }
+        if rows == 1 && panels >= 4 && S::ACCUMULATORS >= 4 {
+            micro_kernel::<S, W, 1, 4>(step, w);
+            return 4;
+        }
+        one_panel::<S, W>(rows, step, w);
+        1
+    }
+}
+
+/// All rows of a tile in as few groups as the registers allow, of as equal size as possible.
+#[inline(always)]
+fn groups(rows: usize, largest: usize) -> impl Iterator<Item = (usize, usize)> {
+    let count = rows.div_ceil(largest);
+    (0..count).map(move |group| {
+        let (from, to) = (group * rows / count, (group + 1) * rows / count);
+        (from, to - from)
+    })
+}
+
+#[inline(always)]
+unsafe fn half_panel<S: Simd, W: Storage<Element = u16>>(
+    tile: Tile<'_>,
+    panel: usize,
+    step: Step,
+    w: *const u16,
+) -> usize {
+    // SAFETY: the tile's pointers cover what the groups touch.
+    unsafe {
+        if tile.rows <= S::ACCUMULATORS {
+            return few_rows::<S, W>(tile.rows, tile.panels - panel, step, w);
+        }
+        for k in 0..step.k {
+            S::store(tile.widened.add(k * LANES), W::load::<S>(w.add(k * LANES)));
+        }
+        f32_panel::<S>(tile, 1, step, tile.widened)
+    }
+}
+
+#[inline(always)]
+unsafe fn f32_panel<S: Simd>(tile: Tile<'_>, panels_left: usize, step: Step, w: *const f32) -> usize {
+    // SAFETY: the tile's pointers cover what the groups touch.
+    unsafe {
+        if tile.rows <= S::ACCUMULATORS {
+            return few_rows::<S, F32>(tile.rows, panels_left, step, w);
+        }
+        for (row, rows) in groups(tile.rows, S::ACCUMULATORS) {
+            let x = step.x.add(row * step.x_stride);
+            let y = step.y.add(row * step.y_stride);
+            one_panel::<S, F32>(rows, Step { x, y, ..step }, w);
+        }
+        1
+    }
+}
+
+#[inline(always)]
+unsafe fn tile_kernel<S: Simd>(tile: &Tile<'_>) {
+    // SAFETY: `Tile` is only made by `product`, whose bounds it keeps.
+    unsafe {
+        let k = tile.matrix.k;
+        for from in (0..k).step_by(K_CHUNK) {
+            let mut panel = 0;
+            while panel < tile.panels {
+                let step = Step {
+                    x: tile.x.add(from),
+                    x_stride: tile.x_stride,
+                    y: tile.y.add(panel * LANES),
+                    y_stride: tile.y_stride,
+                    k: K_CHUNK.min(k - from),
+                    panel_stride: k * LANES,
+                    first: from == 0,
+                };
+                panel += match tile.matrix.panel(tile.panel + panel) {
+                    PanelPtr::F32(w) => f32_panel::<S>(*tile, tile.panels - panel, step, w.add(from * LANES)),
+                    PanelPtr::Bf16(w) => half_panel::<S, Bf16>(*tile, panel, step, w.add(from * LANES)),
+                    PanelPtr::F16(w) => half_panel::<S, F16>(*tile, panel, step, w.add(from * LANES)),
+                };
+            }
+        }
+    }
+}
+
+with_isa! { unsafe fn run_tile(tile: &Tile<'_>) = tile_kernel }
+
+/// What a task computed: rows × panels of y, still in a cache.
+pub(super) struct Computed {
+    /// The first row.
+    pub(super) row: usize,
+    /// How many rows.
+    pub(super) rows: usize,
+    /// The first panel.
+    pub(super) panel: usize,
+    /// How many panels.
+    pub(super) panels: usize,
+    /// Row `row`, panel `panel`.
+    pub(super) y: *mut f32,
+    /// Numbers from one row of y to the next.
+    pub(super) stride: usize,
+}
+
+/// How the work is cut into tasks.
+struct Cut {
+    row_blocks: usize,
+    panels_per_task: usize,
+    tasks: usize,
+}
+
+impl Cut {
+    /// Tasks of a multiple of `unit` panels: several per thread, so that a slow thread is helped out.
+    fn new(rows: usize, panels: usize, unit: usize, threads: usize) -> Self {
+        const TASKS_PER_THREAD: usize = 6;
+        // Fewer panels than this would leave a single row too few independent sums.
+        const SMALLEST: usize = 4;
+        let row_blocks = rows.div_ceil(ROW_BLOCK);
+        let wanted = (threads * TASKS_PER_THREAD).div_ceil(row_blocks);
+        let per_task = if threads == 1 { panels.min(32) } else { panels.div_ceil(wanted) };
+        let panels_per_task = per_task.max(SMALLEST).next_multiple_of(unit);
+        Self { row_blocks, panels_per_task, tasks: row_blocks * panels.div_ceil(panels_per_task) }
+    }
+}
+
+thread_local! {
+    /// A thread's scratch memory: a widened panel slice, then a tile of outputs.
+    static SCRATCH: std::cell::RefCell<Vec<Line>> = const { std::cell::RefCell::new(Vec::new()) };
+}
+
+/// The first-level buffer for a widened panel slice and, behind it, a tile of so many lines.
+fn with_scratch<T>(tile_lines: usize, f: impl FnOnce(*mut f32, *mut f32) -> T) -> T {
+    SCRATCH.with_borrow_mut(|lines| {
+        if lines.len() < K_CHUNK + tile_lines {
+            lines.resize(K_CHUNK + tile_lines, Line::default());
+        }
+        let start = lines.as_mut_ptr().cast::<f32>();
+        // SAFETY: the buffer holds K_CHUNK lines and a tile behind them.
+        f(start, unsafe { start.add(K_CHUNK * LANES) })
+    })
+}
+
+/// `y = x Wᵀ` straight into a buffer.
+pub(super) fn product(isa: Isa, x: &Rows, weights: &Matrix, bias: Option<&[Line]>, out: &mut Rows) {
+    out.resize(x.rows());
+    let out = out.shared();
+    run(isa, x, weights, 1, None, Some(out), |done| {
+        if let Some(bias) = bias {
+            // SAFETY: the task owns these rows and panels; a bias covers all panels.
+            unsafe { add_bias(isa, &done, &bias[done.panel..]) }
+        }
+    });
+}
+
+/// `y = x Wᵀ` tile by tile into scratch memory; `consume` sees each tile while it is in the cache.
+///
+/// Tasks have `panels_per_task` panels if given, else a multiple of `unit`.
+pub(super) fn product_tiles(
+    isa: Isa,
+    x: &Rows,
+    weights: &Matrix,
+    unit: usize,
+    panels_per_task: Option<usize>,
+    consume: impl Fn(Computed) + Sync,
+) {
+    run(isa, x, weights, unit, panels_per_task, None, consume);
+}
+
+fn run(
+    isa: Isa,
+    x: &Rows,
+    weights: &Matrix,
+    unit: usize,
+    panels_per_task: Option<usize>,
+    out: Option<Shared>,
+    consume: impl Fn(Computed) + Sync,
+) {
+    assert_eq!(x.cols(), weights.k, "the input's columns are the weights' inputs");
+    let (rows, panels) = (x.rows(), weights.panel_count());
+    let mut cut = Cut::new(rows, panels, unit, rayon::current_num_threads());
+    if let Some(fixed) = panels_per_task {
+        cut = Cut { panels_per_task: fixed, tasks: cut.row_blocks * panels.div_ceil(fixed), ..cut };
+    }
+    let input = Input { start: x.as_ptr(), stride: x.stride() };
+    super::parallel(cut.tasks, |task| {
+        // Neighbouring tasks share weights, not rows: weights are the larger part to bring in.
+        let (block, chunk) = (task % cut.row_blocks, task / cut.row_blocks);
+        let (from, to) = (block * rows / cut.row_blocks, (block + 1) * rows / cut.row_blocks);
+        let panel = chunk * cut.panels_per_task;
+        let count = cut.panels_per_task.min(panels - panel);
+        let tile_lines = if out.is_some() { 0 } else { (to - from) * (count | 1) };
+        with_scratch(tile_lines, |widened, scratch| {
+            let (y, y_stride) = match out {
+                // SAFETY: tasks have disjoint rows and panels of a buffer that covers all of both.
+                Some(out) => (unsafe { out.at(from, panel * LANES) }, out.stride()),
+                None => (scratch, (count | 1) * LANES),
+            };
+            let tile = Tile {
+                matrix: weights,
+                x: input.row(from),
+                x_stride: input.stride,
+                rows: to - from,
+                panel,
+                panels: count,
+                y,
+                y_stride,
+                widened,
+            };
+            // SAFETY: x has these rows and k columns; y has these rows and panels, here or in scratch memory.
+            unsafe { run_tile(isa, &tile) };
+            consume(Computed { row: from, rows: to - from, panel, panels: count, y, stride: y_stride });
+        });
+    });
+}
+
+/// x, read from several threads.
+#[derive(Clone, Copy)]
+struct Input {
+    start: *const f32,
+    stride: usize,
+}
+
+// SAFETY: the buffer behind it is borrowed for the whole product and only read.
+unsafe impl Sync for Input {}
+
+impl Input {
+    fn row(self, row: usize) -> *const f32 {
+        // SAFETY: callers ask for rows of the buffer.
+        unsafe { self.start.add(row * self.stride) }
+    }
+}
+
+#[inline(always)]
+unsafe fn add_bias_kernel<S: Simd>(tile: &Computed, bias: &[Line]) {
+    // SAFETY: the tile has these rows and panels; the caller gave a bias for each panel.
+    unsafe {
+        for row in 0..tile.rows {
+            for (panel, bias) in bias[..tile.panels].iter().enumerate() {
+                let y = tile.y.add(row * tile.stride + panel * LANES);
+                S::store(y, S::add(S::load(y), S::load(bias.0.as_ptr())));
+            }
+        }
+    }
+}
+with_isa! { pub(super) unsafe fn add_bias(tile: &Computed, bias: &[Line]) = add_bias_kernel }

@@ -1,0 +1,332 @@
+//! The processor, with packed weights and fused kernels.
+//!
+//! Weights are packed once, in f32, bf16 or f16; arithmetic is f32. Kernels are compiled for each instruction
+//! set that the architecture has and chosen at run time. A row's results have the same bits whatever else is in
+//! the batch, however many threads there are: see [`matmul`], [`attention`] and [`head`] for how.
+
+mod attention;
+mod head;
+mod matmul;
+mod pack;
+mod rotary;
+mod rows;
+mod rowwise;
+mod simd;
+
+use checkpoint::Tensor;
+use glossary::Edit;
+
+use self::rows::Line;
+pub use self::simd::Isa;
+use self::simd::LANES;
+use super::{
+    AttentionShape, Backend, HeadNorms, HeadOutput, HeadWants, NormParams, Stacking, WeightDtype, WriteParams,
+};
+use crate::LoadError;
+use crate::blueprint::{Activation, Rope};
+use crate::plan::Plan;
+
+pub(crate) use pack::check_finite;
+
+/// The processor as a back end.
+pub struct Cpu {
+    isa: Isa,
+    head: head::HeadScratch,
+}
+
+impl Cpu {
+    /// The best instruction set that the processor has.
+    pub fn new() -> Self {
+        Self::with_isa(*Isa::available().last().expect("the portable set is always there"))
+    }
+
+    /// A chosen instruction set, one of [`Isa::available`].
+    pub fn with_isa(isa: Isa) -> Self {
+        assert!(Isa::available().contains(&isa), "this processor has no {}", isa.name());
+        Self { isa, head: head::HeadScratch::default() }
+    }
+
+    /// The instruction set in use.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+}
+
+impl Default for Cpu {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A vector, padded with zeros to whole lines.
+pub struct Vector {
+    lines: Vec<Line>,
+    width: usize,
+}
+
+/// An embedding matrix: rows are decoded from the checkpoint as they are needed, so it takes no memory.
+pub struct Table {
+    tensor: Tensor,
+    dtype: WeightDtype,
+}
+
+/// The edits of one writer by edit index.
+pub struct Edits(Vec<Option<rowwise::EditLines>>);
+
+/// Runs tasks on all threads; each is taken by the next free thread.
+fn parallel(tasks: usize, f: impl Fn(usize) + Sync) {
+    use rayon::prelude::*;
+    if tasks == 1 {
+        return f(0);
+    }
+    (0..tasks).into_par_iter().with_max_len(1).for_each(&f);
+}
+
+/// Like [`parallel`] for small tasks: at least `grain` of them at a time.
+fn parallel_rows(rows: usize, grain: usize, f: impl Fn(usize) + Sync) {
+    use rayon::prelude::*;
+    if rows <= grain {
+        return (0..rows).for_each(f);
+    }
+    (0..rows).into_par_iter().with_min_len(grain).for_each(&f);
+}
+
+fn norm_view(norm: &NormParams<Vector>) -> rowwise::NormView<'_> {
+    rowwise::NormView {
+        kind: norm.kind,
+        gain: &norm.gain.lines,
+        bias: norm.bias.as_ref().map(|it| it.lines.as_slice()),
+        epsilon: norm.epsilon,
+        width: norm.gain.width,
+    }
+}
+
+/// Rows that one thread takes at a time in row-wise operations.
+const ROW_GRAIN: usize = 4;
+
+impl Backend for Cpu {
+    type Matrix = matmul::Matrix;
+    type Vector = Vector;
+    type Table = Table;
+    type Rows = rows::Rows;
+    type Pages = attention::Pages;
+    type Edits = Edits;
+    type Angles = rotary::Angles;
+
+    fn describe(&self) -> String {
+        format!("cpu ({})", self.isa.name())
+    }
+
+    fn row_block(&self) -> usize {
+        // Measured, see LAB.md: activations of 192 rows stay in the second-level caches, weights are read
+        // seldom enough not to matter.
+        192
+    }
+
+    fn matrix(&self, parts: &[Tensor], stacking: Stacking, dtype: WeightDtype) -> Result<Self::Matrix, LoadError> {
+        pack::pack(parts, stacking, dtype)
+    }
+
+    fn vector(&self, values: &[f32]) -> Vector {
+        Vector { lines: pack::lines(values), width: values.len() }
+    }
+
+    fn table(&self, tensor: &Tensor, dtype: WeightDtype) -> Result<Table, LoadError> {
+        use rayon::prelude::*;
+        (0..tensor.rows()).into_par_iter().with_min_len(64).try_for_each_init(
+            || vec![0.0; tensor.row_len()],
+            |values, row| {
+                tensor.read_row(row, values);
+                check_finite(tensor, row, values)
+            },
+        )?;
+        Ok(Table { tensor: tensor.clone(), dtype })
+    }
+
+    fn rows(&self, cols: usize) -> Self::Rows {
+        rows::Rows::new(cols)
+    }
+
+    fn pages(&self, shape: &AttentionShape) -> Self::Pages {
+        attention::Pages::new(shape)
+    }
+
+    fn edits(&self, edits: &[Option<&Edit>], width: usize) -> Edits {
+        let lines = |it: &[f32]| it.chunks(width).flat_map(pack::lines).collect();
+        let prepare = |edit: &Edit| {
+            assert!(edit.rank() <= rowwise::MAX_RANK, "an edit of rank {}", edit.rank());
+            assert_eq!(edit.width(), width, "the edit's width is the writer's");
+            rowwise::EditLines {
+                rank: edit.rank(),
+                p: lines(edit.p()),
+                q: lines(edit.q()),
+                s: edit.s().map(pack::lines),
+            }
+        };
+        Edits(edits.iter().map(|edit| edit.map(prepare)).collect())
+    }
+
+    fn angles(&self, rope: &Rope) -> Self::Angles {
+        rotary::Angles::new(rope)
+    }
+
+    fn reserve(&mut self, pages: &mut Self::Pages, count: usize) {
+        pages.reserve(count);
+    }
+
+    fn embed(&mut self, table: &Table, plan: &Plan, scale: f32, out: &mut Self::Rows) {
+        out.resize(plan.rows());
+        let cols = out.cols();
+        let shared = out.shared();
+        parallel_rows(plan.rows(), ROW_GRAIN, |row| {
+            // SAFETY: each task has its own row.
+            let values = unsafe { std::slice::from_raw_parts_mut(shared.at(row, 0), cols) };
+            table.tensor.read_row(plan.tokens[row].index(), values);
+            for value in values {
+                *value = scale
+                    * match table.dtype {
+                        WeightDtype::F32 => *value,
+                        WeightDtype::Bf16 => half::bf16::from_f32(*value).to_f32(),
+                        WeightDtype::F16 => half::f16::from_f32(*value).to_f32(),
+                    };
+            }
+        });
+    }
+
+    fn norm(&mut self, x: &Self::Rows, norm: &NormParams<Vector>, out: &mut Self::Rows) {
+        out.resize(x.rows());
+        let (isa, view, shared) = (self.isa, norm_view(norm), out.shared());
+        parallel_rows(x.rows(), ROW_GRAIN, |row| {
+            // SAFETY: each task has its own row of buffers as wide as the norm.
+            unsafe { rowwise::norm(isa, x.row(row).as_ptr(), &view, shared.at(row, 0)) }
+        });
+    }
+
+    fn linear(
+        &mut self,
+        x: &Self::Rows,
+        weights: &Self::Matrix,
+        bias: Option<&Vector>,
+        out: &mut Self::Rows,
+    ) {
+        matmul::product(self.isa, x, weights, bias.map(|it| it.lines.as_slice()), out);
+    }
+
+    fn gated_linear(
+        &mut self,
+        x: &Self::Rows,
+        weights: &Self::Matrix,
+        bias: Option<&Vector>,
+        activation: Activation,
+        out: &mut Self::Rows,
+    ) {
+        out.resize(x.rows());
+        let (isa, shared) = (self.isa, out.shared());
+        matmul::product_tiles(isa, x, weights, 2, None, |done| {
+            let pair = done.panel / 2;
+            let bias = bias.map(|it| {
+                let (gate, up) = it.lines.split_at(it.lines.len() / 2);
+                (&gate[pair..], &up[pair..])
+            });
+            let tile = rowwise::GateTile {
+                rows: done.rows,
+                pairs: done.panels / 2,
+                y: done.y,
+                y_stride: done.stride,
+                bias,
+                activation,
+                // SAFETY: each task has its own rows and columns.
+                out: unsafe { shared.at(done.row, pair * LANES) },
+                out_stride: shared.stride(),
+            };
+            // SAFETY: the tile has these rows and panels.
+            unsafe { rowwise::gate(isa, &tile) }
+        });
+    }
+
+    fn rotate_and_store(
+        &mut self,
+        qkv: &mut Self::Rows,
+        shape: &AttentionShape,
+        norms: HeadNorms<'_, Vector>,
+        angles: Option<&mut rotary::Angles>,
+        plan: &Plan,
+        pages: &mut Self::Pages,
+    ) {
+        rotary::rotate_and_store(self.isa, qkv, shape, norms, angles, plan, pages);
+    }
+
+    fn attend(
+        &mut self,
+        qkv: &Self::Rows,
+        shape: &AttentionShape,
+        sinks: Option<&Vector>,
+        plan: &Plan,
+        pages: &Self::Pages,
+        out: &mut Self::Rows,
+    ) {
+        attention::attend_all(self.isa, qkv, shape, sinks.map(|it| it.lines.as_slice()), plan, pages, out);
+    }
+
+    fn write(
+        &mut self,
+        y: &mut Self::Rows,
+        params: WriteParams<'_, Self>,
+        plan: &Plan,
+        residual: &mut Self::Rows,
+        x: &mut Self::Rows,
+    ) {
+        let rows = y.rows();
+        assert_eq!(rows, residual.rows(), "a row of the stream for each row of output");
+        if params.next_norm.is_some() {
+            x.resize(rows);
+        }
+        let (isa, lines) = (self.isa, y.vectors());
+        let (y, residual, x) = (y.shared(), residual.shared(), x.shared());
+        let bias = params.bias.map(|it| it.lines.as_slice());
+        let (post_norm, next_norm) = (params.post_norm.map(norm_view), params.next_norm.map(norm_view));
+        parallel_rows(rows, ROW_GRAIN, |row| {
+            let edit = params.edits.and_then(|it| it.0[plan.edits[row] as usize].as_ref());
+            // SAFETY: each task has its own row of each buffer.
+            unsafe {
+                let task = rowwise::WriteRow {
+                    lines,
+                    y: y.at(row, 0),
+                    edit,
+                    bias,
+                    post_norm,
+                    scale: params.scale,
+                    residual: residual.at(row, 0),
+                    next_norm,
+                    x: if next_norm.is_some() { x.at(row, 0) } else { std::ptr::null_mut() },
+                };
+                rowwise::write(isa, &task);
+            }
+        });
+    }
+
+    fn select(&mut self, x: &Self::Rows, rows: &[u32], out: &mut Self::Rows) {
+        out.resize(rows.len());
+        for (to, &from) in rows.iter().enumerate() {
+            out.row_mut(to).copy_from_slice(x.row(from as usize));
+        }
+    }
+
+    fn head(
+        &mut self,
+        x: &Self::Rows,
+        weights: &Self::Matrix,
+        scale: f32,
+        softcap: Option<f32>,
+        wants: &HeadWants,
+        out: &mut HeadOutput,
+    ) {
+        head::head(self.isa, x, weights, scale, softcap, wants, &mut self.head, out);
+    }
+
+    fn download(&mut self, x: &Self::Rows, out: &mut Vec<f32>) {
+        for row in 0..x.rows() {
+            out.extend_from_slice(x.row(row));
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Bringing weights into the layout that [`super::matmul`] reads.
+
+use std::sync::Mutex;
+
+use checkpoint::Tensor;
+use half::{bf16, f16};
+
+use super::matmul::{HalfLine, Matrix, Panels};
+use super::rows::Line;
+use super::simd::LANES;
+use crate::LoadError;
+use crate::backend::{Stacking, WeightDtype};
+
+/// Packs tensors `[n_i, k]`, stacked, into one matrix.
+///
+/// Paired tensors alternate panel by panel, gate first, so that a tile holds both halves of its outputs; their
+/// output count is rounded up to whole panels.
+pub(super) fn pack(parts: &[Tensor], stacking: Stacking, dtype: WeightDtype) -> Result<Matrix, LoadError> {
+    let k = parts[0].row_len();
+    let n: usize = match stacking {
+        Stacking::EndToEnd => parts.iter().map(Tensor::rows).sum(),
+        Stacking::Paired => 2 * parts[0].rows().next_multiple_of(LANES),
+    };
+    let ends: Vec<usize> = parts
+        .iter()
+        .scan(0, |end, part| {
+            *end += part.rows();
+            Some(*end)
+        })
+        .collect();
+    // The tensor and its row that stand behind one output of a panel.
+    let source = |panel: usize, lane: usize| -> Option<(&Tensor, usize)> {
+        match stacking {
+            Stacking::EndToEnd => {
+                let output = panel * LANES + lane;
+                let part = ends.iter().position(|&end| output < end)?;
+                Some((&parts[part], output - (ends[part] - parts[part].rows())))
+            }
+            Stacking::Paired => {
+                let part = &parts[panel % 2];
+                let row = panel / 2 * LANES + lane;
+                (row < part.rows()).then_some((part, row))
+            }
+        }
+    };
+    let count = n.div_ceil(LANES);
+    let panels = match dtype {
+        WeightDtype::F32 => Panels::F32(fill(count, k, &source, |it| it, Line)?),
+        WeightDtype::Bf16 => Panels::Bf16(fill(count, k, &source, |it| bf16::from_f32(it).to_bits(), HalfLine)?),
+        WeightDtype::F16 => Panels::F16(fill(count, k, &source, |it| f16::from_f32(it).to_bits(), HalfLine)?),
+    };
+    for part in parts {
+        part.release();
+    }
+    Ok(Matrix { n, k, panels })
+}
+
+fn fill<'a, E: Copy + Default + Send, L: Copy + Default + Send>(
+    panels: usize,
+    k: usize,
+    source: &(impl Fn(usize, usize) -> Option<(&'a Tensor, usize)> + Sync),
+    convert: impl Fn(f32) -> E + Sync,
+    line: impl Fn([E; LANES]) -> L + Sync,
+) -> Result<Vec<L>, LoadError> {
+    use rayon::prelude::*;
+    let mut lines = vec![L::default(); panels * k];
+    let bad: Mutex<Option<LoadError>> = Mutex::new(None);
+    lines.par_chunks_mut(k.max(1)).enumerate().for_each_init(
+        || vec![0.0_f32; LANES * k],
+        |rows, (panel, lines)| {
+            for lane in 0..LANES {
+                let row = &mut rows[lane * k..(lane + 1) * k];
+                match source(panel, lane) {
+                    None => row.fill(0.0),
+                    Some((tensor, index)) => {
+                        tensor.read_row(index, row);
+                        if let Err(error) = check_finite(tensor, index, row) {
+                            bad.lock().expect("no thread panics while it holds this").get_or_insert(error);
+                        }
+                    }
+                }
+            }
+            for (at, out) in lines.iter_mut().enumerate() {
+                *out = line(std::array::from_fn(|lane| convert(rows[lane * k + at])));
+            }
+        },
+    );
+    bad.into_inner().expect("no thread panics while it holds this").map_or(Ok(lines), Err)
+}
+
+/// Refuses a row of weights with an infinite number or NaN.
+pub(crate) fn check_finite(tensor: &Tensor, row: usize, values: &[f32]) -> Result<(), LoadError> {
+    match values.iter().position(|it| !it.is_finite()) {
+        None => Ok(()),
+        Some(column) => Err(LoadError::NotFinite {
+            tensor: tensor.name().to_owned(),
+            row,
+            column,
+            value: values[column],
+        }),
+    }
+}
+
+/// Numbers as whole lines, the last one filled up with zeros.
+pub(super) fn lines(values: &[f32]) -> Vec<Line> {
+    values
+        .chunks(LANES)
+        .map(|chunk| {
+            let mut line = Line::default();
+            line.0[..chunk.len()].copy_from_slice(chunk);
+            line
+        })
+        .collect()
+}

@@ -1,0 +1,141 @@
+//! Rotary position embedding, fused with the norms of query and key heads and with storing keys and values.
+
+use super::Vector;
+use super::attention::Pages;
+use super::rows::Rows;
+use super::simd::{Isa, LANES, Simd, with_isa};
+use crate::backend::{AttentionShape, HeadNorms};
+use crate::blueprint::{Pairing, Rope};
+use crate::plan::Plan;
+
+/// Cosines and sines of all positions seen so far.
+pub struct Angles {
+    frequencies: Vec<f32>,
+    magnitude: f32,
+    pairing: Pairing,
+    /// `[positions][pairs]`
+    cos: Vec<f32>,
+    sin: Vec<f32>,
+}
+
+impl Angles {
+    pub(super) fn new(rope: &Rope) -> Self {
+        Self {
+            frequencies: rope.frequencies.clone(),
+            magnitude: rope.magnitude,
+            pairing: rope.pairing,
+            cos: Vec::new(),
+            sin: Vec::new(),
+        }
+    }
+
+    /// Makes sure that positions below `count` are there.
+    fn reach(&mut self, count: usize) {
+        let known = self.cos.len() / self.frequencies.len().max(1);
+        if known >= count {
+            return;
+        }
+        // Doubled, so that a growing context does not allocate at every token.
+        for position in known..count.next_power_of_two().max(64) {
+            for frequency in &self.frequencies {
+                // The reference stack rounds the angle to f32 before it takes the cosine; so do we.
+                let angle = f64::from(position as f32 * frequency);
+                self.cos.push((angle.cos() * f64::from(self.magnitude)) as f32);
+                self.sin.push((angle.sin() * f64::from(self.magnitude)) as f32);
+            }
+        }
+    }
+
+    fn at(&self, position: usize) -> (&[f32], &[f32]) {
+        let pairs = self.frequencies.len();
+        (&self.cos[position * pairs..][..pairs], &self.sin[position * pairs..][..pairs])
+    }
+}
+
+pub(super) fn rotate_and_store(
+    isa: Isa,
+    qkv: &mut Rows,
+    shape: &AttentionShape,
+    norms: HeadNorms<'_, Vector>,
+    angles: Option<&mut Angles>,
+    plan: &Plan,
+    pages: &mut Pages,
+) {
+    assert_eq!(qkv.cols(), shape.qkv_cols(), "queries, keys and values side by side");
+    let angles = angles.map(|angles| {
+        angles.reach(plan.positions.iter().max().map_or(0, |&it| it as usize + 1));
+        &*angles
+    });
+    let (rows, cols) = (qkv.rows(), qkv.cols());
+    let (qkv, pages) = (qkv.shared(), &*pages);
+    let (query_norm, key_norm) = (norms.query.map(super::norm_view), norms.key.map(super::norm_view));
+    let d = shape.d_head;
+    super::parallel_rows(rows, super::ROW_GRAIN, |row| {
+        // SAFETY: each task has its own row.
+        let row_values = unsafe { std::slice::from_raw_parts_mut(qkv.at(row, 0), cols) };
+        let (queries, rest) = row_values.split_at_mut(shape.n_heads * d);
+        let (keys, values) = rest.split_at_mut(shape.n_kv_heads * d);
+        let at = angles.map(|it| (it.pairing, it.at(plan.positions[row] as usize)));
+        for (heads, norm) in [(&mut *queries, &query_norm), (&mut *keys, &key_norm)] {
+            for head in heads.chunks_exact_mut(d) {
+                if let Some(norm) = norm {
+                    norm_head(isa, head, norm);
+                }
+                match at {
+                    None => {}
+                    Some((Pairing::Halves, (cos, sin))) => {
+                        // SAFETY: the head has two numbers for each cosine.
+                        unsafe { rotate_halves(isa, head, cos, sin) }
+                    }
+                    Some((Pairing::Neighbors, (cos, sin))) => rotate_neighbors(head, cos, sin),
+                }
+            }
+        }
+        let slot = plan.slots[row];
+        for (head, (key, value)) in keys.chunks_exact(d).zip(values.chunks_exact(d)).enumerate() {
+            // SAFETY: each row has its own slot.
+            unsafe { pages.store(slot.page, slot.offset, head, key, value) }
+        }
+    });
+}
+
+/// Norms one head. Heads lie end to end, so the pad that the kernel wants is made on the stack.
+fn norm_head(isa: Isa, head: &mut [f32], norm: &super::rowwise::NormView<'_>) {
+    const WIDEST: usize = 1024;
+    assert!(head.len() <= WIDEST, "a head of {} numbers", head.len());
+    let mut padded = [0.0_f32; WIDEST];
+    padded[..head.len()].copy_from_slice(head);
+    // SAFETY: the buffer covers the norm's lines.
+    unsafe { super::rowwise::norm(isa, padded.as_ptr(), norm, padded.as_mut_ptr()) }
+    head.copy_from_slice(&padded[..head.len()]);
+}
+
+#[inline(always)]
+unsafe fn rotate_halves_kernel<S: Simd>(head: &mut [f32], cos: &[f32], sin: &[f32]) {
+    let pairs = cos.len();
+    let (first, second) = head.split_at_mut(pairs);
+    let whole = pairs / LANES * LANES;
+    for i in (0..whole).step_by(LANES) {
+        // SAFETY: 16 more pairs exist.
+        unsafe {
+            let (a, b) = (S::load(first.as_ptr().add(i)), S::load(second.as_ptr().add(i)));
+            let (cos, sin) = (S::load(cos.as_ptr().add(i)), S::load(sin.as_ptr().add(i)));
+            S::store(first.as_mut_ptr().add(i), S::sub(S::mul(a, cos), S::mul(b, sin)));
+            S::store(second.as_mut_ptr().add(i), S::add(S::mul(b, cos), S::mul(a, sin)));
+        }
+    }
+    for i in whole..pairs {
+        let (a, b) = (first[i], second[i]);
+        first[i] = a * cos[i] - b * sin[i];
+        second[i] = b * cos[i] + a * sin[i];
+    }
+}
+with_isa! { unsafe fn rotate_halves(head: &mut [f32], cos: &[f32], sin: &[f32]) = rotate_halves_kernel }
+
+fn rotate_neighbors(head: &mut [f32], cos: &[f32], sin: &[f32]) {
+    for (pair, (cos, sin)) in head.chunks_exact_mut(2).zip(cos.iter().zip(sin)) {
+        let (a, b) = (pair[0], pair[1]);
+        pair[0] = a * cos - b * sin;
+        pair[1] = b * cos + a * sin;
+    }
+}

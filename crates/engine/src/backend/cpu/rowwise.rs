@@ -1,0 +1,214 @@
+//! Operations on one row at a time: norms, the gated activation, and how a writer joins the residual stream.
+
+use super::rows::Line;
+use super::simd::{LANES, Simd, with_isa};
+use crate::blueprint::{Activation, NormKind};
+
+/// A norm as the kernels see it; gain and bias are padded with zeros to whole lines.
+#[derive(Clone, Copy)]
+pub(super) struct NormView<'a> {
+    pub(super) kind: NormKind,
+    pub(super) gain: &'a [Line],
+    pub(super) bias: Option<&'a [Line]>,
+    pub(super) epsilon: f32,
+    /// Numbers that are normed together; the rest of the last line is pad.
+    pub(super) width: usize,
+}
+
+/// An edit as the kernels see it; vectors are padded with zeros to whole lines.
+pub(super) struct EditLines {
+    pub(super) rank: usize,
+    /// `[rank][lines]`
+    pub(super) p: Vec<Line>,
+    /// `[rank][lines]`
+    pub(super) q: Vec<Line>,
+    pub(super) s: Option<Vec<Line>>,
+}
+
+/// `out = norm(x)`; `x` and `out` may be the same row. Its pad must hold zeros and is given zeros.
+#[inline(always)]
+pub(super) unsafe fn norm_row<S: Simd>(x: *const f32, norm: &NormView<'_>, out: *mut f32) {
+    let lines = norm.gain.len();
+    let width = norm.width as f32;
+    // SAFETY: the caller promises whole lines behind both pointers.
+    unsafe {
+        let mut mean = S::splat(0.0);
+        let mut square = S::splat(0.0);
+        match norm.kind {
+            NormKind::RootMeanSquare => {
+                for i in 0..lines {
+                    let v = S::load(x.add(i * LANES));
+                    square = S::fma(v, v, square);
+                }
+            }
+            NormKind::Layer => {
+                for i in 0..lines {
+                    mean = S::add(mean, S::load(x.add(i * LANES)));
+                }
+                mean = S::splat(S::sum(mean) / width);
+                for i in 0..lines {
+                    let v = S::sub(S::load(x.add(i * LANES)), mean);
+                    square = S::fma(v, v, square);
+                }
+            }
+        }
+        let mut sum = S::sum(square);
+        if norm.kind == NormKind::Layer {
+            // Each number of the pad, a zero, has added the mean's square.
+            let pad = (lines * LANES - norm.width) as f32;
+            let mut lane = [0.0_f32; LANES];
+            S::store(lane.as_mut_ptr(), mean);
+            sum -= pad * lane[0] * lane[0];
+        }
+        let scale = S::splat(1.0 / (sum / width + norm.epsilon).sqrt());
+        for i in 0..lines {
+            let v = S::mul(S::sub(S::load(x.add(i * LANES)), mean), scale);
+            let gained = S::mul(v, S::load(norm.gain[i].0.as_ptr()));
+            let shifted = match norm.bias {
+                Some(bias) => S::add(gained, S::load(bias[i].0.as_ptr())),
+                None => gained,
+            };
+            S::store(out.add(i * LANES), shifted);
+        }
+    }
+}
+
+with_isa! {
+    /// [`norm_row`] for the instruction set at hand.
+    pub(super) unsafe fn norm(x: *const f32, norm: &NormView<'_>, out: *mut f32) = norm_row
+}
+
+/// Everything that happens to one row when a writer joins the stream.
+pub(super) struct WriteRow<'a> {
+    pub(super) lines: usize,
+    pub(super) y: *mut f32,
+    pub(super) edit: Option<&'a EditLines>,
+    pub(super) bias: Option<&'a [Line]>,
+    pub(super) post_norm: Option<NormView<'a>>,
+    pub(super) scale: f32,
+    pub(super) residual: *mut f32,
+    pub(super) next_norm: Option<NormView<'a>>,
+    pub(super) x: *mut f32,
+}
+
+#[inline(always)]
+unsafe fn write_row<S: Simd>(row: &WriteRow<'_>) {
+    // SAFETY: the caller promises whole lines behind all pointers.
+    unsafe {
+        if let Some(edit) = row.edit {
+            edit_row::<S>(row.y, row.lines, edit);
+        }
+        if let Some(bias) = row.bias {
+            for (i, bias) in bias.iter().enumerate() {
+                let y = row.y.add(i * LANES);
+                S::store(y, S::add(S::load(y), S::load(bias.0.as_ptr())));
+            }
+        }
+        if let Some(norm) = &row.post_norm {
+            norm_row::<S>(row.y, norm, row.y);
+        }
+        let scale = S::splat(row.scale);
+        for i in 0..row.lines {
+            let residual = row.residual.add(i * LANES);
+            let y = S::load(row.y.add(i * LANES));
+            S::store(residual, S::fma(scale, y, S::load(residual)));
+        }
+        if let Some(norm) = &row.next_norm {
+            norm_row::<S>(row.residual, norm, row.x);
+        }
+    }
+}
+with_isa! {
+    /// Edits, biases, norms and adds one row of a writer's output.
+    pub(super) unsafe fn write(row: &WriteRow<'_>) = write_row
+}
+
+/// `y' = s ∘ (y − Σ_j p_j (q_j · y))`: all projections of the unedited y, then one subtraction after the other.
+#[inline(always)]
+unsafe fn edit_row<S: Simd>(y: *mut f32, lines: usize, edit: &EditLines) {
+    // More directions than this at once are projected in further rounds over a copy-free y; see `Edits::new`.
+    let mut dots = [0.0_f32; MAX_RANK];
+    // SAFETY: as the caller promises; the edit's vectors have as many lines.
+    unsafe {
+        for (j, dot) in dots[..edit.rank].iter_mut().enumerate() {
+            let mut sum = S::splat(0.0);
+            for i in 0..lines {
+                sum = S::fma(S::load(edit.q[j * lines + i].0.as_ptr()), S::load(y.add(i * LANES)), sum);
+            }
+            *dot = S::sum(sum);
+        }
+        for i in 0..lines {
+            let mut v = S::load(y.add(i * LANES));
+            for (j, dot) in dots[..edit.rank].iter().enumerate() {
+                let p = S::load(edit.p[j * lines + i].0.as_ptr());
+                v = S::fma(p, S::splat(-dot), v);
+            }
+            if let Some(s) = &edit.s {
+                v = S::mul(v, S::load(s[i].0.as_ptr()));
+            }
+            S::store(y.add(i * LANES), v);
+        }
+    }
+}
+
+/// The most directions that one edit takes out.
+pub(super) const MAX_RANK: usize = 32;
+
+/// One line of gate outputs and one of up outputs to one line of the product.
+#[inline(always)]
+pub(super) unsafe fn activate<S: Simd>(activation: Activation, gate: S::V) -> S::V {
+    // SAFETY: register arithmetic; the caller promises the instruction set.
+    unsafe {
+        let one = S::splat(1.0);
+        match activation {
+            Activation::Silu => {
+                let e = S::exp(S::sub(S::splat(0.0), gate));
+                S::div(gate, S::add(one, e))
+            }
+            Activation::GeluTanh => {
+                // 0.5 x (1 + tanh u) = x / (1 + e^(-2 u)), u = sqrt(2/pi) (x + 0.044715 x³)
+                let cubic = S::mul(S::mul(gate, gate), S::mul(gate, S::splat(0.044_715)));
+                let u = S::mul(S::splat(0.797_884_6), S::add(gate, cubic));
+                let e = S::exp(S::mul(S::splat(-2.0), u));
+                S::div(gate, S::add(one, e))
+            }
+        }
+    }
+}
+
+/// A tile of alternating gate and up panels, and where its products go.
+pub(super) struct GateTile<'a> {
+    pub(super) rows: usize,
+    /// Pairs of panels.
+    pub(super) pairs: usize,
+    pub(super) y: *const f32,
+    pub(super) y_stride: usize,
+    /// The biases of gate and up for these pairs.
+    pub(super) bias: Option<(&'a [Line], &'a [Line])>,
+    pub(super) activation: Activation,
+    pub(super) out: *mut f32,
+    pub(super) out_stride: usize,
+}
+
+#[inline(always)]
+unsafe fn gate_kernel<S: Simd>(tile: &GateTile<'_>) {
+    // SAFETY: the caller promises rows and panels behind both pointers.
+    unsafe {
+        for row in 0..tile.rows {
+            for pair in 0..tile.pairs {
+                let y = tile.y.add(row * tile.y_stride + 2 * pair * LANES);
+                let (mut gate, mut up) = (S::load(y), S::load(y.add(LANES)));
+                if let Some((gate_bias, up_bias)) = tile.bias {
+                    gate = S::add(gate, S::load(gate_bias[pair].0.as_ptr()));
+                    up = S::add(up, S::load(up_bias[pair].0.as_ptr()));
+                }
+                let out = tile.out.add(row * tile.out_stride + pair * LANES);
+                S::store(out, S::mul(activate::<S>(tile.activation, gate), up));
+            }
+        }
+    }
+}
+with_isa! {
+    /// Gated activation of a tile.
+    pub(super) unsafe fn gate(tile: &GateTile<'_>) = gate_kernel
+}

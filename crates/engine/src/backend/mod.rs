@@ -1,0 +1,285 @@
+//! Where the arithmetic happens.
+//!
+//! A [`Backend`] offers about a dozen *fused* operations on buffers that it owns. The executor strings them
+//! together and never looks at an element, so a back end is free to keep its buffers on another device.
+//!
+//! Members: [`reference`] (plain loops and f64 sums, the oracle that the others are tested against) and [`cpu`].
+//! Adding one is a file here, a line in [`Device`] and the conformance suite.
+
+pub mod cpu;
+pub mod reference;
+
+use checkpoint::Tensor;
+use glossary::{Edit, TokenId};
+
+use crate::LoadError;
+use crate::blueprint::{Activation, Rope};
+use crate::plan::{PAGE, Plan};
+
+/// The precision that weights are kept in. Arithmetic is f32 in every case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WeightDtype {
+    /// 32 bits.
+    F32,
+    /// 16 bits with f32's range.
+    Bf16,
+    /// 16 bits with a range of 6e-5 to 65,504.
+    F16,
+}
+
+impl WeightDtype {
+    /// The name used in settings and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::F16 => "f16",
+        }
+    }
+}
+
+/// How the outputs of several weight tensors form one matrix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stacking {
+    /// One after the other.
+    EndToEnd,
+    /// Two of equal size, gate and up projection, laid out for [`Backend::gated_linear`].
+    Paired,
+}
+
+/// A norm's parameters on a back end.
+pub struct NormParams<V> {
+    /// Root mean square or layer norm.
+    pub kind: crate::blueprint::NormKind,
+    /// What the normalized values are multiplied with.
+    pub gain: V,
+    /// What is added after that.
+    pub bias: Option<V>,
+    /// Added to the mean square.
+    pub epsilon: f32,
+}
+
+/// The numbers of an attention layer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AttentionShape {
+    /// Query heads.
+    pub n_heads: usize,
+    /// Key and value heads; each serves `n_heads / n_kv_heads` query heads.
+    pub n_kv_heads: usize,
+    /// Width of a head.
+    pub d_head: usize,
+    /// What scores are multiplied with.
+    pub scale: f32,
+    /// `c` in `c tanh(score / c)`.
+    pub softcap: Option<f32>,
+    /// A row sees this many positions, itself included; `None`: all.
+    pub window: Option<usize>,
+}
+
+impl AttentionShape {
+    /// Columns of a row of queries, keys and values side by side.
+    pub fn qkv_cols(&self) -> usize {
+        (self.n_heads + 2 * self.n_kv_heads) * self.d_head
+    }
+}
+
+/// What is wanted of the head's output for each row.
+#[derive(Clone, Debug, Default)]
+pub struct HeadWants {
+    /// How many of the largest logits.
+    pub top: usize,
+    /// Whether the logarithm of the sum of exponentials is wanted.
+    pub logsumexp: bool,
+    /// Whether all logits are wanted.
+    pub logits: bool,
+    /// A token per row whose logit is wanted; empty: none.
+    pub targets: Vec<TokenId>,
+}
+
+/// The head's output, row after row.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HeadOutput {
+    /// The largest logits, `[rows, top]`, largest first; of equal ones the lower token first.
+    pub top: Vec<(TokenId, f32)>,
+    /// `[rows]`, in nats.
+    pub logsumexp: Vec<f32>,
+    /// `[rows, vocab]`.
+    pub logits: Vec<f32>,
+    /// `[rows]`.
+    pub targets: Vec<f32>,
+}
+
+impl HeadOutput {
+    /// Forgets all rows and keeps the memory.
+    pub fn clear(&mut self) {
+        self.top.clear();
+        self.logsumexp.clear();
+        self.logits.clear();
+        self.targets.clear();
+    }
+}
+
+/// The two per-head norms that some models apply to queries and keys before the rotation.
+pub struct HeadNorms<'a, V> {
+    /// Of each query head, gain `[d_head]`.
+    pub query: Option<&'a NormParams<V>>,
+    /// Of each key head, gain `[d_head]`.
+    pub key: Option<&'a NormParams<V>>,
+}
+
+/// What [`Backend::write`] does to a writer's output before it joins the residual stream.
+pub struct WriteParams<'a, B: Backend> {
+    /// The edits of this writer, chosen per row by [`Plan::edits`].
+    pub edits: Option<&'a B::Edits>,
+    /// The writer's bias, added after the edit.
+    pub bias: Option<&'a B::Vector>,
+    /// A norm between the writer and the stream.
+    pub post_norm: Option<&'a NormParams<B::Vector>>,
+    /// What is added to the stream is multiplied with this last.
+    pub scale: f32,
+    /// The norm that the next layer reads through.
+    pub next_norm: Option<&'a NormParams<B::Vector>>,
+}
+
+/// A set of fused operations and the buffers that they work on.
+///
+/// Buffers of type [`Self::Rows`] hold one row per token. Operations set the row count of what they write to that
+/// of their input; `plan` must have as many rows as the input. Sizes that do not fit each other are a programming
+/// error and panic: the model loader has checked every shape.
+#[allow(clippy::too_many_arguments, reason = "fused operations name their operands")]
+pub trait Backend: Sized + Send {
+    /// A weight matrix that never changes.
+    type Matrix: Send;
+    /// A vector that never changes.
+    type Vector: Send;
+    /// An embedding matrix, read by rows.
+    type Table: Send;
+    /// Activations, one row per token.
+    type Rows: Send;
+    /// The keys and values of one layer.
+    type Pages: Send;
+    /// One writer's edits, by edit index.
+    type Edits: Send;
+    /// Angles of a rotary embedding.
+    type Angles: Send;
+
+    /// What the back end is, for reports: device, instruction set.
+    fn describe(&self) -> String;
+
+    /// How many rows a pass should have at most, so that activations stay in the fast memory.
+    fn row_block(&self) -> usize;
+
+    /// A matrix from tensors `[n_i, k]` stacked as told.
+    ///
+    /// # Errors
+    /// [`LoadError::NotFinite`] names the tensor with an infinite number or NaN.
+    fn matrix(&self, parts: &[Tensor], stacking: Stacking, dtype: WeightDtype) -> Result<Self::Matrix, LoadError>;
+
+    /// A vector from the host.
+    fn vector(&self, values: &[f32]) -> Self::Vector;
+
+    /// An embedding matrix `[vocab, d_model]`, its values rounded to `dtype`.
+    fn table(&self, tensor: &Tensor, dtype: WeightDtype) -> Result<Self::Table, LoadError>;
+
+    /// An empty buffer for rows of `cols` numbers.
+    fn rows(&self, cols: usize) -> Self::Rows;
+
+    /// An empty cache for a layer.
+    fn pages(&self, shape: &AttentionShape) -> Self::Pages;
+
+    /// The edits of one writer; entry `i` serves rows whose edit index is `i`, entry 0 is always `None`.
+    fn edits(&self, edits: &[Option<&Edit>], width: usize) -> Self::Edits;
+
+    /// A rotary embedding.
+    fn angles(&self, rope: &Rope) -> Self::Angles;
+
+    /// Makes room for a number of pages; keeps what is there.
+    fn reserve(&mut self, pages: &mut Self::Pages, count: usize);
+
+    /// `out = scale * table[token]`.
+    fn embed(&mut self, table: &Self::Table, plan: &Plan, scale: f32, out: &mut Self::Rows);
+
+    /// `out = norm(x)`.
+    fn norm(&mut self, x: &Self::Rows, norm: &NormParams<Self::Vector>, out: &mut Self::Rows);
+
+    /// `out = x Wᵀ + bias`.
+    fn linear(
+        &mut self,
+        x: &Self::Rows,
+        weights: &Self::Matrix,
+        bias: Option<&Self::Vector>,
+        out: &mut Self::Rows,
+    );
+
+    /// `out = activation(x Gᵀ + bias_g) ∘ (x Uᵀ + bias_u)`, weights [`Stacking::Paired`], biases end to end.
+    fn gated_linear(
+        &mut self,
+        x: &Self::Rows,
+        weights: &Self::Matrix,
+        bias: Option<&Self::Vector>,
+        activation: Activation,
+        out: &mut Self::Rows,
+    );
+
+    /// Norms and rotates queries and keys in place, and stores keys and values at the rows' slots.
+    fn rotate_and_store(
+        &mut self,
+        qkv: &mut Self::Rows,
+        shape: &AttentionShape,
+        norms: HeadNorms<'_, Self::Vector>,
+        angles: Option<&mut Self::Angles>,
+        plan: &Plan,
+        pages: &mut Self::Pages,
+    );
+
+    /// Attention of each row over its context: `out [rows, n_heads * d_head]`.
+    ///
+    /// `sinks [n_heads]` are scores of a position with value zero.
+    fn attend(
+        &mut self,
+        qkv: &Self::Rows,
+        shape: &AttentionShape,
+        sinks: Option<&Self::Vector>,
+        plan: &Plan,
+        pages: &Self::Pages,
+        out: &mut Self::Rows,
+    );
+
+    /// Adds a writer's output to the stream, edited, and normalizes the stream for the next layer:
+    /// `y' = s ∘ (y − Σ_j p_j (q_j · y)) + bias`, `residual += scale * post_norm(y')`, `x = next_norm(residual)`.
+    ///
+    /// `y` is spent. Without `next_norm`, `x` is left as it is.
+    fn write(
+        &mut self,
+        y: &mut Self::Rows,
+        params: WriteParams<'_, Self>,
+        plan: &Plan,
+        residual: &mut Self::Rows,
+        x: &mut Self::Rows,
+    );
+
+    /// `out = x[rows]`.
+    fn select(&mut self, x: &Self::Rows, rows: &[u32], out: &mut Self::Rows);
+
+    /// Logits `l = softcap(scale * x Wᵀ)` and what is wanted of them, appended to `out`.
+    fn head(
+        &mut self,
+        x: &Self::Rows,
+        weights: &Self::Matrix,
+        scale: f32,
+        softcap: Option<f32>,
+        wants: &HeadWants,
+        out: &mut HeadOutput,
+    );
+
+    /// Appends all rows to `out`, `[rows, cols]`.
+    fn download(&mut self, x: &Self::Rows, out: &mut Vec<f32>);
+
+    /// Waits for what was asked so far; only then is elapsed time meaningful.
+    fn synchronize(&mut self) {}
+}
+
+/// The pages that a number of positions needs at most, with one partly filled page for a shared head.
+pub fn pages_for(positions: usize) -> usize {
+    positions.div_ceil(PAGE) + 1
+}

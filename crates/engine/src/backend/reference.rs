@@ -1,0 +1,349 @@
+//! The oracle: every operation in plain loops, sums in f64.
+//!
+//! Written to be read and believed, not to be fast; it shares no arithmetic with the other back ends. Their
+//! conformance suite compares each operation with this one, and `--device reference` runs a whole model on it.
+
+use checkpoint::Tensor;
+use glossary::{Edit, TokenId};
+
+use super::{
+    AttentionShape, Backend, HeadNorms, HeadOutput, HeadWants, NormParams, Stacking, WeightDtype, WriteParams,
+};
+use crate::LoadError;
+use crate::blueprint::{Activation, NormKind, Pairing, Rope};
+use crate::plan::Plan;
+
+/// Plain loops.
+#[derive(Default)]
+pub struct Reference;
+
+/// `[rows][cols]`
+#[derive(Clone, Debug, Default)]
+pub struct Grid {
+    pub(crate) cols: usize,
+    pub(crate) rows: Vec<Vec<f32>>,
+}
+
+/// Weights `[n][k]`, rounded to their precision.
+pub struct Weights(Vec<Vec<f32>>);
+
+/// Keys and values by page and position: `[page][position][kv_head * d_head]`.
+#[derive(Default)]
+pub struct Cache {
+    keys: Vec<Vec<Vec<f32>>>,
+    values: Vec<Vec<Vec<f32>>>,
+    cols: usize,
+}
+
+fn rounded(value: f32, dtype: WeightDtype) -> f32 {
+    match dtype {
+        WeightDtype::F32 => value,
+        WeightDtype::Bf16 => half::bf16::from_f32(value).to_f32(),
+        WeightDtype::F16 => half::f16::from_f32(value).to_f32(),
+    }
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+}
+
+fn weights_of(tensor: &Tensor, dtype: WeightDtype) -> Result<Vec<Vec<f32>>, LoadError> {
+    (0..tensor.rows())
+        .map(|row| {
+            let mut values = vec![0.0; tensor.row_len()];
+            tensor.read_row(row, &mut values);
+            super::cpu::check_finite(tensor, row, &values)?;
+            Ok(values.into_iter().map(|it| rounded(it, dtype)).collect())
+        })
+        .collect()
+}
+
+fn norm_row(x: &[f32], norm: &NormParams<Vec<f32>>) -> Vec<f32> {
+    let n = x.len() as f64;
+    let mean = match norm.kind {
+        NormKind::RootMeanSquare => 0.0,
+        NormKind::Layer => x.iter().map(|&it| f64::from(it)).sum::<f64>() / n,
+    };
+    let square = x.iter().map(|&it| (f64::from(it) - mean).powi(2)).sum::<f64>() / n;
+    let scale = 1.0 / (square + f64::from(norm.epsilon)).sqrt();
+    x.iter()
+        .enumerate()
+        .map(|(i, &it)| {
+            let bias = norm.bias.as_ref().map_or(0.0, |bias| f64::from(bias[i]));
+            ((f64::from(it) - mean) * scale * f64::from(norm.gain[i]) + bias) as f32
+        })
+        .collect()
+}
+
+fn activate(activation: Activation, x: f64) -> f64 {
+    match activation {
+        Activation::Silu => x / (1.0 + (-x).exp()),
+        Activation::GeluTanh => {
+            let u = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3));
+            0.5 * x * (1.0 + u.tanh())
+        }
+    }
+}
+
+fn rotate(head: &mut [f32], rope: &Rope, position: u32) {
+    let pairs = rope.frequencies.len();
+    for (i, frequency) in rope.frequencies.iter().enumerate() {
+        let angle = f64::from(position as f32 * frequency);
+        let (sin, cos) = angle.sin_cos();
+        let (a, b) = match rope.pairing {
+            Pairing::Halves => (i, i + pairs),
+            Pairing::Neighbors => (2 * i, 2 * i + 1),
+        };
+        let (x, y) = (f64::from(head[a]), f64::from(head[b]));
+        let magnitude = f64::from(rope.magnitude);
+        head[a] = ((x * cos - y * sin) * magnitude) as f32;
+        head[b] = ((y * cos + x * sin) * magnitude) as f32;
+    }
+}
+
+fn edit_row(y: &mut [f32], edit: &Edit) {
+    let width = edit.width();
+    let dots: Vec<f64> = (0..edit.rank()).map(|j| dot(&edit.q()[j * width..][..width], y)).collect();
+    for (i, y) in y.iter_mut().enumerate() {
+        let mut value = f64::from(*y);
+        for (j, dot) in dots.iter().enumerate() {
+            value -= f64::from(edit.p()[j * width + i]) * dot;
+        }
+        *y = (value * edit.s().map_or(1.0, |s| f64::from(s[i]))) as f32;
+    }
+}
+
+impl Backend for Reference {
+    type Matrix = Weights;
+    type Vector = Vec<f32>;
+    type Table = Weights;
+    type Rows = Grid;
+    type Pages = Cache;
+    type Edits = Vec<Option<Edit>>;
+    type Angles = Rope;
+
+    fn describe(&self) -> String {
+        "reference (plain loops)".to_owned()
+    }
+
+    fn row_block(&self) -> usize {
+        usize::MAX
+    }
+
+    fn matrix(&self, parts: &[Tensor], stacking: Stacking, dtype: WeightDtype) -> Result<Weights, LoadError> {
+        let _ = stacking; // Gate rows come first, then up rows, in both.
+        let parts: Vec<_> = parts.iter().map(|it| weights_of(it, dtype)).collect::<Result<_, _>>()?;
+        Ok(Weights(parts.into_iter().flatten().collect()))
+    }
+
+    fn vector(&self, values: &[f32]) -> Vec<f32> {
+        values.to_vec()
+    }
+
+    fn table(&self, tensor: &Tensor, dtype: WeightDtype) -> Result<Weights, LoadError> {
+        Ok(Weights(weights_of(tensor, dtype)?))
+    }
+
+    fn rows(&self, cols: usize) -> Grid {
+        Grid { cols, rows: Vec::new() }
+    }
+
+    fn pages(&self, shape: &AttentionShape) -> Cache {
+        Cache { cols: shape.n_kv_heads * shape.d_head, ..Cache::default() }
+    }
+
+    fn edits(&self, edits: &[Option<&Edit>], _width: usize) -> Self::Edits {
+        edits.iter().map(|it| it.cloned()).collect()
+    }
+
+    fn angles(&self, rope: &Rope) -> Rope {
+        rope.clone()
+    }
+
+    fn reserve(&mut self, pages: &mut Cache, count: usize) {
+        let page = vec![vec![0.0; pages.cols]; crate::plan::PAGE];
+        pages.keys.resize(count.max(pages.keys.len()), page.clone());
+        pages.values.resize(count.max(pages.values.len()), page);
+    }
+
+    fn embed(&mut self, table: &Weights, plan: &Plan, scale: f32, out: &mut Grid) {
+        let row = |token: &TokenId| table.0[token.index()].iter().map(|it| it * scale).collect();
+        out.rows = plan.tokens.iter().map(row).collect();
+    }
+
+    fn norm(&mut self, x: &Grid, norm: &NormParams<Vec<f32>>, out: &mut Grid) {
+        out.rows = x.rows.iter().map(|row| norm_row(row, norm)).collect();
+    }
+
+    fn linear(&mut self, x: &Grid, weights: &Weights, bias: Option<&Vec<f32>>, out: &mut Grid) {
+        let output = |row: &Vec<f32>| {
+            let bias = |i: usize| bias.map_or(0.0, |it| f64::from(it[i]));
+            weights.0.iter().enumerate().map(|(i, w)| (dot(w, row) + bias(i)) as f32).collect()
+        };
+        out.rows = x.rows.iter().map(output).collect();
+    }
+
+    fn gated_linear(
+        &mut self,
+        x: &Grid,
+        weights: &Weights,
+        bias: Option<&Vec<f32>>,
+        activation: Activation,
+        out: &mut Grid,
+    ) {
+        let mut both = Grid::default();
+        self.linear(x, weights, bias, &mut both);
+        let gated = |row: &Vec<f32>| {
+            let (gate, up) = row.split_at(row.len() / 2);
+            let product = |(g, u): (&f32, &f32)| (activate(activation, f64::from(*g)) * f64::from(*u)) as f32;
+            gate.iter().zip(up).map(product).collect()
+        };
+        out.rows = both.rows.iter().map(gated).collect();
+    }
+
+    fn rotate_and_store(
+        &mut self,
+        qkv: &mut Grid,
+        shape: &AttentionShape,
+        norms: HeadNorms<'_, Vec<f32>>,
+        angles: Option<&mut Rope>,
+        plan: &Plan,
+        pages: &mut Cache,
+    ) {
+        let d = shape.d_head;
+        let rope = angles.map(|it| &*it);
+        for (row, values) in qkv.rows.iter_mut().enumerate() {
+            for (index, head) in values.chunks_mut(d).take(shape.n_heads + shape.n_kv_heads).enumerate() {
+                let norm = if index < shape.n_heads { norms.query } else { norms.key };
+                if let Some(norm) = norm {
+                    head.copy_from_slice(&norm_row(head, norm));
+                }
+                if let Some(rope) = rope {
+                    rotate(head, rope, plan.positions[row]);
+                }
+            }
+            let slot = plan.slots[row];
+            let (page, offset) = (slot.page as usize, slot.offset as usize);
+            let keys = shape.n_heads * d;
+            let width = shape.n_kv_heads * d;
+            pages.keys[page][offset] = values[keys..keys + width].to_vec();
+            pages.values[page][offset] = values[keys + width..].to_vec();
+        }
+    }
+
+    fn attend(
+        &mut self,
+        qkv: &Grid,
+        shape: &AttentionShape,
+        sinks: Option<&Vec<f32>>,
+        plan: &Plan,
+        pages: &Cache,
+        out: &mut Grid,
+    ) {
+        let d = shape.d_head;
+        out.rows.clear();
+        for (row, query) in qkv.rows.iter().enumerate() {
+            let end = plan.positions[row] as usize + 1;
+            let from = shape.window.map_or(0, |window| end.saturating_sub(window));
+            let context: Vec<(usize, usize)> = plan
+                .chunks_of(row)
+                .iter()
+                .flat_map(|chunk| (0..chunk.len as usize).map(|offset| (chunk.page as usize, offset)))
+                .take(end)
+                .skip(from)
+                .collect();
+            let mut values = vec![0.0_f32; shape.n_heads * d];
+            for head in 0..shape.n_heads {
+                let kv = head / (shape.n_heads / shape.n_kv_heads);
+                let query = &query[head * d..][..d];
+                let mut scores: Vec<f64> = context
+                    .iter()
+                    .map(|&(page, offset)| {
+                        let score =
+                            dot(query, &pages.keys[page][offset][kv * d..][..d]) * f64::from(shape.scale);
+                        shape.softcap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh())
+                    })
+                    .collect();
+                scores.extend(sinks.map(|it| f64::from(it[head])));
+                let largest = scores.iter().fold(f64::NEG_INFINITY, |a, &b| a.max(b));
+                let sum: f64 = scores.iter().map(|it| (it - largest).exp()).sum();
+                for i in 0..d {
+                    let weighted = context.iter().zip(&scores).map(|(&(page, offset), score)| {
+                        (score - largest).exp() / sum * f64::from(pages.values[page][offset][kv * d + i])
+                    });
+                    values[head * d + i] = weighted.sum::<f64>() as f32;
+                }
+            }
+            out.rows.push(values);
+        }
+    }
+
+    fn write(
+        &mut self,
+        y: &mut Grid,
+        params: WriteParams<'_, Self>,
+        plan: &Plan,
+        residual: &mut Grid,
+        x: &mut Grid,
+    ) {
+        for (row, y) in y.rows.iter_mut().enumerate() {
+            let edit = params.edits.and_then(|it| it[plan.edits[row] as usize].as_ref());
+            if let Some(edit) = edit {
+                edit_row(y, edit);
+            }
+            if let Some(bias) = params.bias {
+                y.iter_mut().zip(bias).for_each(|(y, bias)| *y += bias);
+            }
+            if let Some(norm) = params.post_norm {
+                *y = norm_row(y, norm);
+            }
+            for (residual, y) in residual.rows[row].iter_mut().zip(y) {
+                *residual += params.scale * *y;
+            }
+        }
+        if let Some(norm) = params.next_norm {
+            self.norm(residual, norm, x);
+        }
+    }
+
+    fn select(&mut self, x: &Grid, rows: &[u32], out: &mut Grid) {
+        out.rows = rows.iter().map(|&row| x.rows[row as usize].clone()).collect();
+    }
+
+    fn head(
+        &mut self,
+        x: &Grid,
+        weights: &Weights,
+        scale: f32,
+        softcap: Option<f32>,
+        wants: &HeadWants,
+        out: &mut HeadOutput,
+    ) {
+        for (row, x) in x.rows.iter().enumerate() {
+            let logits: Vec<f32> = weights
+                .0
+                .iter()
+                .map(|w| {
+                    let logit = dot(w, x) * f64::from(scale);
+                    softcap.map_or(logit, |cap| f64::from(cap) * (logit / f64::from(cap)).tanh()) as f32
+                })
+                .collect();
+            let mut order: Vec<usize> = (0..logits.len()).collect();
+            order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
+            out.top.extend(order.iter().take(wants.top).map(|&it| (TokenId(it as u32), logits[it])));
+            if wants.logsumexp {
+                let largest = f64::from(logits[order[0]]);
+                let sum: f64 = logits.iter().map(|&it| (f64::from(it) - largest).exp()).sum();
+                out.logsumexp.push((largest + sum.ln()) as f32);
+            }
+            out.targets.extend(wants.targets.get(row).map(|it| logits[it.index()]));
+            if wants.logits {
+                out.logits.extend(logits);
+            }
+        }
+    }
+
+    fn download(&mut self, x: &Grid, out: &mut Vec<f32>) {
+        out.extend(x.rows.iter().flatten());
+    }
+}

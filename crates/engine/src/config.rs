@@ -1,0 +1,152 @@
+//! Reading hyper-parameters.
+
+use serde_json::Value;
+
+/// A checkpoint's hyper-parameters under the names of Hugging Face's `config.json`.
+///
+/// A key that is absent and one that is `null` mean the same.
+pub struct Config<'a> {
+    value: &'a Value,
+    has_tensor: &'a dyn Fn(&str) -> bool,
+}
+
+/// Why hyper-parameters cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// A key that the family needs is absent.
+    #[error("the model's configuration has no `{key}`")]
+    Missing {
+        /// The key.
+        key: String,
+    },
+    /// A value of the wrong kind.
+    #[error("the model's configuration: expected `{key}` to be {expected}, found `{found}`")]
+    Kind {
+        /// The key.
+        key: String,
+        /// What it should be.
+        expected: &'static str,
+        /// What it is.
+        found: String,
+    },
+    /// A value that this program does not know.
+    #[error("the model's configuration: `{key}` is `{found}`; known are {known}")]
+    Unsupported {
+        /// The key.
+        key: String,
+        /// Its value.
+        found: String,
+        /// The values that are known.
+        known: String,
+    },
+}
+
+impl<'a> Config<'a> {
+    /// A view of a JSON object, and the question which tensors there are.
+    pub fn new(value: &'a Value, has_tensor: &'a dyn Fn(&str) -> bool) -> Self {
+        Self { value, has_tensor }
+    }
+
+    /// Whether the checkpoint has a tensor.
+    pub fn has_tensor(&self, name: &str) -> bool {
+        (self.has_tensor)(name)
+    }
+
+    /// A value, if it is there and not null.
+    pub fn get(&self, key: &str) -> Option<&'a Value> {
+        self.value.get(key).filter(|it| !it.is_null())
+    }
+
+    /// An object within the configuration, read by the same rules.
+    pub fn section(&self, key: &str) -> Option<Config<'a>> {
+        let value = self.get(key).filter(|it| it.is_object())?;
+        Some(Config { value, has_tensor: self.has_tensor })
+    }
+
+    fn read<T>(
+        &self,
+        key: &str,
+        expected: &'static str,
+        as_kind: impl Fn(&'a Value) -> Option<T>,
+    ) -> Result<Option<T>, ConfigError> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        let wrong =
+            || ConfigError::Kind { key: key.to_owned(), expected, found: shortened(&value.to_string()) };
+        as_kind(value).map(Some).ok_or_else(wrong)
+    }
+
+    /// A whole number, if there is one.
+    pub fn count(&self, key: &str) -> Result<Option<usize>, ConfigError> {
+        self.read(key, "a whole number from 0", |it| it.as_u64().and_then(|it| usize::try_from(it).ok()))
+    }
+
+    /// A positive whole number that must be there.
+    pub fn size(&self, key: &str) -> Result<usize, ConfigError> {
+        let size = self.count(key)?.ok_or_else(|| ConfigError::Missing { key: key.to_owned() })?;
+        // Anything larger is a damaged file, and products of sizes must not overflow.
+        if size == 0 || size > 1 << 31 {
+            return Err(ConfigError::Kind {
+                key: key.to_owned(),
+                expected: "a whole number from 1 to 2,147,483,648",
+                found: size.to_string(),
+            });
+        }
+        Ok(size)
+    }
+
+    /// A number, if there is one.
+    pub fn number(&self, key: &str) -> Result<Option<f64>, ConfigError> {
+        self.read(key, "a number", Value::as_f64)
+    }
+
+    /// A truth value, if there is one.
+    pub fn flag(&self, key: &str) -> Result<Option<bool>, ConfigError> {
+        self.read(key, "true or false", Value::as_bool)
+    }
+
+    /// A text, if there is one.
+    pub fn text(&self, key: &str) -> Result<Option<&'a str>, ConfigError> {
+        self.read(key, "a text", Value::as_str)
+    }
+
+    /// A list, if there is one.
+    pub fn list(&self, key: &str) -> Result<Option<&'a [Value]>, ConfigError> {
+        self.read(key, "a list", |it| it.as_array().map(Vec::as_slice))
+    }
+
+    /// One of several known words.
+    pub fn word<T: Copy>(&self, key: &str, default: &str, known: &[(&str, T)]) -> Result<T, ConfigError> {
+        let found = self.text(key)?.unwrap_or(default);
+        known.iter().find(|it| it.0 == found).map(|it| it.1).ok_or_else(|| ConfigError::Unsupported {
+            key: key.to_owned(),
+            found: shortened(found),
+            known: known.iter().map(|it| format!("`{}`", it.0)).collect::<Vec<_>>().join(", "),
+        })
+    }
+}
+
+fn shortened(text: &str) -> String {
+    if text.chars().count() <= 80 { text.to_owned() } else { text.chars().take(80).chain(['…']).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn errors_name_the_key_and_what_stands_there() {
+        let value = json!({"hidden_size": "wide", "num_layers": 0, "act": "relu9", "nothing": null});
+        let config = Config::new(&value, &|_| false);
+        let message = |error: ConfigError| error.to_string();
+        assert!(message(config.size("hidden_size").unwrap_err()).contains("`hidden_size`"));
+        assert!(message(config.size("hidden_size").unwrap_err()).contains("wide"));
+        assert!(message(config.size("num_layers").unwrap_err()).contains("found `0`"));
+        assert!(message(config.size("nothing").unwrap_err()).contains("no `nothing`"));
+        let error = config.word("act", "silu", &[("silu", 1), ("gelu", 2)]).unwrap_err();
+        assert_eq!(
+            message(error),
+            "the model's configuration: `act` is `relu9`; known are `silu`, `gelu`"
+        );
+    }
+}

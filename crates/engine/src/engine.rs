@@ -1,0 +1,349 @@
+//! A loaded model, whatever its back end.
+
+use checkpoint::{Checkpoint, TensorDtype};
+use glossary::{Component, EditSet, LayerIndex, TokenId, Writer};
+
+use crate::backend::cpu::{Cpu, Isa};
+use crate::backend::reference::Reference;
+use crate::backend::{Backend, WeightDtype};
+use crate::blueprint::{Blueprint, Branch};
+use crate::executor::{Compute, Executor, Output, PartTimes, Wants};
+use crate::families::Source;
+use crate::model::Loader;
+use crate::plan::{PageTable, Plan, SequenceId};
+use crate::{EngineError, LoadError};
+
+/// Where a model runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Device {
+    /// The processor.
+    Cpu,
+    /// The processor with a chosen instruction set, for tests and comparisons.
+    CpuWith(Isa),
+    /// Plain loops in f64: the oracle. Very slow.
+    Reference,
+}
+
+/// The precision that weights are kept in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DtypeChoice {
+    /// That of the checkpoint's largest tensors; f32 where they are quantized, since only f32 holds their values
+    /// exactly.
+    Auto,
+    /// As told.
+    Fixed(WeightDtype),
+}
+
+/// How to load a model.
+#[derive(Clone, Debug)]
+pub struct LoadOptions {
+    /// Where it runs.
+    pub device: Device,
+    /// What its weights are kept in.
+    pub dtype: DtypeChoice,
+    /// Threads; 0: as many as the machine has.
+    pub threads: usize,
+    /// A family to try whatever the checkpoint says.
+    pub family: Option<String>,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self { device: Device::Cpu, dtype: DtypeChoice::Auto, threads: 0, family: None }
+    }
+}
+
+/// What is known of a loaded model.
+#[derive(Clone, Debug)]
+pub struct ModelInfo {
+    /// The family's name.
+    pub family: &'static str,
+    /// Blocks.
+    pub n_layers: usize,
+    /// Width of the residual stream.
+    pub d_model: usize,
+    /// Size of the vocabulary.
+    pub vocab: usize,
+    /// Positions that the model was made for, where it says so.
+    pub context_length: Option<usize>,
+    /// What its weights are kept in.
+    pub dtype: WeightDtype,
+    /// All writers, in order of layer.
+    pub writers: Vec<WriterInfo>,
+    /// Weights that take part in a product for every token of a pass, the head's not counted.
+    pub block_weights: usize,
+    /// Weights of the head.
+    pub head_weights: usize,
+}
+
+/// A layer that writes to the residual stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WriterInfo {
+    /// Which one.
+    pub writer: Writer,
+    /// Its weight tensor, `[d_model, d_in]`.
+    pub tensor: String,
+    /// Width of its input.
+    pub d_in: usize,
+    /// The gain of a norm between the writer and the stream.
+    pub post_norm: Option<String>,
+}
+
+/// A model that is ready to compute.
+pub struct Engine {
+    compute: Box<dyn Compute>,
+    threads: rayon::ThreadPool,
+    info: ModelInfo,
+    pub(crate) edit_sets: usize,
+    pub(crate) table: PageTable,
+    /// The rows of the pass at hand, and which of them have an output; kept for their memory.
+    plan: Plan,
+    outputs: Vec<u32>,
+}
+
+/// Tokens to append to a sequence.
+pub(crate) struct Feed<'a> {
+    pub(crate) sequence: SequenceId,
+    pub(crate) tokens: &'a [TokenId],
+    pub(crate) edit: usize,
+    /// How many of the last tokens have an output.
+    pub(crate) outputs: usize,
+}
+
+impl Engine {
+    /// Loads a checkpoint; `progress(done, all)` is called after each block.
+    pub fn load(
+        checkpoint: &Checkpoint,
+        options: &LoadOptions,
+        progress: &mut (dyn FnMut(usize, usize) + Send),
+    ) -> Result<Self, LoadError> {
+        let source = Source::new(checkpoint, options.family.as_deref())?;
+        let blueprint = source.blueprint()?;
+        let dtype = match options.dtype {
+            DtypeChoice::Fixed(dtype) => dtype,
+            DtypeChoice::Auto => natural_dtype(checkpoint),
+        };
+        let threads = rayon::ThreadPoolBuilder::new()
+            .num_threads(options.threads)
+            .thread_name(|index| format!("ablate-{index}"))
+            .build()
+            .map_err(|source| LoadError::Threads { threads: options.threads, source })?;
+        let info = describe(source.family.name, &blueprint, dtype);
+        let compute = threads.install(|| match options.device {
+            Device::Cpu => execute(Cpu::new(), &source, blueprint, dtype, progress),
+            Device::CpuWith(isa) => execute(Cpu::with_isa(isa), &source, blueprint, dtype, progress),
+            Device::Reference => execute(Reference, &source, blueprint, dtype, progress),
+        })?;
+        Ok(Self {
+            compute,
+            threads,
+            info,
+            edit_sets: 0,
+            table: PageTable::default(),
+            plan: Plan::default(),
+            outputs: Vec::new(),
+        })
+    }
+
+    /// What is known of the model.
+    pub fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    /// The back end: device, instruction set.
+    pub fn device(&self) -> String {
+        self.compute.describe()
+    }
+
+    /// Threads that it computes on.
+    pub fn threads(&self) -> usize {
+        self.threads.current_num_threads()
+    }
+
+    /// Sets the candidates: edit index `i + 1` means `sets[i]`, index 0 the original model.
+    ///
+    /// An empty list takes all edits off; nothing of them is left.
+    pub fn set_edits(&mut self, sets: &[EditSet]) -> Result<(), EngineError> {
+        for (index, set) in sets.iter().enumerate() {
+            for (writer, edit) in set.iter() {
+                let set = index + 1;
+                if !self.info.writers.iter().any(|it| it.writer == writer) {
+                    return Err(EngineError::UnknownWriter { set, writer: writer.to_string() });
+                }
+                if edit.width() != self.info.d_model {
+                    return Err(EngineError::EditWidth {
+                        set,
+                        writer: writer.to_string(),
+                        expected: self.info.d_model,
+                        found: edit.width(),
+                    });
+                }
+            }
+        }
+        self.compute.set_edits(sets);
+        self.edit_sets = sets.len();
+        Ok(())
+    }
+
+    /// The time spent in each part since this was last asked.
+    pub fn take_times(&mut self) -> PartTimes {
+        std::mem::take(self.compute.times())
+    }
+
+    /// Runs tokens through the model, in passes of at most `rows` rows and as equal as possible.
+    ///
+    /// Outputs come in the order of the feeds and their tokens. `wants.head.targets`, if not empty, has one token
+    /// for each. After every pass `each` sees how many outputs it had; what it leaves in `out` stays there.
+    pub(crate) fn run(
+        &mut self,
+        feeds: &[Feed<'_>],
+        rows: usize,
+        wants: &mut Wants,
+        out: &mut Output,
+        each: &mut dyn FnMut(usize, &mut Output),
+    ) {
+        let total: usize = feeds.iter().map(|it| it.tokens.len()).sum();
+        if total == 0 {
+            return;
+        }
+        let rows = total.div_ceil(total.div_ceil(rows.min(self.compute.row_block())));
+        let targets = std::mem::take(&mut wants.head.targets);
+        let mut done = 0; // outputs
+        let (mut feed, mut offset) = (0, 0);
+        while feed < feeds.len() {
+            self.plan.clear();
+            self.outputs.clear();
+            while feed < feeds.len() && self.plan.rows() < rows {
+                let Feed { sequence, tokens, edit, outputs } = feeds[feed];
+                let end = tokens.len().min(offset + rows - self.plan.rows());
+                self.push(sequence, &tokens[offset..end], edit, tokens.len() - outputs.min(tokens.len()), offset);
+                offset = end;
+                if offset == tokens.len() {
+                    (feed, offset) = (feed + 1, 0);
+                }
+            }
+            let count = self.outputs.len();
+            if !targets.is_empty() {
+                wants.head.targets.clear();
+                wants.head.targets.extend_from_slice(&targets[done..done + count]);
+            }
+            done += count;
+            self.forward(wants, out);
+            each(count, out);
+        }
+        wants.head.targets = targets;
+    }
+
+    /// One more token for each of many sequences, every one with an output.
+    ///
+    /// Allocates nothing once it has been called with as many sequences, but for pages of the cache.
+    pub(crate) fn step(
+        &mut self,
+        sequences: impl Iterator<Item = (SequenceId, TokenId, usize)> + Clone,
+        wants: &Wants,
+        out: &mut Output,
+    ) {
+        let total = sequences.clone().count();
+        let rows = total.div_ceil(total.div_ceil(self.compute.row_block()).max(1)).max(1);
+        let mut rest = sequences;
+        loop {
+            self.plan.clear();
+            self.outputs.clear();
+            for (sequence, token, edit) in rest.by_ref().take(rows) {
+                self.push(sequence, &[token], edit, 0, 0);
+            }
+            if self.plan.rows() == 0 {
+                return;
+            }
+            self.forward(wants, out);
+        }
+    }
+
+    /// The pass that has been planned.
+    fn forward(&mut self, wants: &Wants, out: &mut Output) {
+        let Self { compute, threads, plan, outputs, table, .. } = self;
+        threads.install(|| {
+            compute.reserve(table.pages());
+            compute.forward(plan, outputs, wants, out);
+        });
+    }
+
+    /// Adds a part of a feed to the plan: `tokens`, which begin at `offset` of the feed; those from `first_output`
+    /// of the feed on have an output.
+    fn push(
+        &mut self,
+        sequence: SequenceId,
+        tokens: &[TokenId],
+        edit: usize,
+        first_output: usize,
+        offset: usize,
+    ) {
+        let first_row = self.plan.rows();
+        let first_position = self.table.len(sequence);
+        let context = self.plan.next_context();
+        for (i, &token) in tokens.iter().enumerate() {
+            let slot = self.table.append(sequence);
+            self.plan.push_row(token, first_position + i as u32, edit as u32, slot, context);
+            if offset + i >= first_output {
+                self.outputs.push((first_row + i) as u32);
+            }
+        }
+        self.plan.push_context(self.table.chunks(sequence));
+    }
+}
+
+fn execute<B: Backend + 'static>(
+    backend: B,
+    source: &Source<'_>,
+    blueprint: Blueprint,
+    dtype: WeightDtype,
+    progress: &mut (dyn FnMut(usize, usize) + Send),
+) -> Result<Box<dyn Compute>, LoadError> {
+    let all = blueprint.blocks.len();
+    let loader = Loader { backend: &backend, source, dtype };
+    let model = loader.model(&blueprint, &mut |done| progress(done, all))?;
+    Ok(Box::new(Executor::new(backend, blueprint, model)))
+}
+
+/// The precision of most of a checkpoint's numbers.
+fn natural_dtype(checkpoint: &Checkpoint) -> WeightDtype {
+    let mut bytes = [(WeightDtype::F32, 0), (WeightDtype::Bf16, 0), (WeightDtype::F16, 0)];
+    for name in checkpoint.names() {
+        let Ok(tensor) = checkpoint.tensor(name) else { continue };
+        let place = match tensor.dtype() {
+            TensorDtype::BF16 => 1,
+            TensorDtype::F16 => 2,
+            _ => 0,
+        };
+        bytes[place].1 += tensor.bytes().len();
+    }
+    bytes.into_iter().max_by_key(|it| it.1).map_or(WeightDtype::F32, |it| it.0)
+}
+
+fn describe(family: &'static str, blueprint: &Blueprint, dtype: WeightDtype) -> ModelInfo {
+    fn writer<T>(layer: usize, component: Component, branch: &Branch<T>) -> WriterInfo {
+        WriterInfo {
+            writer: Writer::dense(LayerIndex(layer), component),
+            tensor: branch.writer.weight.clone(),
+            d_in: branch.writer.inputs,
+            post_norm: branch.post_norm.as_ref().map(|it| it.gain.clone()),
+        }
+    }
+    let writers = blueprint.blocks.iter().enumerate().flat_map(|(layer, block)| {
+        [
+            writer(layer, Component::AttentionOutput, &block.mixer),
+            writer(layer, Component::MlpOutput, &block.mlp),
+        ]
+    });
+    ModelInfo {
+        family,
+        n_layers: blueprint.blocks.len(),
+        d_model: blueprint.d_model,
+        vocab: blueprint.vocab,
+        context_length: blueprint.context_length,
+        dtype,
+        writers: writers.collect(),
+        block_weights: blueprint.blocks.iter().map(crate::blueprint::Block::weights).sum(),
+        head_weights: blueprint.vocab * blueprint.d_model,
+    }
+}

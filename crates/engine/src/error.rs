@@ -1,0 +1,105 @@
+//! What can go wrong.
+
+use checkpoint::CheckpointError;
+
+use crate::config::ConfigError;
+
+/// Why a model could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The checkpoint's files are not in order.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The hyper-parameters are not in order.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// No family knows the architecture.
+    #[error("unknown architecture `{found}`\n\nhint: known are {known}")]
+    UnknownArchitecture {
+        /// What the checkpoint says.
+        found: String,
+        /// All that the families know.
+        known: String,
+    },
+    /// A weight is infinite or not a number.
+    #[error(
+        "tensor `{tensor}`: the weight at row {row}, column {column} is `{value}`\n\n\
+         hint: the file is damaged, or was saved after a training run that diverged; download it again"
+    )]
+    NotFinite {
+        /// The tensor.
+        tensor: String,
+        /// Its row.
+        row: usize,
+        /// Its column.
+        column: usize,
+        /// What stands there.
+        value: f32,
+    },
+    /// The threads of the back end could not be started.
+    #[error("starting {threads} threads")]
+    Threads {
+        /// How many were asked for.
+        threads: usize,
+        /// What the system said.
+        #[source]
+        source: rayon::ThreadPoolBuildError,
+    },
+}
+
+/// Why a request cannot be served.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EngineError {
+    /// A sequence without tokens has no next token.
+    #[error("request {request}: the prompt has no tokens")]
+    EmptyPrompt {
+        /// The request's place in the list.
+        request: usize,
+    },
+    /// A token that the vocabulary does not have.
+    #[error("request {request}: token {token} is outside the vocabulary of {vocab} tokens")]
+    UnknownToken {
+        /// The request's place in the list.
+        request: usize,
+        /// The token.
+        token: u32,
+        /// The vocabulary's size.
+        vocab: usize,
+    },
+    /// An edit index that was not set.
+    #[error("request {request}: edit set {edit} does not exist; there are {sets} and 0, the original")]
+    UnknownEdit {
+        /// The request's place in the list.
+        request: usize,
+        /// The index asked for.
+        edit: usize,
+        /// How many edit sets there are.
+        sets: usize,
+    },
+    /// An edit of a writer that the model does not have.
+    #[error("edit set {set}: the model has no writer `{writer}`")]
+    UnknownWriter {
+        /// The edit set's index.
+        set: usize,
+        /// The writer.
+        writer: String,
+    },
+    /// An edit whose width is not that of the residual stream.
+    #[error("edit set {set}, writer `{writer}`: expected width {expected}, found {found}")]
+    EditWidth {
+        /// The edit set's index.
+        set: usize,
+        /// The writer.
+        writer: String,
+        /// d_model.
+        expected: usize,
+        /// The edit's width.
+        found: usize,
+    },
+    /// A continuation without tokens has nothing to score.
+    #[error("request {request}: the continuation has no tokens")]
+    EmptyContinuation {
+        /// The request's place in the list.
+        request: usize,
+    },
+}

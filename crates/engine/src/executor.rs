@@ -1,0 +1,366 @@
+//! One pass of packed rows through the blocks.
+//!
+//! The executor strings a back end's fused operations together as the blueprint says. It looks at no element and
+//! knows no family, no text and no sequence: rows come with their positions and the pages that they attend to.
+
+use std::time::{Duration, Instant};
+
+use glossary::{Component, EditSet, LayerIndex, Writer};
+
+use crate::backend::{Backend, HeadNorms, HeadOutput, HeadWants, WriteParams};
+use crate::blueprint::{Arrangement, Attention, Block, Blueprint, Mixer, Mlp};
+use crate::model::{BlockWeights, MixerWeights, MlpWeights, Model};
+use crate::plan::Plan;
+
+/// What is wanted of the output rows of a pass.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Wants {
+    pub(crate) head: HeadWants,
+    /// Whether the residual stream is read at every site.
+    pub(crate) residuals: bool,
+}
+
+/// What a pass has found, output row after output row. Grows until it is cleared.
+#[derive(Debug, Default)]
+pub(crate) struct Output {
+    pub(crate) head: HeadOutput,
+    /// `[rows, sites, d_model]`, the last site after the final norm.
+    pub(crate) residuals: Vec<f32>,
+}
+
+impl Output {
+    pub(crate) fn clear(&mut self) {
+        self.head.clear();
+        self.residuals.clear();
+    }
+}
+
+/// Time spent in the parts of the computation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PartTimes {
+    /// Products with weights, the gated activation included.
+    pub products: Duration,
+    /// The head: its product, its reductions.
+    pub head: Duration,
+    /// Attention proper.
+    pub attention: Duration,
+    /// Everything else: embedding, norms, rotation, edits, residual sums.
+    pub rest: Duration,
+}
+
+/// A model on some back end. This is what is left when the back end's type is forgotten.
+pub(crate) trait Compute: Send {
+    fn describe(&self) -> String;
+    fn row_block(&self) -> usize;
+    fn reserve(&mut self, pages: usize);
+    fn set_edits(&mut self, sets: &[EditSet]);
+    fn forward(&mut self, plan: &Plan, outputs: &[u32], wants: &Wants, out: &mut Output);
+    fn times(&mut self) -> &mut PartTimes;
+}
+
+pub(crate) struct Executor<B: Backend> {
+    backend: B,
+    blueprint: Blueprint,
+    model: Model<B>,
+    /// Rotary angles, one for each distinct embedding.
+    angles: PerBlock<Option<B::Angles>>,
+    pages: Vec<B::Pages>,
+    /// By block; of the mixer's writer and the MLP's.
+    edits: Vec<BlockEdits<B>>,
+    buffers: Buffers<B>,
+    /// The plan of the rows that are left in the last block.
+    selected: Plan,
+    times: PartTimes,
+}
+
+struct BlockEdits<B: Backend> {
+    mixer: Option<B::Edits>,
+    mlp: Option<B::Edits>,
+}
+
+/// Activations, kept from pass to pass.
+struct Buffers<B: Backend> {
+    residual: B::Rows,
+    /// What a branch reads.
+    x: B::Rows,
+    /// What a writer says.
+    y: B::Rows,
+    qkv: PerBlock<B::Rows>,
+    mixed: PerBlock<B::Rows>,
+    hidden: PerBlock<B::Rows>,
+    /// Where chosen rows of the buffers above go.
+    chosen: B::Rows,
+    chosen_qkv: B::Rows,
+    tap: Vec<f32>,
+}
+
+/// Something that every block uses, shared by those that need the same.
+struct PerBlock<T> {
+    items: Vec<T>,
+    of: Vec<usize>,
+}
+
+impl<T> PerBlock<T> {
+    fn new<K: PartialEq>(keys: impl Iterator<Item = K>, make: impl Fn(&K) -> T) -> Self {
+        let mut distinct: Vec<K> = Vec::new();
+        let mut of = Vec::new();
+        for key in keys {
+            of.push(distinct.iter().position(|it| *it == key).unwrap_or_else(|| {
+                distinct.push(key);
+                distinct.len() - 1
+            }));
+        }
+        Self { items: distinct.iter().map(make).collect(), of }
+    }
+
+    fn get(&mut self, block: usize) -> &mut T {
+        &mut self.items[self.of[block]]
+    }
+}
+
+fn attention(block: &Block) -> &Attention {
+    let Mixer::Attention(attention) = &block.mixer.inner;
+    attention
+}
+
+/// Adds the time since `start` to a part and starts anew.
+fn lap(part: &mut Duration, start: &mut Instant) {
+    let now = Instant::now();
+    *part += now - *start;
+    *start = now;
+}
+
+impl<B: Backend> Executor<B> {
+    pub(crate) fn new(backend: B, blueprint: Blueprint, model: Model<B>) -> Self {
+        let blocks = &blueprint.blocks;
+        let widths = |width: &dyn Fn(&Block) -> usize| {
+            PerBlock::new(blocks.iter().map(width), |&cols| backend.rows(cols))
+        };
+        let d = blueprint.d_model;
+        let qkv_cols = |it: &Block| attention(it).shape.qkv_cols();
+        let buffers = Buffers {
+            residual: backend.rows(d),
+            x: backend.rows(d),
+            y: backend.rows(d),
+            qkv: widths(&qkv_cols),
+            mixed: widths(&|it| it.mixer.writer.inputs),
+            hidden: widths(&|it| it.mlp.writer.inputs),
+            chosen: backend.rows(d),
+            chosen_qkv: backend.rows(blocks.last().map_or(d, qkv_cols)),
+            tap: Vec::new(),
+        };
+        Self {
+            angles: PerBlock::new(blocks.iter().map(|it| attention(it).rope.as_ref()), |rope| {
+                rope.map(|it| backend.angles(it))
+            }),
+            pages: blocks.iter().map(|it| backend.pages(&attention(it).shape)).collect(),
+            edits: blocks.iter().map(|_| BlockEdits { mixer: None, mlp: None }).collect(),
+            buffers,
+            selected: Plan::default(),
+            times: PartTimes::default(),
+            backend,
+            blueprint,
+            model,
+        }
+    }
+
+    /// Appends the residual stream of some rows at a site: `out.residuals[row][site]`.
+    fn tap(&mut self, source: Tap, rows: Option<&[u32]>, site: usize, first_row: usize, out: &mut Output) {
+        let Self { backend, buffers, blueprint, .. } = self;
+        let from = match source {
+            Tap::Residual => &buffers.residual,
+            Tap::Normed => &buffers.x,
+        };
+        buffers.tap.clear();
+        if let Some(rows) = rows {
+            backend.select(from, rows, &mut buffers.chosen);
+            backend.download(&buffers.chosen, &mut buffers.tap);
+        } else {
+            backend.download(from, &mut buffers.tap);
+        }
+        let (d, sites) = (blueprint.d_model, blueprint.blocks.len() + 1);
+        for (row, values) in buffers.tap.chunks_exact(d).enumerate() {
+            let at = ((first_row + row) * sites + site) * d;
+            out.residuals[at..at + d].copy_from_slice(values);
+        }
+    }
+
+    /// Queries, keys and values of a block; then attention and its writer for the rows that go on.
+    ///
+    /// `keep` names the rows that go on where not all do.
+    fn mix(&mut self, index: usize, plan: &Plan, keep: Option<&[u32]>, next: Next) {
+        let Self { backend, blueprint, model, angles, pages, edits, buffers, selected, times } = self;
+        let (block, BlockWeights { mixer: weights, mlp }) = (&blueprint.blocks[index], &model.blocks[index]);
+        let attention = attention(block);
+        let MixerWeights::Attention { qkv: matrix, bias, query_norm, key_norm, sinks } = &weights.inner;
+        let qkv = buffers.qkv.get(index);
+        let mut start = Instant::now();
+        let input = if weights.pre_norm.is_some() { &buffers.x } else { &buffers.residual };
+        backend.linear(input, matrix, bias.as_ref(), qkv);
+        lap(&mut times.products, &mut start);
+        let norms = HeadNorms { query: query_norm.as_ref(), key: key_norm.as_ref() };
+        let angles = angles.get(index).as_mut();
+        backend.rotate_and_store(qkv, &attention.shape, norms, angles, plan, &mut pages[index]);
+        let (mut qkv, mut plan) = (&*qkv, plan);
+        if let Some(keep) = keep {
+            plan.select(keep, selected);
+            backend.select(qkv, keep, &mut buffers.chosen_qkv);
+            (qkv, plan) = (&buffers.chosen_qkv, selected);
+            backend.select(&buffers.residual, keep, &mut buffers.chosen);
+            std::mem::swap(&mut buffers.residual, &mut buffers.chosen);
+            if block.arrangement == Arrangement::Parallel {
+                backend.select(&buffers.x, keep, &mut buffers.chosen);
+                std::mem::swap(&mut buffers.x, &mut buffers.chosen);
+            }
+        }
+        lap(&mut times.rest, &mut start);
+        let mixed = buffers.mixed.get(index);
+        backend.attend(qkv, &attention.shape, sinks.as_ref(), plan, &pages[index], mixed);
+        lap(&mut times.attention, &mut start);
+        backend.linear(mixed, &weights.writer, None, &mut buffers.y);
+        lap(&mut times.products, &mut start);
+        let params = WriteParams {
+            edits: edits[index].mixer.as_ref(),
+            bias: weights.writer_bias.as_ref(),
+            post_norm: weights.post_norm.as_ref(),
+            scale: block.mixer.scale,
+            next_norm: match next {
+                Next::Mlp => mlp.pre_norm.as_ref(),
+                Next::Nothing => None,
+            },
+        };
+        backend.write(&mut buffers.y, params, plan, &mut buffers.residual, &mut buffers.x);
+        lap(&mut times.rest, &mut start);
+    }
+
+    /// The MLP of a block, and the norm that the next block or the head reads through.
+    fn transform(&mut self, index: usize, plan: &Plan) {
+        let Self { backend, blueprint, model, edits, buffers, times, .. } = self;
+        let (block, weights) = (&blueprint.blocks[index], &model.blocks[index].mlp);
+        let mut start = Instant::now();
+        let normed = match block.arrangement {
+            Arrangement::Sequential => weights.pre_norm.is_some(),
+            Arrangement::Parallel => model.blocks[index].mixer.pre_norm.is_some(),
+        };
+        let input = if normed { &buffers.x } else { &buffers.residual };
+        let hidden = buffers.hidden.get(index);
+        let (Mlp::Gated { activation, .. }, MlpWeights::Gated { gate_up, bias }) = (&block.mlp.inner, &weights.inner);
+        backend.gated_linear(input, gate_up, bias.as_ref(), *activation, hidden);
+        backend.linear(hidden, &weights.writer, None, &mut buffers.y);
+        lap(&mut times.products, &mut start);
+        let next_norm = match model.blocks.get(index + 1) {
+            Some(next) => next.mixer.pre_norm.as_ref(),
+            None => Some(&model.final_norm),
+        };
+        let params = WriteParams {
+            edits: edits[index].mlp.as_ref(),
+            bias: weights.writer_bias.as_ref(),
+            post_norm: weights.post_norm.as_ref(),
+            scale: block.mlp.scale,
+            next_norm,
+        };
+        backend.write(&mut buffers.y, params, plan, &mut buffers.residual, &mut buffers.x);
+        lap(&mut times.rest, &mut start);
+    }
+}
+
+/// What a tap reads.
+#[derive(Clone, Copy)]
+enum Tap {
+    Residual,
+    Normed,
+}
+
+/// Who reads the stream after a block's mixer.
+#[derive(Clone, Copy)]
+enum Next {
+    Mlp,
+    Nothing,
+}
+
+impl<B: Backend> Compute for Executor<B> {
+    fn describe(&self) -> String {
+        self.backend.describe()
+    }
+
+    fn row_block(&self) -> usize {
+        self.backend.row_block()
+    }
+
+    fn reserve(&mut self, pages: usize) {
+        for layer in &mut self.pages {
+            self.backend.reserve(layer, pages);
+        }
+    }
+
+    fn set_edits(&mut self, sets: &[EditSet]) {
+        let (backend, width) = (&self.backend, self.blueprint.d_model);
+        for (layer, edits) in self.edits.iter_mut().enumerate() {
+            let of = |component| {
+                let writer = Writer::dense(LayerIndex(layer), component);
+                let by_index: Vec<_> =
+                    std::iter::once(None).chain(sets.iter().map(|it| it.get(writer))).collect();
+                by_index.iter().any(Option::is_some).then(|| backend.edits(&by_index, width))
+            };
+            *edits = BlockEdits { mixer: of(Component::AttentionOutput), mlp: of(Component::MlpOutput) };
+        }
+    }
+
+    fn forward(&mut self, plan: &Plan, outputs: &[u32], wants: &Wants, out: &mut Output) {
+        let blocks = self.blueprint.blocks.len();
+        let sites = blocks + 1;
+        let first_row = out.residuals.len() / (sites * self.blueprint.d_model);
+        if wants.residuals {
+            out.residuals.resize((first_row + outputs.len()) * sites * self.blueprint.d_model, 0.0);
+        }
+        let taps = wants.residuals && !outputs.is_empty();
+        let mut start = Instant::now();
+        let Self { backend, blueprint, model, buffers, .. } = self;
+        backend.embed(&model.embedding, plan, blueprint.embedding.scale, &mut buffers.residual);
+        if let Some(norm) = model.blocks.first().map_or(Some(&model.final_norm), |it| it.mixer.pre_norm.as_ref()) {
+            backend.norm(&buffers.residual, norm, &mut buffers.x);
+        }
+        lap(&mut self.times.rest, &mut start);
+
+        for index in 0..blocks {
+            if taps {
+                self.tap(Tap::Residual, Some(outputs), index, first_row, out);
+                lap(&mut self.times.rest, &mut start);
+            }
+            let last = index + 1 == blocks;
+            // The last block's keys and values are all that rows without an output are still needed for.
+            let keep = (last && outputs.len() < plan.rows()).then_some(outputs);
+            let next = match self.blueprint.blocks[index].arrangement {
+                Arrangement::Sequential => Next::Mlp,
+                Arrangement::Parallel => Next::Nothing,
+            };
+            self.mix(index, plan, keep, next);
+            if keep.is_some() {
+                let selected = std::mem::take(&mut self.selected);
+                self.transform(index, &selected);
+                self.selected = selected;
+            } else {
+                self.transform(index, plan);
+            }
+            start = Instant::now();
+        }
+        if outputs.is_empty() {
+            return;
+        }
+        if taps {
+            self.tap(Tap::Normed, None, blocks, first_row, out);
+            lap(&mut self.times.rest, &mut start);
+        }
+        let Self { backend, blueprint, model, buffers, times, .. } = self;
+        let head = &blueprint.head;
+        if wants.head.top > 0 || wants.head.logsumexp || wants.head.logits || !wants.head.targets.is_empty() {
+            backend.head(&buffers.x, &model.head, head.scale, head.softcap, &wants.head, &mut out.head);
+            backend.synchronize();
+            lap(&mut times.head, &mut start);
+        }
+    }
+
+    fn times(&mut self) -> &mut PartTimes {
+        &mut self.times
+    }
+}

@@ -1,0 +1,119 @@
+//! Model families: what a checkpoint's hyper-parameters mean.
+//!
+//! A member is one file with one [`Family`] and a line in [`FAMILIES`]. It turns a configuration into a
+//! [`Blueprint`], and says how GGUF files name and arrange the same model. It holds no arithmetic. Every member
+//! passes `tests/families.rs`: golden tensors of the reference stack at every residual site, and the laws (a
+//! batch equals single runs; silencing all writers makes each block the identity).
+
+mod gguf;
+mod llama;
+
+use checkpoint::{Checkpoint, Format, Tensor};
+use serde_json::Value;
+
+pub use self::gguf::Gguf;
+use crate::blueprint::Blueprint;
+use crate::{Config, ConfigError, LoadError};
+
+/// All families, in the order shown to users.
+pub const FAMILIES: &[&Family] = &[&llama::FAMILY];
+
+/// A family of models.
+pub struct Family {
+    /// The name used in settings and reports.
+    pub name: &'static str,
+    /// The architectures, as `config.json` names them.
+    pub architectures: &'static [&'static str],
+    /// What a configuration means.
+    pub blueprint: fn(&Config<'_>) -> Result<Blueprint, ConfigError>,
+    /// How GGUF files hold these models.
+    pub gguf: Option<Gguf>,
+}
+
+/// A checkpoint read by its family: tensors under the names of Hugging Face, whatever the format.
+pub(crate) struct Source<'a> {
+    checkpoint: &'a Checkpoint,
+    pub(crate) family: &'static Family,
+    config: Value,
+}
+
+impl<'a> Source<'a> {
+    /// Finds the family of a checkpoint; `forced` names one to try whatever the checkpoint says.
+    pub(crate) fn new(checkpoint: &'a Checkpoint, forced: Option<&str>) -> Result<Self, LoadError> {
+        let format = checkpoint.format();
+        let found = architecture(checkpoint);
+        let knows = |family: &&&Family| match (forced, format) {
+            (Some(forced), _) => family.name == forced,
+            (None, Format::HuggingFace) => family.architectures.contains(&found.as_str()),
+            (None, Format::Gguf) => {
+                family.gguf.as_ref().is_some_and(|it| it.architectures.contains(&found.as_str()))
+            }
+        };
+        let family = *FAMILIES.iter().find(knows).ok_or_else(|| LoadError::UnknownArchitecture {
+            found: forced.map_or(found.clone(), str::to_owned),
+            known: known(format, forced.is_some()),
+        })?;
+        let config = match (format, &family.gguf) {
+            (Format::Gguf, Some(gguf)) => (gguf.config)(checkpoint.config(), &found)?,
+            _ => checkpoint.config().clone(),
+        };
+        Ok(Self { checkpoint, family, config })
+    }
+
+    /// What the model is made of.
+    pub(crate) fn blueprint(&self) -> Result<Blueprint, ConfigError> {
+        (self.family.blueprint)(&Config::new(&self.config, &|name| self.contains(name)))
+    }
+
+    fn contains(&self, name: &str) -> bool {
+        match (self.checkpoint.format(), &self.family.gguf) {
+            (Format::Gguf, Some(gguf)) => {
+                (gguf.tensor)(&self.config, name).is_some_and(|it| self.checkpoint.contains(&it.name))
+            }
+            _ => self.checkpoint.contains(name),
+        }
+    }
+
+    /// A tensor by its Hugging Face name, its shape checked.
+    pub(crate) fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, LoadError> {
+        let tensor = self.whole(name)?;
+        tensor.expect_shape(shape)?;
+        Ok(tensor)
+    }
+
+    /// A tensor by its Hugging Face name, of whatever shape.
+    pub(crate) fn whole(&self, name: &str) -> Result<Tensor, LoadError> {
+        Ok(match (self.checkpoint.format(), &self.family.gguf) {
+            (Format::Gguf, Some(gguf)) => match (gguf.tensor)(&self.config, name) {
+                None => self.checkpoint.tensor(name)?,
+                Some(stored) => {
+                    let tensor = self.checkpoint.tensor(&stored.name)?;
+                    match stored.row_order {
+                        Some(order) if order.len() == tensor.rows() => tensor.with_row_order(order),
+                        // Of another size: the shape check below says so.
+                        _ => tensor,
+                    }
+                }
+            },
+            _ => self.checkpoint.tensor(name)?,
+        })
+    }
+}
+
+fn architecture(checkpoint: &Checkpoint) -> String {
+    let config = checkpoint.config();
+    let name = match checkpoint.format() {
+        Format::Gguf => config.get("general.architecture"),
+        Format::HuggingFace => config.get("architectures").and_then(|it| it.get(0)),
+    };
+    name.and_then(Value::as_str).unwrap_or("(none named)").to_owned()
+}
+
+fn known(format: Format, by_family: bool) -> String {
+    let names = FAMILIES.iter().flat_map(|family| match (by_family, format) {
+        (true, _) => vec![family.name],
+        (false, Format::HuggingFace) => family.architectures.to_vec(),
+        (false, Format::Gguf) => family.gguf.as_ref().map_or(Vec::new(), |it| it.architectures.to_vec()),
+    });
+    names.map(|it| format!("`{it}`")).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,402 @@
+//! Sequences through the model: prefill, greedy decoding, given continuations.
+//!
+//! Sequences that begin alike share their common head: it is computed once for each edit set. Sequences leave
+//! the batch when they end, and waiting ones take their place. A sequence's results do not depend on any of
+//! this: on the processor not in a single bit.
+
+use std::collections::VecDeque;
+
+use glossary::TokenId;
+
+use crate::backend::HeadWants;
+use crate::engine::Feed;
+use crate::executor::{Output, Wants};
+use crate::plan::SequenceId;
+use crate::{Engine, EngineError};
+
+/// A sequence to continue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// The prompt.
+    pub tokens: Vec<TokenId>,
+    /// The edit set; 0 is the original model.
+    pub edit: usize,
+}
+
+/// How to continue sequences.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Generation {
+    /// Tokens that an answer has at most; with 0 only the prompts are computed.
+    pub max_tokens: usize,
+    /// Tokens that end an answer; they are not part of it.
+    pub stop_tokens: Vec<TokenId>,
+    /// Sequences that are computed together.
+    pub batch: usize,
+    /// How many of the first token's largest logits to tell, with their logsumexp; 0: none.
+    pub top: usize,
+    /// Whether to tell all logits of the first token.
+    pub logits: bool,
+    /// Whether to tell the residual stream at the last prompt token.
+    pub residuals: bool,
+}
+
+impl Default for Generation {
+    /// Answers of up to 100 tokens, 128 sequences at a time.
+    fn default() -> Self {
+        Self { max_tokens: 100, stop_tokens: Vec::new(), batch: 128, top: 0, logits: false, residuals: false }
+    }
+}
+
+/// Why an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopReason {
+    /// The model ended it.
+    EndOfSequence,
+    /// It has as many tokens as allowed.
+    Length,
+    /// The caller's rule said so.
+    Rule,
+}
+
+/// The distribution of the first token of an answer.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FirstToken {
+    /// The logarithm of the sum of the logits' exponentials, in nats.
+    pub logsumexp: f32,
+    /// The largest logits, in order.
+    pub top: Vec<(TokenId, f32)>,
+    /// All logits, `[vocab]`, if they were wanted.
+    pub logits: Vec<f32>,
+}
+
+/// What became of a request.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// The answer's tokens.
+    pub tokens: Vec<TokenId>,
+    /// Why it ended.
+    pub stop: StopReason,
+    /// The distribution of its first token, if wanted.
+    pub first_token: Option<FirstToken>,
+    /// The residual stream at the last prompt token, `[sites, d_model]`, the last site after the final norm;
+    /// empty if not wanted.
+    pub residuals: Vec<f32>,
+}
+
+/// A given continuation of a prompt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Continuation {
+    /// The prompt.
+    pub prompt: Vec<TokenId>,
+    /// What follows.
+    pub continuation: Vec<TokenId>,
+    /// The edit set; 0 is the original model.
+    pub edit: usize,
+}
+
+/// What the model thinks of one token of a given continuation.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Forced<'a> {
+    /// The request's place in the list.
+    pub request: usize,
+    /// The token's place in the continuation.
+    pub position: usize,
+    /// The token.
+    pub token: TokenId,
+    /// Its logit.
+    pub logit: f32,
+    /// The logarithm of the sum of all logits' exponentials, in nats.
+    pub logsumexp: f32,
+    /// The token that the model would have chosen.
+    pub choice: TokenId,
+    /// All logits, if they were wanted; else empty.
+    pub logits: &'a [f32],
+}
+
+/// A sequence in the batch.
+struct Active {
+    request: usize,
+    sequence: SequenceId,
+    /// The answer's last token, not yet computed.
+    next: TokenId,
+}
+
+impl Engine {
+    /// Answers requests greedily.
+    ///
+    /// `rule(request, answer)` is asked after every token whether the answer ends there; it sees all tokens so
+    /// far, which is how answers are streamed, too.
+    pub fn generate(
+        &mut self,
+        requests: &[Request],
+        how: &Generation,
+        rule: &mut dyn FnMut(usize, &[TokenId]) -> bool,
+    ) -> Result<Vec<Answer>, EngineError> {
+        for (index, request) in requests.iter().enumerate() {
+            self.check(index, &request.tokens, request.edit)?;
+        }
+        let mut answers: Vec<Answer> = requests
+            .iter()
+            .map(|_| Answer {
+                tokens: Vec::with_capacity(how.max_tokens.min(1024)),
+                stop: StopReason::Length,
+                first_token: None,
+                residuals: Vec::new(),
+            })
+            .collect();
+        let heads = self.common_heads(requests);
+        let batch = how.batch.max(1);
+        let mut waiting: VecDeque<usize> = (0..requests.len()).collect();
+        let mut active: Vec<Active> = Vec::with_capacity(batch.min(requests.len()));
+        let mut step = Step::default();
+        while !(waiting.is_empty() && active.is_empty()) {
+            // New sequences come in groups: a pass of few rows costs nearly as much as one of many.
+            let free = batch - active.len();
+            if !waiting.is_empty() && (active.is_empty() || free >= batch.div_ceil(4)) {
+                let joining: Vec<usize> = waiting.drain(..free.min(waiting.len())).collect();
+                let sequences = self.prefill(requests, &joining, &heads, how, &mut answers, &mut step.out);
+                for ((request, sequence), &(next, _)) in joining.into_iter().zip(sequences).zip(&step.out.head.top) {
+                    active.push(Active { request, sequence, next });
+                }
+            } else {
+                self.decode(&active, requests, &mut step);
+                for (active, &(next, _)) in active.iter_mut().zip(&step.out.head.top) {
+                    active.next = next;
+                }
+            }
+            active.retain(|it| {
+                let ended = take_token(it, how, rule, &mut answers[it.request]);
+                if ended {
+                    self.table.close(it.sequence);
+                }
+                !ended
+            });
+        }
+        for head in heads {
+            self.table.close(head.sequence);
+        }
+        Ok(answers)
+    }
+
+    fn check(&self, request: usize, tokens: &[TokenId], edit: usize) -> Result<(), EngineError> {
+        if tokens.is_empty() {
+            return Err(EngineError::EmptyPrompt { request });
+        }
+        self.check_tokens(request, tokens)?;
+        if edit > self.edit_sets {
+            return Err(EngineError::UnknownEdit { request, edit, sets: self.edit_sets });
+        }
+        Ok(())
+    }
+
+    fn check_tokens(&self, request: usize, tokens: &[TokenId]) -> Result<(), EngineError> {
+        let vocab = self.info().vocab;
+        match tokens.iter().find(|it| it.index() >= vocab) {
+            Some(token) => Err(EngineError::UnknownToken { request, token: token.0, vocab }),
+            None => Ok(()),
+        }
+    }
+
+    /// Computes what all prompts of an edit set begin with, once.
+    fn common_heads(&mut self, requests: &[Request]) -> Vec<CommonHead> {
+        let mut heads = Vec::new();
+        for edit in 0..=self.edit_sets {
+            let mut prompts = requests.iter().filter(|it| it.edit == edit).map(|it| it.tokens.as_slice());
+            let Some(first) = prompts.next() else { continue };
+            // Every prompt keeps a token of its own, whose output is wanted.
+            let mut len = first.len() - 1;
+            let mut others = 0;
+            for prompt in prompts {
+                let same = first.iter().zip(prompt).take_while(|(a, b)| a == b).count();
+                len = len.min(same).min(prompt.len() - 1);
+                others += 1;
+            }
+            if others > 0 && len > 0 {
+                heads.push((edit, &first[..len]));
+            }
+        }
+        let heads: Vec<(CommonHead, &[TokenId])> = heads
+            .into_iter()
+            .map(|(edit, tokens)| (CommonHead { edit, len: tokens.len(), sequence: self.table.open() }, tokens))
+            .collect();
+        let feeds: Vec<Feed<'_>> = heads
+            .iter()
+            .map(|(head, tokens)| Feed { sequence: head.sequence, tokens, edit: head.edit, outputs: 0 })
+            .collect();
+        self.run(&feeds, usize::MAX, &mut Wants::default(), &mut Output::default(), &mut |_, _| {});
+        heads.into_iter().map(|it| it.0).collect()
+    }
+
+    /// Computes the prompts of some requests and tells what is wanted of their first tokens.
+    fn prefill(
+        &mut self,
+        requests: &[Request],
+        joining: &[usize],
+        heads: &[CommonHead],
+        how: &Generation,
+        answers: &mut [Answer],
+        out: &mut Output,
+    ) -> Vec<SequenceId> {
+        let mut sequences = Vec::with_capacity(joining.len());
+        let mut feeds = Vec::with_capacity(joining.len());
+        for &index in joining {
+            let Request { tokens, edit } = &requests[index];
+            let head = heads.iter().find(|it| it.edit == *edit);
+            let sequence = match head {
+                Some(head) => self.table.fork(head.sequence),
+                None => self.table.open(),
+            };
+            let shared = head.map_or(0, |it| it.len);
+            sequences.push(sequence);
+            feeds.push(Feed { sequence, tokens: &tokens[shared..], edit: *edit, outputs: 1 });
+        }
+        let top = how.top.max(1);
+        let mut wants = Wants {
+            head: HeadWants { top, logsumexp: how.top > 0 || how.logits, logits: how.logits, targets: Vec::new() },
+            residuals: how.residuals,
+        };
+        out.clear();
+        let vocab = self.info().vocab;
+        let stream = (self.info().n_layers + 1) * self.info().d_model;
+        let mut told = 0;
+        let mut choices = Vec::with_capacity(joining.len());
+        self.run(&feeds, usize::MAX, &mut wants, out, &mut |count, out| {
+            for row in 0..count {
+                let answer = &mut answers[joining[told]];
+                told += 1;
+                let largest = &out.head.top[row * top..][..top];
+                choices.push(largest[0]);
+                if wants_first(how) {
+                    answer.first_token = Some(FirstToken {
+                        logsumexp: out.head.logsumexp[row],
+                        top: largest[..how.top].to_vec(),
+                        logits: if how.logits { out.head.logits[row * vocab..][..vocab].to_vec() } else { Vec::new() },
+                    });
+                }
+                if how.residuals {
+                    answer.residuals = out.residuals[row * stream..][..stream].to_vec();
+                }
+            }
+            out.clear();
+        });
+        out.head.top.extend(choices);
+        sequences
+    }
+
+    /// One more token for every sequence of the batch.
+    fn decode(&mut self, active: &[Active], requests: &[Request], step: &mut Step) {
+        step.out.clear();
+        step.wants.head.top = 1;
+        self.step(
+            active.iter().map(|it| (it.sequence, it.next, requests[it.request].edit)),
+            &step.wants,
+            &mut step.out,
+        );
+    }
+
+    /// The model's opinion of given continuations, token by token, in one pass without decoding.
+    ///
+    /// With `logits`, each token comes with the whole distribution that it was judged by.
+    pub fn force(
+        &mut self,
+        requests: &[Continuation],
+        logits: bool,
+        visit: &mut dyn FnMut(Forced<'_>),
+    ) -> Result<(), EngineError> {
+        // Room for the logits of one pass, in numbers: 128 MiB.
+        const LOGITS: usize = 32 << 20;
+        for (request, it) in requests.iter().enumerate() {
+            self.check(request, &it.prompt, it.edit)?;
+            self.check_tokens(request, &it.continuation)?;
+            if it.continuation.is_empty() {
+                return Err(EngineError::EmptyContinuation { request });
+            }
+        }
+        let vocab = self.info().vocab;
+        let mut targets = Vec::new();
+        let mut places = Vec::new();
+        let mut inputs = Vec::with_capacity(requests.len());
+        for (request, it) in requests.iter().enumerate() {
+            let given = it.continuation.len();
+            targets.extend_from_slice(&it.continuation);
+            places.extend((0..given).map(|position| (request, position)));
+            inputs.push([&it.prompt[..], &it.continuation[..given - 1]].concat());
+        }
+        let feeds: Vec<Feed<'_>> = requests
+            .iter()
+            .zip(&inputs)
+            .map(|(it, tokens)| Feed {
+                sequence: self.table.open(),
+                tokens,
+                edit: it.edit,
+                outputs: it.continuation.len(),
+            })
+            .collect();
+        let rows = if logits { (LOGITS / vocab).max(1) } else { usize::MAX };
+        let mut wants = Wants {
+            head: HeadWants { top: 1, logsumexp: true, logits, targets: targets.clone() },
+            residuals: false,
+        };
+        let mut done = 0;
+        self.run(&feeds, rows, &mut wants, &mut Output::default(), &mut |count, out| {
+            for row in 0..count {
+                let (request, position) = places[done];
+                visit(Forced {
+                    request,
+                    position,
+                    token: targets[done],
+                    logit: out.head.targets[row],
+                    logsumexp: out.head.logsumexp[row],
+                    choice: out.head.top[row].0,
+                    logits: if logits { &out.head.logits[row * vocab..][..vocab] } else { &[] },
+                });
+                done += 1;
+            }
+            out.clear();
+        });
+        for feed in feeds {
+            self.table.close(feed.sequence);
+        }
+        Ok(())
+    }
+}
+
+/// The head that all prompts of an edit set have in common.
+struct CommonHead {
+    edit: usize,
+    len: usize,
+    sequence: SequenceId,
+}
+
+/// Memory that is kept from step to step.
+#[derive(Default)]
+struct Step {
+    wants: Wants,
+    out: Output,
+}
+
+fn wants_first(how: &Generation) -> bool {
+    how.top > 0 || how.logits
+}
+
+/// Adds a sequence's next token to its answer; true when the answer has ended.
+fn take_token(
+    active: &Active,
+    how: &Generation,
+    rule: &mut dyn FnMut(usize, &[TokenId]) -> bool,
+    answer: &mut Answer,
+) -> bool {
+    if how.max_tokens == 0 {
+        return true;
+    }
+    if how.stop_tokens.contains(&active.next) {
+        answer.stop = StopReason::EndOfSequence;
+        return true;
+    }
+    answer.tokens.push(active.next);
+    if rule(active.request, &answer.tokens) {
+        answer.stop = StopReason::Rule;
+        return true;
+    }
+    answer.tokens.len() >= how.max_tokens
+}

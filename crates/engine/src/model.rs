@@ -1,0 +1,176 @@
+//! A blueprint's weights on a back end.
+
+use checkpoint::Tensor;
+
+use crate::LoadError;
+use crate::backend::{Backend, NormParams, Stacking, WeightDtype};
+use crate::blueprint::{Attention, Blueprint, Branch, Mixer, Mlp, Norm, Projection};
+use crate::families::Source;
+
+/// All weights of a model.
+pub(crate) struct Model<B: Backend> {
+    pub(crate) embedding: B::Table,
+    pub(crate) blocks: Vec<BlockWeights<B>>,
+    pub(crate) final_norm: NormParams<B::Vector>,
+    pub(crate) head: B::Matrix,
+}
+
+pub(crate) struct BlockWeights<B: Backend> {
+    pub(crate) mixer: BranchWeights<B, MixerWeights<B>>,
+    pub(crate) mlp: BranchWeights<B, MlpWeights<B>>,
+}
+
+pub(crate) struct BranchWeights<B: Backend, T> {
+    pub(crate) pre_norm: Option<NormParams<B::Vector>>,
+    pub(crate) inner: T,
+    pub(crate) writer: B::Matrix,
+    pub(crate) writer_bias: Option<B::Vector>,
+    pub(crate) post_norm: Option<NormParams<B::Vector>>,
+}
+
+pub(crate) enum MixerWeights<B: Backend> {
+    Attention {
+        qkv: B::Matrix,
+        bias: Option<B::Vector>,
+        query_norm: Option<NormParams<B::Vector>>,
+        key_norm: Option<NormParams<B::Vector>>,
+        sinks: Option<B::Vector>,
+    },
+}
+
+pub(crate) enum MlpWeights<B: Backend> {
+    Gated { gate_up: B::Matrix, bias: Option<B::Vector> },
+}
+
+/// Brings tensors onto a back end, one matrix after the other.
+pub(crate) struct Loader<'a, B: Backend> {
+    pub(crate) backend: &'a B,
+    pub(crate) source: &'a Source<'a>,
+    pub(crate) dtype: WeightDtype,
+}
+
+impl<B: Backend> Loader<'_, B> {
+    /// Loads everything; `progress` is called after each block with how many are done.
+    pub(crate) fn model(
+        &self,
+        blueprint: &Blueprint,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<Model<B>, LoadError> {
+        let (vocab, d_model) = (blueprint.vocab, blueprint.d_model);
+        let embedding = self.source.tensor(&blueprint.embedding.weight, &[vocab, d_model])?;
+        let head = self.source.tensor(&blueprint.head.weight, &[vocab, d_model])?;
+        let mut blocks = Vec::with_capacity(blueprint.blocks.len());
+        for block in &blueprint.blocks {
+            blocks.push(BlockWeights {
+                mixer: self.branch(&block.mixer, |it| self.mixer(it))?,
+                mlp: self.branch(&block.mlp, |it| self.mlp(it))?,
+            });
+            progress(blocks.len());
+        }
+        Ok(Model {
+            embedding: self.backend.table(&embedding, self.dtype)?,
+            blocks,
+            final_norm: self.norm(&blueprint.final_norm)?,
+            head: self.backend.matrix(&[head], Stacking::EndToEnd, self.dtype)?,
+        })
+    }
+
+    fn branch<S, T>(
+        &self,
+        branch: &Branch<S>,
+        inner: impl FnOnce(&S) -> Result<T, LoadError>,
+    ) -> Result<BranchWeights<B, T>, LoadError> {
+        let optional = |norm: &Option<Norm>| norm.as_ref().map(|it| self.norm(it)).transpose();
+        Ok(BranchWeights {
+            pre_norm: optional(&branch.pre_norm)?,
+            inner: inner(&branch.inner)?,
+            writer: self.matrix(&[&branch.writer], Stacking::EndToEnd)?,
+            writer_bias: self.bias(&[&branch.writer], 1)?,
+            post_norm: optional(&branch.post_norm)?,
+        })
+    }
+
+    fn mixer(&self, mixer: &Mixer) -> Result<MixerWeights<B>, LoadError> {
+        match mixer {
+            Mixer::Attention(attention) => self.attention(attention),
+        }
+    }
+
+    fn attention(&self, attention: &Attention) -> Result<MixerWeights<B>, LoadError> {
+        let parts = [&attention.query, &attention.key, &attention.value];
+        let optional = |norm: &Option<Norm>| norm.as_ref().map(|it| self.norm(it)).transpose();
+        let sinks = attention.sinks.as_ref();
+        Ok(MixerWeights::Attention {
+            qkv: self.matrix(&parts, Stacking::EndToEnd)?,
+            bias: self.bias(&parts, 1)?,
+            query_norm: optional(&attention.query_norm)?,
+            key_norm: optional(&attention.key_norm)?,
+            sinks: sinks.map(|name| self.vector(name, attention.shape.n_heads, 0.0)).transpose()?,
+        })
+    }
+
+    fn mlp(&self, mlp: &Mlp) -> Result<MlpWeights<B>, LoadError> {
+        match mlp {
+            Mlp::Gated { gate, up, .. } => Ok(MlpWeights::Gated {
+                gate_up: self.matrix(&[gate, up], Stacking::Paired)?,
+                // Each half is rounded up to whole groups of 16, as its outputs are.
+                bias: self.bias(&[gate, up], 16)?,
+            }),
+        }
+    }
+
+    fn projection(&self, projection: &Projection) -> Result<Tensor, LoadError> {
+        match &projection.rows {
+            None => self.source.tensor(&projection.weight, &[projection.outputs, projection.inputs]),
+            Some(rows) => {
+                let whole = self.source.whole(&projection.weight)?;
+                let shape = [whole.rows().max(rows.end), projection.inputs];
+                whole.expect_shape(&shape)?;
+                Ok(whole.slice_rows(rows.clone()))
+            }
+        }
+    }
+
+    fn matrix(&self, parts: &[&Projection], stacking: Stacking) -> Result<B::Matrix, LoadError> {
+        let parts: Vec<Tensor> = parts.iter().map(|it| self.projection(it)).collect::<Result<_, _>>()?;
+        self.backend.matrix(&parts, stacking, self.dtype)
+    }
+
+    /// The biases of several projections end to end, zeros where one has none; `None` where none has any.
+    fn bias(&self, parts: &[&Projection], multiple: usize) -> Result<Option<B::Vector>, LoadError> {
+        if parts.iter().all(|it| it.bias.is_none()) {
+            return Ok(None);
+        }
+        let mut values = Vec::new();
+        for part in parts {
+            let end = values.len() + part.outputs.next_multiple_of(multiple);
+            if let Some(name) = &part.bias {
+                values.extend(self.values(name, part.outputs)?);
+            }
+            values.resize(end, 0.0);
+        }
+        Ok(Some(self.backend.vector(&values)))
+    }
+
+    fn norm(&self, norm: &Norm) -> Result<NormParams<B::Vector>, LoadError> {
+        let bias = norm.bias.as_ref();
+        Ok(NormParams {
+            kind: norm.kind,
+            gain: self.vector(&norm.gain, norm.width, norm.gain_offset)?,
+            bias: bias.map(|name| self.vector(name, norm.width, 0.0)).transpose()?,
+            epsilon: norm.epsilon,
+        })
+    }
+
+    fn vector(&self, name: &str, width: usize, offset: f32) -> Result<B::Vector, LoadError> {
+        let values: Vec<f32> = self.values(name, width)?.into_iter().map(|it| it + offset).collect();
+        Ok(self.backend.vector(&values))
+    }
+
+    fn values(&self, name: &str, width: usize) -> Result<Vec<f32>, LoadError> {
+        let tensor = self.source.tensor(name, &[width])?;
+        let values = tensor.to_f32();
+        crate::backend::cpu::check_finite(&tensor, 0, &values)?;
+        Ok(values)
+    }
+}

@@ -1,0 +1,266 @@
+//! What is known of the rows of one forward pass, and where their keys and values lie.
+//!
+//! Rows of all sequences are packed end to end; nothing is padded. Keys and values are kept in pages of
+//! [`PAGE`] positions. A sequence is a list of [`Chunk`]s, so that sequences which begin alike share the pages of
+//! their common head.
+
+use glossary::TokenId;
+
+/// Positions that a page of the key/value cache holds.
+pub const PAGE: usize = 16;
+
+/// The filled part of a page, from its first position on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chunk {
+    /// The page.
+    pub page: u32,
+    /// How many of its positions belong to the sequence.
+    pub len: u32,
+}
+
+/// Where one token's key and value are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// The page.
+    pub page: u32,
+    /// The position within the page.
+    pub offset: u32,
+}
+
+/// The rows of one forward pass.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// The token of each row.
+    pub tokens: Vec<TokenId>,
+    /// The token's position in its sequence, from 0.
+    pub positions: Vec<u32>,
+    /// Which edit set applies to the row; 0 is the original model.
+    pub edits: Vec<u32>,
+    /// Where the row's key and value go.
+    pub slots: Vec<Slot>,
+    /// Which of the contexts below the row attends to, up to and including its own position.
+    context: Vec<u32>,
+    /// Where each context's chunks begin, and one more entry for where the last ends.
+    starts: Vec<u32>,
+    chunks: Vec<Chunk>,
+}
+
+impl Plan {
+    /// How many rows there are.
+    pub fn rows(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// Forgets all rows and keeps the memory.
+    pub fn clear(&mut self) {
+        self.tokens.clear();
+        self.positions.clear();
+        self.edits.clear();
+        self.slots.clear();
+        self.context.clear();
+        self.starts.clear();
+        self.chunks.clear();
+    }
+
+    /// The number of the context that is added next.
+    pub fn next_context(&self) -> u32 {
+        (self.starts.len() as u32).saturating_sub(1)
+    }
+
+    /// Adds a context: the chunks of a sequence, the rows of this pass included.
+    pub fn push_context(&mut self, chunks: &[Chunk]) {
+        if self.starts.is_empty() {
+            self.starts.push(0);
+        }
+        self.chunks.extend_from_slice(chunks);
+        self.starts.push(self.chunks.len() as u32);
+    }
+
+    /// Adds a row that attends to a context.
+    pub fn push_row(&mut self, token: TokenId, position: u32, edit: u32, slot: Slot, context: u32) {
+        self.tokens.push(token);
+        self.positions.push(position);
+        self.edits.push(edit);
+        self.slots.push(slot);
+        self.context.push(context);
+    }
+
+    /// The chunks that a row attends to; the row sees the first `positions[row] + 1` positions of them.
+    pub fn chunks_of(&self, row: usize) -> &[Chunk] {
+        let context = self.context[row] as usize;
+        &self.chunks[self.starts[context] as usize..self.starts[context + 1] as usize]
+    }
+
+    /// Makes `to` the plan of some of the rows, in the given order.
+    pub fn select(&self, rows: &[u32], to: &mut Self) {
+        to.clear();
+        to.starts.extend_from_slice(&self.starts);
+        to.chunks.extend_from_slice(&self.chunks);
+        for &row in rows {
+            let row = row as usize;
+            to.push_row(
+                self.tokens[row],
+                self.positions[row],
+                self.edits[row],
+                self.slots[row],
+                self.context[row],
+            );
+        }
+    }
+}
+
+/// Which pages each sequence has.
+#[derive(Debug, Default)]
+pub struct PageTable {
+    /// How many chunks refer to each page.
+    users: Vec<u32>,
+    free: Vec<u32>,
+    sequences: Vec<Option<Sequence>>,
+    vacant: Vec<u32>,
+}
+
+/// A sequence of the cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SequenceId(u32);
+
+#[derive(Debug, Default)]
+struct Sequence {
+    chunks: Vec<Chunk>,
+    len: u32,
+}
+
+impl PageTable {
+    /// An empty sequence.
+    pub fn open(&mut self) -> SequenceId {
+        self.insert(Sequence::default())
+    }
+
+    fn insert(&mut self, sequence: Sequence) -> SequenceId {
+        if let Some(id) = self.vacant.pop() {
+            self.sequences[id as usize] = Some(sequence);
+            return SequenceId(id);
+        }
+        self.sequences.push(Some(sequence));
+        SequenceId(self.sequences.len() as u32 - 1)
+    }
+
+    /// A sequence that begins with all of another's positions and shares their pages.
+    pub fn fork(&mut self, id: SequenceId) -> SequenceId {
+        let (chunks, len) = (self.get(id).chunks.clone(), self.get(id).len);
+        for chunk in &chunks {
+            self.users[chunk.page as usize] += 1;
+        }
+        self.insert(Sequence { chunks, len })
+    }
+
+    /// Gives a sequence's pages back.
+    pub fn close(&mut self, id: SequenceId) {
+        let sequence = self.sequences[id.0 as usize].take().expect("a sequence is closed once");
+        self.vacant.push(id.0);
+        for chunk in sequence.chunks {
+            let users = &mut self.users[chunk.page as usize];
+            *users -= 1;
+            if *users == 0 {
+                self.free.push(chunk.page);
+            }
+        }
+    }
+
+    /// Makes room for one more position.
+    pub fn append(&mut self, id: SequenceId) -> Slot {
+        let sequence = self.sequences[id.0 as usize].as_mut().expect("the sequence is open");
+        sequence.len += 1;
+        if let Some(last) = sequence.chunks.last_mut() {
+            // A shared page is never written: what follows a common head goes into a page of its own.
+            if (last.len as usize) < PAGE && self.users[last.page as usize] == 1 {
+                last.len += 1;
+                return Slot { page: last.page, offset: last.len - 1 };
+            }
+        }
+        let page = self.free.pop().unwrap_or_else(|| {
+            self.users.push(0);
+            self.users.len() as u32 - 1
+        });
+        self.users[page as usize] = 1;
+        sequence.chunks.push(Chunk { page, len: 1 });
+        Slot { page, offset: 0 }
+    }
+
+    /// Where a sequence's positions lie.
+    pub fn chunks(&self, id: SequenceId) -> &[Chunk] {
+        &self.get(id).chunks
+    }
+
+    /// How many positions a sequence has.
+    pub fn len(&self, id: SequenceId) -> u32 {
+        self.get(id).len
+    }
+
+    /// Pages that exist, used or free.
+    pub fn pages(&self) -> usize {
+        self.users.len()
+    }
+
+    fn get(&self, id: SequenceId) -> &Sequence {
+        self.sequences[id.0 as usize].as_ref().expect("the sequence is open")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fill(table: &mut PageTable, id: SequenceId, count: usize) -> Vec<Slot> {
+        (0..count).map(|_| table.append(id)).collect()
+    }
+
+    #[test]
+    fn a_sequence_fills_its_pages_in_order() {
+        let mut table = PageTable::default();
+        let id = table.open();
+        let slots = fill(&mut table, id, PAGE + 2);
+        assert_eq!(slots[PAGE - 1], Slot { page: 0, offset: PAGE as u32 - 1 });
+        assert_eq!(slots[PAGE], Slot { page: 1, offset: 0 });
+        assert_eq!(table.chunks(id), [Chunk { page: 0, len: PAGE as u32 }, Chunk { page: 1, len: 2 }]);
+        assert_eq!(table.len(id), PAGE as u32 + 2);
+    }
+
+    #[test]
+    fn forks_share_what_was_there_and_never_write_to_it() {
+        let mut table = PageTable::default();
+        let head = table.open();
+        fill(&mut table, head, 5);
+        let (a, b) = (table.fork(head), table.fork(head));
+        let (in_a, in_b) = (table.append(a), table.append(b));
+        assert_ne!(in_a.page, in_b.page);
+        assert_eq!((in_a.offset, in_b.offset), (0, 0));
+        assert_eq!(table.append(head), Slot { page: 3, offset: 0 });
+        assert_eq!(table.chunks(a), [Chunk { page: 0, len: 5 }, Chunk { page: in_a.page, len: 1 }]);
+        assert_eq!(table.len(a), 6);
+    }
+
+    #[test]
+    fn a_page_is_used_again_once_its_last_sequence_is_closed() {
+        let mut table = PageTable::default();
+        let head = table.open();
+        fill(&mut table, head, 3);
+        let fork = table.fork(head);
+        table.close(head);
+        let other = table.open();
+        assert_eq!(table.append(other).page, 1, "page 0 is still the fork's");
+        table.close(fork);
+        let another = table.open();
+        assert_eq!(table.append(another).page, 0);
+        assert_eq!(table.pages(), 2);
+    }
+
+    #[test]
+    fn the_last_owner_of_a_page_goes_on_in_it() {
+        let mut table = PageTable::default();
+        let head = table.open();
+        fill(&mut table, head, 3);
+        let fork = table.fork(head);
+        table.close(head);
+        assert_eq!(table.append(fork), Slot { page: 0, offset: 3 });
+    }
+}
