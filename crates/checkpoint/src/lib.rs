@@ -4,6 +4,23 @@
 //! This room knows nothing of model families, devices or text: it says what is there, maps it into memory and
 //! turns rows of weights into f32. What a tensor means is the engine's business, what a template means that of
 //! `prompts`.
+//!
+//! Files come from strangers. Every length and offset in them is checked before it is used, no count in a file
+//! decides how much memory is reserved, and whatever is wrong is an error that names the file and the thing.
 
-/// A named tensor of a checkpoint: a view of mapped memory that is decoded row by row.
-pub struct Tensor;
+mod checkpoint;
+mod decode;
+mod dtype;
+mod error;
+pub mod gguf;
+pub mod hugging_face;
+mod json;
+mod mapped_file;
+mod tensor;
+mod text_assets;
+
+pub use checkpoint::{Checkpoint, Format};
+pub use dtype::TensorDtype;
+pub use error::CheckpointError;
+pub use tensor::Tensor;
+pub use text_assets::{TextAssets, TokenizerSource};

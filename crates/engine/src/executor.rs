@@ -203,6 +203,9 @@ impl<B: Backend> Executor<B> {
         backend.rotate_and_store(qkv, &attention.shape, norms, angles, plan, &mut pages[index]);
         let (mut qkv, mut plan) = (&*qkv, plan);
         if let Some(keep) = keep {
+            if keep.is_empty() {
+                return;
+            }
             plan.select(keep, selected);
             backend.select(qkv, keep, &mut buffers.chosen_qkv);
             (qkv, plan) = (&buffers.chosen_qkv, selected);
@@ -335,6 +338,9 @@ impl<B: Backend> Compute for Executor<B> {
                 Arrangement::Parallel => Next::Nothing,
             };
             self.mix(index, plan, keep, next);
+            if last && outputs.is_empty() {
+                return;
+            }
             if keep.is_some() {
                 let selected = std::mem::take(&mut self.selected);
                 self.transform(index, &selected);
@@ -343,9 +349,6 @@ impl<B: Backend> Compute for Executor<B> {
                 self.transform(index, plan);
             }
             start = Instant::now();
-        }
-        if outputs.is_empty() {
-            return;
         }
         if taps {
             self.tap(Tap::Normed, None, blocks, first_row, out);

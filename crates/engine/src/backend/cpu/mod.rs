@@ -6,6 +6,7 @@
 
 mod attention;
 mod head;
+mod machine;
 mod matmul;
 mod pack;
 mod rotary;
@@ -17,6 +18,7 @@ use checkpoint::Tensor;
 use glossary::Edit;
 
 use self::rows::Line;
+pub use self::machine::Machine;
 pub use self::simd::Isa;
 use self::simd::LANES;
 use super::{

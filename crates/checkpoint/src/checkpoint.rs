@@ -1,0 +1,243 @@
+//! A checkpoint of either format.
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::gguf::{self, StoredType};
+use crate::mapped_file::MappedFile;
+use crate::{CheckpointError, Tensor, TensorDtype, TextAssets, hugging_face, json};
+
+/// The format of a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// A folder with `config.json` and safetensors files.
+    HuggingFace,
+    /// A GGUF file, or several parts of one.
+    Gguf,
+}
+
+/// A model's files: named tensors, metadata and text assets.
+///
+/// Opening maps the files and reads headers; weights are read from the disk when they are decoded.
+#[derive(Debug)]
+pub struct Checkpoint {
+    format: Format,
+    path: PathBuf,
+    config: Value,
+    entries: Vec<Entry>,
+    places: HashMap<Arc<str>, usize>,
+    assets: TextAssets,
+}
+
+/// A tensor that is not necessarily one that can be decoded.
+#[derive(Debug)]
+struct Entry {
+    name: Arc<str>,
+    shape: Vec<usize>,
+    /// The type, or the name of one that cannot be decoded.
+    dtype: Result<TensorDtype, String>,
+    file: Arc<MappedFile>,
+    range: Range<usize>,
+}
+
+impl Checkpoint {
+    /// Opens a Hugging Face folder or a GGUF file, told apart by content: a folder, or a file that starts with
+    /// the magic `GGUF`. Of a GGUF file in parts, name the first; the others are found beside it.
+    ///
+    /// The files must not change while the checkpoint or a tensor of it lives: they are mapped, not copied.
+    pub fn open(path: &Path) -> Result<Self, CheckpointError> {
+        if path.is_dir() {
+            return Self::open_folder(path);
+        }
+        match file_start(path)?.as_slice() {
+            [] => Err(CheckpointError::EmptyFile { path: path.to_owned() }),
+            start if start.starts_with(&gguf::MAGIC) => Self::open_gguf(path),
+            start if json::is_git_lfs_pointer(start) => {
+                Err(CheckpointError::GitLfsPointer { path: path.to_owned() })
+            }
+            start => Err(not_a_checkpoint(path, start)),
+        }
+    }
+
+    fn open_folder(path: &Path) -> Result<Self, CheckpointError> {
+        let config = hugging_face::read_config(path)?;
+        let assets = TextAssets::of_folder(path)?;
+        let mut entries = Vec::new();
+        for (file, header) in hugging_face::read_weights(path)? {
+            entries.extend(header.tensors.into_iter().map(|tensor| Entry {
+                dtype: tensor.dtype().ok_or_else(|| tensor.stored.to_string()),
+                name: tensor.name.into(),
+                shape: tensor.shape,
+                file: Arc::clone(&file),
+                range: tensor.range,
+            }));
+        }
+        Self::assemble(Format::HuggingFace, path, config, entries, assets)
+    }
+
+    fn open_gguf(path: &Path) -> Result<Self, CheckpointError> {
+        let mut entries = Vec::new();
+        let mut config = None;
+        for (file, header) in gguf::parts::read(path)? {
+            config.get_or_insert(header.metadata); // that of the first part
+            entries.extend(header.tensors.into_iter().map(|tensor| Entry {
+                dtype: match tensor.stored {
+                    StoredType::Decoded(dtype) => Ok(dtype),
+                    other @ StoredType::Other(_) => Err(other.to_string()),
+                },
+                name: tensor.name.into(),
+                shape: tensor.shape,
+                file: Arc::clone(&file),
+                range: tensor.range,
+            }));
+        }
+        let config = config.unwrap_or_default();
+        let assets = TextAssets::of_gguf(path, &config)?;
+        Self::assemble(Format::Gguf, path, Value::Object(config), entries, assets)
+    }
+
+    fn assemble(
+        format: Format,
+        path: &Path,
+        config: Value,
+        entries: Vec<Entry>,
+        assets: TextAssets,
+    ) -> Result<Self, CheckpointError> {
+        let mut places: HashMap<Arc<str>, usize> = HashMap::with_capacity(entries.len());
+        for (place, entry) in entries.iter().enumerate() {
+            if let Some(first) = places.insert(Arc::clone(&entry.name), place) {
+                return Err(CheckpointError::InTwoShards {
+                    name: entry.name.to_string(),
+                    first: entries[first].file.path().to_owned(),
+                    second: entry.file.path().to_owned(),
+                });
+            }
+        }
+        Ok(Self { format, path: path.to_owned(), config, entries, places, assets })
+    }
+
+    /// The format.
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// The path that was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The model's description, always an object. Of a folder the parsed `config.json`; of a GGUF file all
+    /// metadata, flat, keys as in the file (`"llama.embedding_length": 576`), arrays as arrays. Floats that are
+    /// not finite are null in both; 32-bit floats of a GGUF file are widened exactly.
+    pub fn config(&self) -> &Value {
+        &self.config
+    }
+
+    /// The names of all tensors, in the order of the files and of the data in them.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries.iter().map(|it| &*it.name)
+    }
+
+    /// Whether there is a tensor of this name, decodable or not.
+    pub fn contains(&self, name: &str) -> bool {
+        self.places.contains_key(name)
+    }
+
+    /// The tensor of a name.
+    ///
+    /// # Errors
+    /// [`CheckpointError::MissingTensor`] with names that resemble it; [`CheckpointError::UnsupportedType`] when
+    /// its type cannot be decoded.
+    pub fn tensor(&self, name: &str) -> Result<Tensor, CheckpointError> {
+        let Some(&place) = self.places.get(name) else {
+            return Err(CheckpointError::MissingTensor {
+                name: name.to_owned(),
+                path: self.path.clone(),
+                hint: similar_names(name, self.names()),
+            });
+        };
+        let entry = &self.entries[place];
+        match &entry.dtype {
+            Ok(dtype) => Ok(Tensor {
+                name: Arc::clone(&entry.name),
+                dtype: *dtype,
+                shape: entry.shape.clone(),
+                file: Arc::clone(&entry.file),
+                range: entry.range.clone(),
+                order: None,
+            }),
+            Err(found) => Err(CheckpointError::UnsupportedType {
+                name: name.to_owned(),
+                found: found.clone(),
+                supported: self.supported_types(),
+            }),
+        }
+    }
+
+    /// Tokenizer, chat templates and what else belongs to text.
+    pub fn assets(&self) -> &TextAssets {
+        &self.assets
+    }
+
+    fn supported_types(&self) -> String {
+        let names: Vec<&str> = match self.format {
+            Format::HuggingFace => {
+                TensorDtype::ALL.iter().filter(|it| !it.is_quantized()).map(|it| it.name()).collect()
+            }
+            Format::Gguf => StoredType::decoded().map(TensorDtype::name).collect(),
+        };
+        names.join(", ")
+    }
+}
+
+/// The first bytes of a file: enough for a magic number or the first words of a pointer file.
+fn file_start(path: &Path) -> Result<Vec<u8>, CheckpointError> {
+    let io = |problem| CheckpointError::Io { path: path.to_owned(), problem };
+    if !std::fs::metadata(path).map_err(io)?.is_file() {
+        return Err(CheckpointError::NotAFile { path: path.to_owned() });
+    }
+    let mut start = Vec::new();
+    std::fs::File::open(path).and_then(|file| file.take(64).read_to_end(&mut start)).map_err(io)?;
+    Ok(start)
+}
+
+fn not_a_checkpoint(path: &Path, start: &[u8]) -> CheckpointError {
+    let hint = if path.extension().is_some_and(|it| it == "safetensors" || it == "json") {
+        "name the folder that the file lies in"
+    } else {
+        "name a folder with `config.json` and safetensors files, or a GGUF file"
+    };
+    let start = &start[..start.len().min(gguf::MAGIC.len())];
+    CheckpointError::NotACheckpoint {
+        path: path.to_owned(),
+        found: format!("a file that starts with `{}`, not `GGUF`", start.escape_ascii()),
+        hint: hint.to_owned(),
+    }
+}
+
+/// A hint with the names that share most of their start and end with `name`: what differs between two families'
+/// words for one thing, or between two spellings, lies in the middle or at one end.
+fn similar_names<'names>(name: &str, names: impl Iterator<Item = &'names str>) -> String {
+    let mut scored: Vec<(usize, &str)> = names
+        .filter(|other| other.len() < 2 * name.len().max(8))
+        .map(|other| (shared_ends(name, other), other))
+        .filter(|(shared, _)| 2 * shared >= name.len())
+        .collect();
+    scored.sort_by_key(|&(shared, other)| (std::cmp::Reverse(shared), other.len().abs_diff(name.len())));
+    match scored.iter().take(3).map(|(_, other)| format!("`{other}`")).collect::<Vec<_>>().as_slice() {
+        [] => String::new(),
+        found => format!("\n\nhint: similar names are {}", found.join(", ")),
+    }
+}
+
+/// How many bytes of `name` are the start or the end of `other`.
+fn shared_ends(name: &str, other: &str) -> usize {
+    let start = name.bytes().zip(other.bytes()).take_while(|(a, b)| a == b).count();
+    let end = name.bytes().rev().zip(other.bytes().rev()).take_while(|(a, b)| a == b).count();
+    (start + end).min(name.len()).min(other.len())
+}

@@ -1,0 +1,106 @@
+//! Metadata values, as JSON.
+//!
+//! Integers keep their value, f32 is widened exactly, and a float that is not finite becomes null, as JSON has no
+//! word for it.
+
+use serde_json::{Map, Value};
+
+use super::GgufError;
+use super::cursor::Cursor;
+
+/// How deep arrays may be nested. Files in the wild use one level.
+const DEEPEST: usize = 4;
+
+/// How many keys and array elements are accepted in one file. An element takes up to a hundred times more memory
+/// than in the file, so a hostile file of a gigabyte must stop somewhere. The largest vocabularies known (262 144
+/// tokens: text, score and type of each, and 514 906 merges) need a third of it.
+const MOST_VALUES: usize = 1 << 22;
+
+/// The smallest entry: an empty key, its value's type, a value of one byte.
+const SMALLEST_ENTRY: usize = 8 + 4 + 1;
+
+pub(super) fn read(cursor: &mut Cursor, count: u64) -> Result<Map<String, Value>, GgufError> {
+    let count = cursor.fits(count, "metadata entries", SMALLEST_ENTRY)?;
+    let mut values_left = MOST_VALUES;
+    let mut metadata = Map::new();
+    for _ in 0..count {
+        spend(&mut values_left, 1)?;
+        let key = cursor.string("a metadata key")?;
+        let kind = cursor.u32("a metadata type")?;
+        let value = Reader { cursor, key, values_left: &mut values_left }.value(kind, 0)?;
+        if metadata.insert(key.to_owned(), value).is_some() {
+            return Err(GgufError::DuplicateKey { key: key.to_owned() });
+        }
+    }
+    Ok(metadata)
+}
+
+fn spend(left: &mut usize, values: usize) -> Result<(), GgufError> {
+    *left = left
+        .checked_sub(values)
+        .ok_or(GgufError::TooMany { things: "metadata values", limit: MOST_VALUES })?;
+    Ok(())
+}
+
+/// Reads the value of one key.
+struct Reader<'cursor, 'bytes> {
+    cursor: &'cursor mut Cursor<'bytes>,
+    key: &'bytes str,
+    values_left: &'cursor mut usize,
+}
+
+impl Reader<'_, '_> {
+    fn value(&mut self, kind: u32, depth: usize) -> Result<Value, GgufError> {
+        Ok(match kind {
+            0 => u8::from_le_bytes(self.number()?).into(),
+            1 => i8::from_le_bytes(self.number()?).into(),
+            2 => u16::from_le_bytes(self.number()?).into(),
+            3 => i16::from_le_bytes(self.number()?).into(),
+            4 => u32::from_le_bytes(self.number()?).into(),
+            5 => i32::from_le_bytes(self.number()?).into(),
+            6 => f64::from(f32::from_le_bytes(self.number()?)).into(),
+            7 => self.boolean()?.into(),
+            8 => self.cursor.string("a metadata string")?.into(),
+            9 => self.array(depth + 1)?,
+            10 => u64::from_le_bytes(self.number()?).into(),
+            11 => i64::from_le_bytes(self.number()?).into(),
+            12 => f64::from_le_bytes(self.number()?).into(),
+            found => return Err(GgufError::UnknownValueType { key: self.key.to_owned(), found }),
+        })
+    }
+
+    fn number<const N: usize>(&mut self) -> Result<[u8; N], GgufError> {
+        self.cursor.array("a metadata number")
+    }
+
+    fn boolean(&mut self) -> Result<bool, GgufError> {
+        match self.number()? {
+            [0] => Ok(false),
+            [1] => Ok(true),
+            [found] => Err(GgufError::BadBool { key: self.key.to_owned(), found }),
+        }
+    }
+
+    fn array(&mut self, depth: usize) -> Result<Value, GgufError> {
+        if depth > DEEPEST {
+            return Err(GgufError::NestedTooDeep { key: self.key.to_owned(), limit: DEEPEST });
+        }
+        let kind = self.cursor.u32("the type of a metadata array")?;
+        let smallest = self.smallest(kind)?;
+        let count = self.cursor.count("elements of a metadata array", smallest)?;
+        spend(self.values_left, count)?;
+        (0..count).map(|_| self.value(kind, depth)).collect()
+    }
+
+    /// How many bytes a value takes at least.
+    fn smallest(&self, kind: u32) -> Result<usize, GgufError> {
+        Ok(match kind {
+            0 | 1 | 7 => 1,
+            2 | 3 => 2,
+            4..=6 => 4,
+            8 | 10..=12 => 8,
+            9 => 12,
+            found => return Err(GgufError::UnknownValueType { key: self.key.to_owned(), found }),
+        })
+    }
+}

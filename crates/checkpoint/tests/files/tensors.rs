@@ -1,0 +1,124 @@
+//! Views of tensors: orders, slices, threads.
+
+use checkpoint::{Checkpoint, CheckpointError, Tensor};
+use tempfile::TempDir;
+
+use crate::gguf_builder::{Gguf, Q4_0};
+
+/// `[4, 2]`: row i is (10 i, 10 i + 1).
+fn four_rows() -> (TempDir, Tensor) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    Gguf::new().floats("w", &[2, 4], &[0.0, 1.0, 10.0, 11.0, 20.0, 21.0, 30.0, 31.0]).write(&path);
+    let tensor = Checkpoint::open(&path).unwrap().tensor("w").unwrap();
+    (folder, tensor)
+}
+
+fn first_column(tensor: &Tensor) -> Vec<f32> {
+    tensor.to_f32().chunks(tensor.row_len()).map(|row| row[0]).collect()
+}
+
+#[test]
+fn a_row_order_is_applied_to_rows_and_to_the_whole_but_not_to_bytes() {
+    let (_folder, tensor) = four_rows();
+    let ordered = tensor.clone().with_row_order(vec![2, 0, 3, 1]);
+    assert_eq!(first_column(&ordered), [20.0, 0.0, 30.0, 10.0]);
+    let mut row = [0.0; 2];
+    ordered.read_row(2, &mut row);
+    assert_eq!(row.as_slice(), [30.0, 31.0]);
+    assert_eq!(ordered.bytes(), tensor.bytes());
+}
+
+#[test]
+fn an_order_of_an_order_is_taken_of_the_ordered_rows() {
+    let (_folder, tensor) = four_rows();
+    let twice = tensor.with_row_order(vec![2, 0, 3, 1]).with_row_order(vec![3, 3, 0, 1]);
+    assert_eq!(first_column(&twice), [10.0, 10.0, 20.0, 0.0]);
+}
+
+#[test]
+fn a_slice_has_its_rows_its_shape_and_its_bytes() {
+    let (_folder, tensor) = four_rows();
+    let slice = tensor.slice_rows(1..3);
+    assert_eq!(slice.shape(), [2, 2]);
+    assert_eq!(first_column(&slice), [10.0, 20.0]);
+    assert_eq!(slice.bytes(), &tensor.bytes()[8..24]);
+    assert_eq!(first_column(&slice.slice_rows(1..2)), [20.0]);
+    assert!(tensor.slice_rows(4..4).to_f32().is_empty());
+}
+
+#[test]
+fn slices_and_orders_combine_either_way() {
+    let (_folder, tensor) = four_rows();
+    assert_eq!(first_column(&tensor.clone().with_row_order(vec![3, 2, 1, 0]).slice_rows(1..3)), [20.0, 10.0]);
+    assert_eq!(first_column(&tensor.slice_rows(1..3).with_row_order(vec![1, 0])), [20.0, 10.0]);
+}
+
+#[test]
+fn rows_of_a_tensor_with_three_dimensions_run_over_the_first_two() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    let mut blocks = vec![0_u8; 6 * 18];
+    (0..6).for_each(|row| blocks[row * 18 + 2] = row as u8); // number 0 of each block is row − 8, scaled
+    (0..6).for_each(|row| blocks[row * 18..][..2].copy_from_slice(&half::f16::ONE.to_le_bytes()));
+    Gguf::new().tensor("experts", &[32, 3, 2], Q4_0, &blocks).write(&path);
+    let tensor = Checkpoint::open(&path).unwrap().tensor("experts").unwrap();
+    assert_eq!((tensor.shape(), tensor.rows(), tensor.row_len()), (&[2, 3, 32][..], 6, 32));
+    assert_eq!(first_column(&tensor.slice_rows(3..6)), [-5.0, -4.0, -3.0]); // the second expert
+}
+
+#[test]
+fn a_wrong_shape_is_told_with_both_shapes() {
+    let (_folder, tensor) = four_rows();
+    assert!(tensor.expect_shape(&[4, 2]).is_ok());
+    let error = tensor.expect_shape(&[2, 4]).unwrap_err();
+    assert_eq!(error.to_string(), "tensor `w`: expected shape [2, 4], found [4, 2]");
+    assert!(matches!(error, CheckpointError::Shape { .. }));
+}
+
+#[test]
+fn a_tensor_is_read_and_released_from_several_threads_at_once() {
+    let (_folder, tensor) = four_rows();
+    std::thread::scope(|scope| {
+        for row in 0..4_u8 {
+            let tensor = tensor.clone();
+            scope.spawn(move || {
+                let mut out = [0.0; 2];
+                for _ in 0..200 {
+                    tensor.read_row(row.into(), &mut out);
+                    tensor.release();
+                    assert_eq!(out.as_slice(), [f32::from(row) * 10.0, f32::from(row) * 10.0 + 1.0]);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn rows_without_numbers_cost_nothing_however_many_there_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    Gguf::new().info("none", &[0, 1 << 62], 0, 0).write(&path);
+    let tensor = Checkpoint::open(&path).unwrap().tensor("none").unwrap();
+    assert_eq!((tensor.rows(), tensor.row_len()), (1 << 62, 0));
+    assert!(tensor.to_f32().is_empty());
+    tensor.read_row(12345, &mut []);
+}
+
+#[test]
+#[should_panic(expected = "tensor `w` has 4 rows, row 4 was asked for")]
+fn a_row_that_does_not_exist_is_the_callers_mistake() {
+    four_rows().1.read_row(4, &mut [0.0; 2]);
+}
+
+#[test]
+#[should_panic(expected = "tensor `w` has 4 rows, the order names row 4")]
+fn an_order_with_a_row_that_does_not_exist_is_the_callers_mistake() {
+    let _ = four_rows().1.with_row_order(vec![0, 1, 2, 4]);
+}
+
+#[test]
+#[should_panic(expected = "tensor `w` has 4 rows, rows 3..5 were asked for")]
+fn a_slice_that_does_not_exist_is_the_callers_mistake() {
+    let _ = four_rows().1.slice_rows(3..5);
+}

@@ -1,0 +1,202 @@
+//! What every model family passes: the reference stack's numbers for tiny random checkpoints, and the laws.
+
+mod support;
+
+use engine::backend::cpu::Isa;
+use engine::{Answer, Continuation, Device, Generation, Request};
+use glossary::{Edit, EditSet, TokenId};
+use support::{Golden, goldens, largest, largest_difference, numbers, tokens};
+
+/// Logits and residuals of these checkpoints differ by up to 5e-5 of their largest value between f32 and f64 in
+/// the reference stack itself (`f64_difference` in each golden.json).
+const RELATIVE: f32 = 1e-4;
+
+/// Every way to compute on this machine.
+fn devices() -> Vec<Device> {
+    Isa::available().into_iter().map(Device::CpuWith).chain([Device::Reference]).collect()
+}
+
+fn requests(golden: &Golden) -> Vec<Request> {
+    golden.prompts().into_iter().map(|tokens| Request { tokens, edit: 0 }).collect()
+}
+
+const EVERYTHING: Generation =
+    Generation { max_tokens: 16, stop_tokens: Vec::new(), batch: 128, top: 3, logits: true, residuals: true };
+
+fn answers(golden: &Golden, device: Device) -> Vec<Answer> {
+    golden.engine(device).generate(&requests(golden), &EVERYTHING, &mut |_, _| false).unwrap()
+}
+
+#[test]
+fn logits_residuals_and_greedy_answers_are_those_of_the_reference_stack() {
+    for golden in goldens() {
+        let (shape, residuals) = golden.tensor("residuals");
+        let (sites, d_model) = (shape[1], shape[2]);
+        let (_, logits) = golden.tensor("logits");
+        for device in devices() {
+            let answers = answers(&golden, device);
+            for (prompt, answer) in answers.iter().enumerate() {
+                let place = format!("{}, {device:?}, prompt {prompt}", golden.name);
+                let expected = &residuals[prompt * sites * d_model..][..sites * d_model];
+                for site in 0..sites {
+                    let range = site * d_model..(site + 1) * d_model;
+                    let (worst, at) = largest_difference(&answer.residuals[range.clone()], &expected[range.clone()]);
+                    let scale = largest(&expected[range]);
+                    assert!(
+                        worst <= RELATIVE * scale,
+                        "{place}: site {site} is the first to differ, by {worst} of {scale} at component {at}"
+                    );
+                }
+                let first = answer.first_token.as_ref().unwrap();
+                let expected = &logits[prompt * first.logits.len()..][..first.logits.len()];
+                let (worst, at) = largest_difference(&first.logits, expected);
+                assert!(worst <= RELATIVE * largest(expected), "{place}: logit {at} differs by {worst}");
+                let exact = expected.iter().map(|&it| f64::from(it).exp()).sum::<f64>().ln() as f32;
+                assert!((first.logsumexp - exact).abs() <= 1e-3, "{place}: logsumexp {}", first.logsumexp);
+                let expected = tokens(&golden.facts["answers"][prompt]["ids"]);
+                assert_eq!(answer.tokens, expected, "{place}: greedy answer");
+            }
+        }
+    }
+}
+
+#[test]
+fn log_probabilities_of_given_continuations_are_those_of_the_reference_stack() {
+    for golden in goldens() {
+        let prompts = golden.prompts();
+        let given = golden.facts["continuations"].as_array().unwrap();
+        let requests: Vec<Continuation> = given
+            .iter()
+            .map(|it| Continuation {
+                prompt: prompts[it["prompt"].as_u64().unwrap() as usize].clone(),
+                continuation: tokens(&it["ids"]),
+                edit: 0,
+            })
+            .collect();
+        for device in devices() {
+            for logits in [false, true] {
+                let mut told = vec![Vec::new(); given.len()];
+                let mut choices = told.clone();
+                let mut engine = golden.engine(device);
+                engine
+                    .force(&requests, logits, &mut |it| {
+                        assert_eq!(it.position, told[it.request].len());
+                        assert_eq!(it.token, requests[it.request].continuation[it.position]);
+                        if logits {
+                            assert_eq!(it.logits[it.token.index()].to_bits(), it.logit.to_bits());
+                        }
+                        told[it.request].push(it.logit - it.logsumexp);
+                        choices[it.request].push(it.choice.0 as f32);
+                    })
+                    .unwrap();
+                for (index, expected) in given.iter().enumerate() {
+                    let (worst, at) = largest_difference(&told[index], &numbers(&expected["logprobs"]));
+                    assert!(worst < 2e-3, "{}, {device:?}: token {at} of {index} by {worst}", golden.name);
+                    assert_eq!(choices[index], numbers(&expected["top_ids"]), "{}", golden.name);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_configuration_in_the_other_notation_is_the_same_model() {
+    let mut seen = 0;
+    for golden in goldens() {
+        for version in [4, 5] {
+            let other = golden.folder.join(format!("config.transformers-{version}.json"));
+            if !other.exists() {
+                continue;
+            }
+            seen += 1;
+            let folder = tempfile::tempdir().unwrap();
+            for file in std::fs::read_dir(&golden.folder).unwrap().map(|it| it.unwrap().path()) {
+                std::fs::copy(&file, folder.path().join(file.file_name().unwrap())).unwrap();
+            }
+            std::fs::copy(&other, folder.path().join("config.json")).unwrap();
+            let mut engine = support::engine(folder.path(), Device::Cpu);
+            let again = engine.generate(&requests(&golden), &EVERYTHING, &mut |_, _| false).unwrap();
+            assert_eq!(again, answers(&golden, Device::Cpu), "{} for transformers {version}", golden.name);
+        }
+    }
+    assert!(seen > 0);
+}
+
+#[test]
+fn a_batch_has_the_bits_of_single_runs() {
+    for golden in goldens() {
+        for isa in Isa::available() {
+            let together = answers(&golden, Device::CpuWith(isa));
+            let mut engine = golden.engine(Device::CpuWith(isa));
+            for (index, request) in requests(&golden).into_iter().enumerate() {
+                let alone = engine.generate(&[request], &EVERYTHING, &mut |_, _| false).unwrap();
+                assert_eq!(alone[0], together[index], "{}, {}, prompt {index}", golden.name, isa.name());
+            }
+            // In threes, so that sequences wait and join while others are under way.
+            let few = Generation { batch: 3, ..EVERYTHING };
+            let in_turns = engine.generate(&requests(&golden), &few, &mut |_, _| false).unwrap();
+            assert_eq!(in_turns, together, "{}, {}", golden.name, isa.name());
+        }
+    }
+}
+
+#[test]
+fn prompts_with_a_common_head_have_the_bits_of_single_runs() {
+    for golden in goldens() {
+        let head = golden.prompts().into_iter().max_by_key(Vec::len).unwrap();
+        let requests: Vec<Request> = (3..9)
+            .map(|last| Request { tokens: [&head[..], &[TokenId(last)]].concat(), edit: 0 })
+            .collect();
+        let mut engine = golden.engine(Device::Cpu);
+        let together = engine.generate(&requests, &EVERYTHING, &mut |_, _| false).unwrap();
+        for (request, together) in requests.into_iter().zip(together) {
+            let alone = engine.generate(&[request], &EVERYTHING, &mut |_, _| false).unwrap();
+            assert_eq!(alone[0], together, "{}", golden.name);
+        }
+    }
+}
+
+/// An edit that silences a writer: s = 0.
+fn silence(width: usize) -> Edit {
+    Edit::new(width, Vec::new(), Vec::new(), Some(vec![0.0; width])).unwrap()
+}
+
+#[test]
+fn silencing_all_declared_writers_makes_each_block_the_identity() {
+    for golden in goldens() {
+        // An edit comes before a writer's bias, which it does not silence.
+        if golden.facts["config"]["bias"] == true || golden.name.contains("bias") {
+            continue;
+        }
+        for device in devices() {
+            let mut engine = golden.engine(device);
+            let width = engine.info().d_model;
+            let sites = engine.info().n_layers + 1;
+            let all: EditSet = engine.info().writers.iter().map(|it| (it.writer, silence(width))).collect();
+            engine.set_edits(&[all]).unwrap();
+            let requests: Vec<Request> = requests(&golden).into_iter().map(|it| Request { edit: 1, ..it }).collect();
+            for answer in engine.generate(&requests, &EVERYTHING, &mut |_, _| false).unwrap() {
+                // The last site is read after the final norm.
+                for site in 1..sites - 1 {
+                    let (before, after) = (&answer.residuals[..width], &answer.residuals[site * width..][..width]);
+                    assert_eq!(before, after, "{}, {device:?}: block {} writes", golden.name, site - 1);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn taking_edits_off_restores_the_bits_of_the_original() {
+    let golden = &goldens()[0];
+    let mut engine = golden.engine(Device::Cpu);
+    let before = engine.generate(&requests(golden), &EVERYTHING, &mut |_, _| false).unwrap();
+    let width = engine.info().d_model;
+    let writer = engine.info().writers[0].writer;
+    engine.set_edits(&[[(writer, silence(width))].into_iter().collect()]).unwrap();
+    let edited: Vec<Request> = requests(golden).into_iter().map(|it| Request { edit: 1, ..it }).collect();
+    let during = engine.generate(&edited, &EVERYTHING, &mut |_, _| false).unwrap();
+    assert_ne!(before, during, "the edit does something");
+    engine.set_edits(&[]).unwrap();
+    assert_eq!(engine.generate(&requests(golden), &EVERYTHING, &mut |_, _| false).unwrap(), before);
+}

@@ -1,0 +1,47 @@
+//! Prompts that are given in place.
+
+use super::{PromptSource, SourceError};
+
+/// A list of prompts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Literal(pub Vec<String>);
+
+/// `text:…` is one prompt.
+pub(super) fn recognize(line: &str) -> Option<Result<Box<dyn PromptSource>, SourceError>> {
+    let prompt = line.strip_prefix("text:")?;
+    Some(Ok(Box::new(Literal(vec![prompt.to_owned()]))))
+}
+
+impl PromptSource for Literal {
+    fn name(&self) -> String {
+        match self.0.as_slice() {
+            [prompt] => format!("text:{prompt}"),
+            prompts => format!("{} prompts", prompts.len()),
+        }
+    }
+
+    fn load(&self) -> Result<Vec<String>, SourceError> {
+        if self.0.is_empty() {
+            return Err(SourceError::Empty { name: self.name(), total: 0 });
+        }
+        Ok(self.0.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sources::open;
+
+    #[test]
+    fn a_prompt_can_be_given_in_place() {
+        let source = open("text:Say [hello].").unwrap();
+        assert_eq!(source.load().unwrap(), ["Say [hello]."]);
+        assert_eq!(source.name(), "text:Say [hello].");
+    }
+
+    #[test]
+    fn an_empty_list_is_an_error() {
+        assert!(matches!(Literal(vec![]).load(), Err(SourceError::Empty { total: 0, .. })));
+    }
+}

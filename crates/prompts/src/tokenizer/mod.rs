@@ -1,0 +1,262 @@
+//! Text to token ids and back, as the Python reference stack does it.
+//!
+//! The work is done by the crate `tokenizers`, the engine of the reference stack itself. What is ours: finding the
+//! tokenizer's parts in a checkpoint, building an equal tokenizer from the metadata of a GGUF file, the tokens at
+//! which an answer ends, and decoding an answer token by token.
+//!
+//! Decoding never tidies up spaces before punctuation: the text is what the model wrote, so that an answer reads
+//! the same while it streams and afterwards.
+
+mod decoder;
+mod gguf;
+mod named;
+mod sentencepiece;
+mod splits;
+mod stop;
+
+use std::collections::BTreeMap;
+
+use checkpoint::{TextAssets, TokenizerSource};
+use glossary::TokenId;
+use serde_json::Value as Json;
+use tokenizers::processors::template::TemplateProcessing;
+
+pub use decoder::Decoder;
+
+/// Why a tokenizer could not be made, or could not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenizerError {
+    /// The checkpoint brings no tokenizer.
+    #[error("the checkpoint has no tokenizer\n\nhint: put the model's `tokenizer.json` beside its weights")]
+    Missing,
+    /// `tokenizer.json` is not what it should be.
+    #[error("tokenizer.json: {reason}")]
+    Json {
+        /// What the engine says.
+        reason: String,
+    },
+    /// A metadata key of a GGUF file is missing or has another type.
+    #[error("GGUF metadata `{key}`: expected {expected}, found {found}")]
+    Key {
+        /// The key.
+        key: String,
+        /// What it should hold.
+        expected: &'static str,
+        /// What it holds, shortened.
+        found: String,
+    },
+    /// Two lists of a GGUF file that go together differ in length.
+    #[error("GGUF metadata `{key}`: expected {expected} entries, one per token, found {found}")]
+    Length {
+        /// The key of the shorter or longer list.
+        key: &'static str,
+        /// How many tokens there are.
+        expected: usize,
+        /// How many entries there are.
+        found: usize,
+    },
+    /// A GGUF file names a kind of tokenizer that is not known here.
+    #[error(
+        "GGUF tokenizer model `{model}` is not known; known: {known}\n\nhint: the same model as a folder with a \
+         `tokenizer.json` works"
+    )]
+    UnknownModel {
+        /// The value of `tokenizer.ggml.model`.
+        model: String,
+        /// The kinds that are known.
+        known: &'static str,
+    },
+    /// A GGUF file names a way to split text into words that is not known here.
+    #[error(
+        "GGUF pre-tokenizer `{name}` is not known; known: {known}\n\nhint: the same model as a folder with a \
+         `tokenizer.json` works"
+    )]
+    UnknownSplit {
+        /// The value of `tokenizer.ggml.pre`.
+        name: String,
+        /// The names that are known.
+        known: String,
+    },
+    /// The parts do not make a tokenizer.
+    #[error("the tokenizer cannot be built: {reason}")]
+    Build {
+        /// What the engine says.
+        reason: String,
+    },
+    /// A text could not be encoded.
+    #[error("cannot encode {text:?}: {reason}")]
+    Encode {
+        /// The text, shortened.
+        text: String,
+        /// What the engine says.
+        reason: String,
+    },
+    /// Ids could not be decoded.
+    #[error("cannot decode {count} tokens: {reason}")]
+    Decode {
+        /// How many.
+        count: usize,
+        /// What the engine says.
+        reason: String,
+    },
+}
+
+/// Whether encoding adds what the tokenizer puts around a text (begin of sequence, sometimes end of sequence).
+///
+/// Special tokens that are written out in the text are recognized either way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpecialTokens {
+    /// As for a plain text. A begin of sequence that the text already has is not added again.
+    Add,
+    /// As for a rendered chat template, which brings its own.
+    None,
+}
+
+/// A model's tokenizer.
+#[derive(Debug)]
+pub struct Tokenizer {
+    engine: tokenizers::Tokenizer,
+    named: BTreeMap<String, String>,
+    stop: Vec<TokenId>,
+}
+
+impl Tokenizer {
+    /// The tokenizer of a checkpoint.
+    pub fn from_checkpoint(checkpoint: &checkpoint::Checkpoint) -> Result<Self, TokenizerError> {
+        Self::new(checkpoint.assets(), checkpoint.config())
+    }
+
+    /// The tokenizer that `assets` describe.
+    ///
+    /// `config` is `config.json`, or the metadata of a GGUF file as one flat object.
+    pub fn new(assets: &TextAssets, config: &Json) -> Result<Self, TokenizerError> {
+        match assets.tokenizer.as_ref().ok_or(TokenizerError::Missing)? {
+            TokenizerSource::Json(text) => Self::from_json(text, assets, config),
+            TokenizerSource::Gguf => Self::from_gguf(config),
+        }
+    }
+
+    fn from_json(text: &str, assets: &TextAssets, config: &Json) -> Result<Self, TokenizerError> {
+        let mut engine = tokenizers::Tokenizer::from_bytes(text.as_bytes())
+            .map_err(|it| TokenizerError::Json { reason: it.to_string() })?;
+        let named = named::from_assets(assets);
+        // A length limit or padding is for training; a prompt is never cut in silence.
+        engine.with_truncation(None).map_err(|it| TokenizerError::Build { reason: it.to_string() })?;
+        engine.with_padding(None);
+        if let Some(frame) = named::frame(assets, &named) {
+            add_frame(&mut engine, &frame)?;
+        }
+        let stop = stop::from_assets(assets, config, &named, |token| engine.token_to_id(token));
+        Ok(Self { engine, named, stop })
+    }
+
+    fn from_gguf(metadata: &Json) -> Result<Self, TokenizerError> {
+        let vocabulary = gguf::Vocabulary::read(metadata)?;
+        let mut engine = gguf::build(metadata, &vocabulary)?;
+        add_frame(&mut engine, &vocabulary.frame)?;
+        let stop = stop::from_gguf(metadata, &vocabulary);
+        Ok(Self { engine, named: vocabulary.named, stop })
+    }
+
+    /// The ids of a text.
+    pub fn encode(&self, text: &str, special: SpecialTokens) -> Result<Vec<TokenId>, TokenizerError> {
+        let add = special == SpecialTokens::Add;
+        let encoding = self.engine.encode_fast(text, add).map_err(|it| TokenizerError::Encode {
+            text: text.chars().take(40).collect(),
+            reason: it.to_string(),
+        })?;
+        let mut ids: Vec<TokenId> = encoding.get_ids().iter().copied().map(TokenId).collect();
+        if let (true, [first, second, ..], Some(bos)) = (add, ids.as_slice(), self.bos())
+            && *first == bos
+            && *second == bos
+        {
+            ids.remove(0);
+        }
+        Ok(ids)
+    }
+
+    /// The text of ids. `skip_special` leaves out special tokens such as the end of the answer.
+    ///
+    /// Ids that the vocabulary lacks are left out.
+    pub fn decode(&self, ids: &[TokenId], skip_special: bool) -> Result<String, TokenizerError> {
+        let ids: Vec<u32> = ids.iter().map(|it| it.0).collect();
+        self.decode_ids(&ids, skip_special)
+    }
+
+    fn decode_ids(&self, ids: &[u32], skip_special: bool) -> Result<String, TokenizerError> {
+        self.engine
+            .decode(ids, skip_special)
+            .map_err(|it| TokenizerError::Decode { count: ids.len(), reason: it.to_string() })
+    }
+
+    /// Decodes an answer while it is being written.
+    pub fn decoder(&self, skip_special: bool) -> Decoder<'_> {
+        Decoder::new(self, skip_special)
+    }
+
+    /// The tokens at which an answer ends, in the order of their ids.
+    pub fn stop_tokens(&self) -> &[TokenId] {
+        &self.stop
+    }
+
+    /// How many ids there are, special tokens included.
+    pub fn vocab_size(&self) -> usize {
+        self.engine.get_vocab_size(true)
+    }
+
+    /// The named tokens as templates know them: `bos_token`, `eos_token`, `pad_token`, `unk_token` and the like.
+    pub fn named_tokens(&self) -> &BTreeMap<String, String> {
+        &self.named
+    }
+
+    /// The id of a token that is written exactly so.
+    pub fn token_id(&self, token: &str) -> Option<TokenId> {
+        self.engine.token_to_id(token).map(TokenId)
+    }
+
+    /// How a token is written in the vocabulary.
+    pub fn token(&self, id: TokenId) -> Option<String> {
+        self.engine.id_to_token(id.0)
+    }
+
+    /// Whether a token carries structure rather than text.
+    pub fn is_special(&self, id: TokenId) -> bool {
+        let added = self.engine.get_added_vocabulary();
+        added.get_added_tokens_decoder().get(&id.0).is_some_and(|it| it.special)
+    }
+
+    fn bos(&self) -> Option<TokenId> {
+        self.token_id(self.named.get("bos_token")?)
+    }
+}
+
+/// What is put around a plain text.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Frame {
+    begin: Option<String>,
+    end: Option<String>,
+}
+
+fn add_frame(engine: &mut tokenizers::Tokenizer, frame: &Frame) -> Result<(), TokenizerError> {
+    let fail = |reason: String| TokenizerError::Build { reason };
+    let mut template = Vec::new();
+    template.extend(frame.begin.clone());
+    template.push("$A".to_owned());
+    template.extend(frame.end.clone());
+    let tokens = [&frame.begin, &frame.end]
+        .into_iter()
+        .flatten()
+        .map(|token| {
+            let id = engine.token_to_id(token);
+            id.map(|id| (token.clone(), id)).ok_or_else(|| fail(format!("`{token}` is not in the vocabulary")))
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    let processor = TemplateProcessing::builder()
+        .try_single(template)
+        .map_err(|it| fail(it.to_string()))?
+        .special_tokens(tokens)
+        .build()
+        .map_err(|it| fail(it.to_string()))?;
+    engine.with_post_processor(Some(processor));
+    Ok(())
+}
