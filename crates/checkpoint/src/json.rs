@@ -8,12 +8,14 @@ use crate::CheckpointError;
 
 /// The text of a file; `None` if there is no such file.
 pub(crate) fn read_text(path: &Path) -> Result<Option<String>, CheckpointError> {
-    let bytes = match std::fs::read(path) {
-        Ok(bytes) => bytes,
+    let io = |problem| CheckpointError::Io { path: path.to_owned(), problem };
+    match std::fs::metadata(path) {
+        Ok(facts) if facts.is_file() => {}
+        Ok(_) => return Err(CheckpointError::NotAFile { path: path.to_owned() }),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(_) if path.is_dir() => return Err(CheckpointError::NotAFile { path: path.to_owned() }),
-        Err(problem) => return Err(CheckpointError::Io { path: path.to_owned(), problem }),
-    };
+        Err(problem) => return Err(io(problem)),
+    }
+    let bytes = std::fs::read(path).map_err(io)?;
     if bytes.is_empty() {
         return Err(CheckpointError::EmptyFile { path: path.to_owned() });
     }

@@ -18,14 +18,15 @@ impl MappedFile {
     /// Maps a file. Empty files and folders are refused.
     pub(crate) fn open(path: &Path) -> Result<Self, CheckpointError> {
         let io = |problem| CheckpointError::Io { path: path.to_owned(), problem };
-        let file = File::open(path).map_err(io)?;
-        let facts = file.metadata().map_err(io)?;
+        // Before opening: to open a named pipe waits for a writer.
+        let facts = std::fs::metadata(path).map_err(io)?;
         if !facts.is_file() {
             return Err(CheckpointError::NotAFile { path: path.to_owned() });
         }
         if facts.len() == 0 {
             return Err(CheckpointError::EmptyFile { path: path.to_owned() });
         }
+        let file = File::open(path).map_err(io)?;
         // SAFETY: the map is only read. Rust assumes that mapped bytes do not change; another process that
         // writes to the file breaks that, and one that truncates it makes a later read raise SIGBUS. No
         // portable lock prevents either, so this is the documented contract of `Checkpoint::open`. Bytes are

@@ -5,7 +5,7 @@
 //! offset), padding to the alignment, the tensor data. Versions 2 and 3 are the same in little-endian order;
 //! version 1 had 32-bit counts and is refused, as are the rare big-endian files.
 //!
-//! [`Header::parse`] works on bytes and knows no files; [`parts`] puts split files together.
+//! [`Header::parse`] works on bytes and knows no files; `parts` finds and reads split files.
 
 mod cursor;
 mod error;

@@ -3,7 +3,7 @@
 use checkpoint::gguf::{GgufError, Header};
 use checkpoint::{Checkpoint, CheckpointError, TensorDtype};
 
-use crate::gguf_builder::{ARRAY, F32, Gguf, Q4_0, STRING, U8, U32, array, string};
+use crate::gguf_builder::{ARRAY, F32, Gguf, Q4_0, STRING, U8, U32, array};
 
 fn error(file: &Gguf) -> GgufError {
     Header::parse(&file.bytes()).unwrap_err()
@@ -64,6 +64,13 @@ fn a_hostile_number_of_tensors_reserves_nothing() {
         let file = Gguf { tensor_count: Some(count), ..small() };
         assert!(matches!(error(&file), GgufError::CountExceedsFile { things: "tensors", .. }));
     }
+}
+
+#[test]
+fn more_tensors_than_any_model_has_are_refused_even_if_the_file_could_hold_them() {
+    let limit = 1 << 20;
+    let file = Gguf { tensor_count: Some(limit as u64 + 1), data: vec![0; (limit + 1) * 24], ..Gguf::new() };
+    assert_eq!(error(&file), GgufError::TooMany { things: "tensors", limit });
 }
 
 #[test]
@@ -154,6 +161,14 @@ fn a_boolean_is_0_or_1() {
 #[test]
 fn arrays_nested_a_hundred_thousand_deep_do_not_exhaust_the_stack() {
     let file = Gguf::new().entry("a", ARRAY, &array(ARRAY, 1).repeat(100_000));
+    assert_eq!(error(&file), GgufError::NestedTooDeep { key: "a".to_owned(), limit: 4 });
+}
+
+#[test]
+fn arrays_are_nested_at_most_four_deep() {
+    let nested = |depth: usize| [array(ARRAY, 1).repeat(depth - 1), array(U8, 0)].concat();
+    assert!(Header::parse(&Gguf::new().entry("a", ARRAY, &nested(4)).bytes()).is_ok());
+    let file = Gguf::new().entry("a", ARRAY, &nested(5));
     assert_eq!(error(&file), GgufError::NestedTooDeep { key: "a".to_owned(), limit: 4 });
 }
 
@@ -255,7 +270,7 @@ fn a_type_that_is_not_decoded_is_an_error_only_for_that_tensor() {
 fn the_path_and_the_problem_are_in_the_message() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.gguf");
-    let file = Gguf::new().entry("a", STRING, &[&9_u64.to_le_bytes()[..], &string("")[..0]].concat());
+    let file = Gguf::new().entry("a", STRING, &9_u64.to_le_bytes());
     std::fs::write(&path, &file.bytes()[..45]).unwrap();
     let message = Checkpoint::open(&path).unwrap_err().to_string();
     assert!(message.starts_with(&format!("`{}`: the file ends inside its header", path.display())));

@@ -94,6 +94,31 @@ fn a_tensor_is_read_and_released_from_several_threads_at_once() {
     });
 }
 
+/// How much of a mapped file is in this process's memory, in KiB, as the kernel counts it.
+#[cfg(target_os = "linux")]
+fn resident(path: &std::path::Path) -> usize {
+    let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let mut lines = maps.lines().skip_while(|line| !line.ends_with(path.to_str().unwrap()));
+    let line = lines.find(|line| line.starts_with("Rss:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_released_tensor_leaves_memory_and_comes_back_when_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    let values = vec![0.5; 1 << 20]; // 4096 KiB
+    Gguf::new().floats("kept", &[1 << 20], &values).floats("released", &[1 << 20], &values).write(&path);
+    let checkpoint = Checkpoint::open(&path).unwrap();
+    let [kept, released] = ["kept", "released"].map(|it| checkpoint.tensor(it).unwrap());
+    assert!(kept.to_f32() == values && released.to_f32() == values);
+    assert!(resident(&path) >= 8192, "{} KiB", resident(&path));
+    released.release();
+    assert!((4000..4400).contains(&resident(&path)), "{} KiB", resident(&path));
+    assert!(released.to_f32() == values);
+}
+
 #[test]
 fn rows_without_numbers_cost_nothing_however_many_there_are() {
     let folder = tempfile::tempdir().unwrap();
