@@ -94,7 +94,8 @@ fn begins_by_default(metadata: &Json) -> Result<bool, TokenizerError> {
 
 /// The tokenizer without what stands around a text.
 pub(super) fn build(metadata: &Json, vocabulary: &Vocabulary) -> Result<Tokenizer, TokenizerError> {
-    let mut tokenizer = match text(metadata, "tokenizer.ggml.model")? {
+    let model = text(metadata, "tokenizer.ggml.model")?;
+    let mut tokenizer = match model {
         "gpt2" if pre(metadata) == "gemma4" => sentencepiece::with_merges(vocabulary, merges(metadata)?)?,
         "gpt2" => byte_level(metadata, vocabulary)?,
         "gemma4" => sentencepiece::with_merges(vocabulary, merges(metadata)?)?,
@@ -107,6 +108,7 @@ pub(super) fn build(metadata: &Json, vocabulary: &Vocabulary) -> Result<Tokenize
     };
     let added = vocabulary.tokens.iter().zip(&vocabulary.kinds).filter_map(|(token, kind)| match kind {
         Kind::Control => Some(AddedToken::from(*token, true).normalized(false)),
+        Kind::UserDefined if model == "llama" && sentencepiece::is_run_of_spaces(token) => None,
         Kind::UserDefined => Some(AddedToken::from(*token, false).normalized(false)),
         Kind::Normal | Kind::Other => None,
     });

@@ -118,6 +118,8 @@ pub struct Tokenizer {
     engine: tokenizers::Tokenizer,
     named: BTreeMap<String, String>,
     stop: Vec<TokenId>,
+    /// The token that encoding puts before a text.
+    begin: Option<TokenId>,
 }
 
 impl Tokenizer {
@@ -147,7 +149,7 @@ impl Tokenizer {
             add_frame(&mut engine, &frame)?;
         }
         let stop = stop::from_assets(assets, config, &named, |token| engine.token_to_id(token));
-        Ok(Self { engine, named, stop })
+        Self::finished(engine, named, stop)
     }
 
     fn from_gguf(metadata: &Json) -> Result<Self, TokenizerError> {
@@ -155,7 +157,19 @@ impl Tokenizer {
         let mut engine = gguf::build(metadata, &vocabulary)?;
         add_frame(&mut engine, &vocabulary.frame)?;
         let stop = stop::from_gguf(metadata, &vocabulary);
-        Ok(Self { engine, named: vocabulary.named, stop })
+        Self::finished(engine, vocabulary.named, stop)
+    }
+
+    fn finished(
+        engine: tokenizers::Tokenizer,
+        named: BTreeMap<String, String>,
+        stop: Vec<TokenId>,
+    ) -> Result<Self, TokenizerError> {
+        let mut tokenizer = Self { engine, named, stop, begin: None };
+        let bos = tokenizer.named.get("bos_token").and_then(|it| tokenizer.token_id(it));
+        let around_nothing = tokenizer.encode("", SpecialTokens::Add)?;
+        tokenizer.begin = around_nothing.first().copied().filter(|it| Some(*it) == bos);
+        Ok(tokenizer)
     }
 
     /// The ids of a text.
@@ -166,10 +180,8 @@ impl Tokenizer {
             reason: it.to_string(),
         })?;
         let mut ids: Vec<TokenId> = encoding.get_ids().iter().copied().map(TokenId).collect();
-        if let (true, [first, second, ..], Some(bos)) = (add, ids.as_slice(), self.bos())
-            && *first == bos
-            && *second == bos
-        {
+        let twice = self.begin.is_some_and(|begin| ids.starts_with(&[begin, begin]));
+        if add && twice {
             ids.remove(0);
         }
         Ok(ids)
@@ -223,10 +235,6 @@ impl Tokenizer {
     pub fn is_special(&self, id: TokenId) -> bool {
         let added = self.engine.get_added_vocabulary();
         added.get_added_tokens_decoder().get(&id.0).is_some_and(|it| it.special)
-    }
-
-    fn bos(&self) -> Option<TokenId> {
-        self.token_id(self.named.get("bos_token")?)
     }
 }
 

@@ -5,6 +5,8 @@
 //! merges of a better token come first, and among the merges of one token the longer left half wins, as in the
 //! reference stack's conversion (`generate_merges`).
 
+use std::borrow::Cow;
+
 use tokenizers::decoders::DecoderWrapper;
 use tokenizers::decoders::byte_fallback::ByteFallback;
 use tokenizers::decoders::fuse::Fuse;
@@ -21,6 +23,36 @@ use super::gguf::{Kind, Vocabulary, failed};
 /// How SentencePiece writes a space.
 const SPACE: &str = "▁";
 
+/// A token as the merges see it.
+struct Piece<'a> {
+    text: Cow<'a, str>,
+    /// How early it is made; `None` when it is not made by merging.
+    score: Option<f64>,
+}
+
+/// Above every score of a file: scores are logarithms of probabilities, or negated ranks.
+const RUNS_OF_SPACES: f64 = 1e15;
+
+/// The tokens with their scores. Runs of spaces, which files list as real spaces and without a score, are spelled
+/// as text is, and come before all else, the shorter ones first.
+fn pieces<'a>(vocabulary: &Vocabulary<'a>, scores: &[f64]) -> Vec<Piece<'a>> {
+    let tokens = vocabulary.tokens.iter().zip(&vocabulary.kinds).zip(scores);
+    tokens
+        .map(|((&token, kind), &score)| match kind {
+            Kind::Normal => Piece { text: token.into(), score: Some(score) },
+            Kind::UserDefined if is_run_of_spaces(token) => {
+                Piece { text: token.replace(' ', SPACE).into(), score: Some(RUNS_OF_SPACES - token.len() as f64) }
+            }
+            _ => Piece { text: token.into(), score: None },
+        })
+        .collect()
+}
+
+/// Whether a token stands for several spaces.
+pub(super) fn is_run_of_spaces(token: &str) -> bool {
+    token.len() > 1 && token.bytes().all(|it| it == b' ')
+}
+
 /// A tokenizer whose merges follow from scores.
 ///
 /// `prefix`: whether every stretch of text between special tokens begins with a space of its own.
@@ -29,8 +61,9 @@ pub(super) fn with_scores(
     scores: &[f64],
     prefix: bool,
 ) -> Result<Tokenizer, TokenizerError> {
-    let ids = vocabulary.ids();
-    let merges = merges(vocabulary, &ids, scores);
+    let pieces = pieces(vocabulary, scores);
+    let ids: Vocab = (0..).zip(&pieces).map(|(id, it)| (it.text.to_string(), id)).collect();
+    let merges = merges(&pieces, &ids);
     let mut tokenizer = build(vocabulary, ids, merges)?;
     let mut normalizers: Vec<NormalizerWrapper> = Vec::new();
     if prefix {
@@ -72,18 +105,16 @@ fn decoder(prefix: bool) -> Result<Decoders, TokenizerError> {
     Ok(Decoders::new(decoders))
 }
 
-/// Every way to cut a normal token into two, best first.
-fn merges(vocabulary: &Vocabulary, ids: &Vocab, scores: &[f64]) -> Merges {
-    let normal = |token: &str| ids.get(token).is_some_and(|&id| vocabulary.kinds[id as usize] == Kind::Normal);
+/// Every way to cut a token into two, best first.
+fn merges(pieces: &[Piece], ids: &Vocab) -> Merges {
+    let is_piece = |part: &str| ids.get(part).is_some_and(|&id| pieces[id as usize].score.is_some());
     let mut ranked: Vec<(f64, usize, &str, &str)> = Vec::new();
-    for ((token, kind), &score) in vocabulary.tokens.iter().zip(&vocabulary.kinds).zip(scores) {
-        if *kind != Kind::Normal {
-            continue;
-        }
-        for (cut, _) in token.char_indices().skip(1) {
-            let (left, right) = token.split_at(cut);
-            if normal(left) && normal(right) {
-                ranked.push((score, left.chars().count(), left, right));
+    for piece in pieces {
+        let Some(score) = piece.score else { continue };
+        for (left_len, (cut, _)) in piece.text.char_indices().enumerate().skip(1) {
+            let (left, right) = piece.text.split_at(cut);
+            if is_piece(left) && is_piece(right) {
+                ranked.push((score, left_len, left, right));
             }
         }
     }
