@@ -1,0 +1,478 @@
+"""Tiny random checkpoints of the Llama family and what the reference stack computes with them.
+
+    python tools/golden_llama_tiny.py [OUT_DIR] [--only NAME ...]
+
+writes one folder per variant under OUT_DIR (default: crates/engine/tests/golden):
+
+    config.json                  as transformers 4 or 5 spells it, by turns
+    config.transformers-N.json   the same configuration in the other spelling
+    model.safetensors            or two shards and model.safetensors.index.json
+    golden.json                  prompts, greedy answers, teacher-forced log-probabilities, what matters
+    golden.safetensors           logits [prompts, vocab], residuals [prompts, blocks + 1, d_model] and
+                                 before_final_norm [prompts, d_model], each at the last token of a prompt, f32
+
+There is no tokenizer: prompts are lists of token ids. Everything is computed in f32 from the stored weights, one
+unpadded prompt at a time, after reading the folder back from disk. The last of `residuals` is read after the final
+norm, as hidden_states are. In golden.json:
+
+- `answers[i]`: the greedy continuation of prompt i (end-of-sequence is not obeyed) and the smallest lead of the top
+  logit over the second on the way; the script refuses a seed for which rounding could change an answer.
+- `continuations`: given tokens after prompt `prompt`, the natural log-probability of each and the top token there.
+- `matters`: how far the logits move (largest absolute change) when a part of the model is misread, so that a test
+  with a tolerance well below can be trusted to notice.
+- `f64_difference`: how far logits and residuals move when the matrix products run in f64 (the norms, the rotary
+  angles and the softmax stay f32 in transformers): the size of rounding noise, for choosing tolerances.
+
+Weights are drawn wide (projections about 0.25, norm gains around 1, biases about 0.5) so that every part matters and
+greedy answers vary; with the usual 0.02 the blocks would hardly move the residual stream.
+"""
+
+import argparse
+import copy
+import dataclasses
+import json
+import pathlib
+import shutil
+import tempfile
+
+import safetensors.torch
+import torch
+import transformers
+
+import reference
+
+PROMPT_LENGTHS = [1, 3, 5, 6, 17, 40]
+ANSWER_TOKENS = 16
+# Below this lead two implementations that both round to f32 could choose differently.
+SMALLEST_GAP = 2e-3
+# A misreading that moves the logits less than this would prove nothing.
+SMALLEST_MATTER = 0.05
+# Even one build of torch on one machine rounds differently when a weight lies elsewhere in memory.
+SAME_LOGITS = 1e-4
+
+
+@dataclasses.dataclass
+class Variant:
+    """One checkpoint: its configuration, how it is stored, and what must be noticed when misread."""
+
+    name: str
+    seed: int
+    architecture: str  # of transformers: Llama, Mistral, SmolLM3
+    config: dict
+    about: str
+    dtype: torch.dtype = torch.bfloat16
+    spelling: int = 5  # the transformers version whose spelling config.json has
+    shards: int = 1
+    misread: dict[str, dict] = dataclasses.field(default_factory=dict)  # what is misread -> configuration overrides
+
+
+SMALL = {
+    "hidden_size": 48,
+    "intermediate_size": 80,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "vocab_size": 97,
+    "max_position_embeddings": 128,
+    "rms_norm_eps": 1e-5,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+    "tie_word_embeddings": False,
+}
+
+
+def rope(kind: str, theta: float, **more) -> dict:
+    return {"rope_parameters": {"rope_type": kind, "rope_theta": theta, **more}}
+
+
+GQA_TIED = {**SMALL, "tie_word_embeddings": True, "rms_norm_eps": 0.02, **rope("default", 500.0)}
+
+VARIANTS = [
+    Variant(
+        name="llama_gqa_tied",
+        seed=1,
+        architecture="Llama",
+        config=GQA_TIED,
+        about="six heads on two key/value heads, tied embeddings, a large epsilon in the norms",
+        dtype=torch.float32,
+        spelling=4,
+        misread={
+            "epsilon": {"rms_norm_eps": 1e-5},
+            "rope_theta": rope("default", 10000.0),
+        },
+    ),
+    Variant(
+        name="llama_sharded",
+        seed=1,
+        architecture="Llama",
+        config=GQA_TIED,
+        about="llama_gqa_tied again, in two files",
+        dtype=torch.float32,
+        spelling=5,
+        shards=2,
+    ),
+    Variant(
+        name="llama_untied_bias",
+        seed=102,
+        architecture="Llama",
+        config={
+            **SMALL,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 4,
+            "head_dim": 16,
+            "attention_bias": True,
+            "mlp_bias": True,
+            "vocab_size": 131,
+            **rope("default", 10000.0),
+        },
+        about="biases everywhere, heads wider than d_model / heads, no sharing of keys and values, untied",
+        misread={
+            "attention biases": {"attention_bias": False},
+            "mlp biases": {"mlp_bias": False},
+        },
+    ),
+    Variant(
+        name="llama3_rope",
+        seed=3,
+        architecture="Llama",
+        config={
+            **SMALL,
+            "num_attention_heads": 4,
+            "head_dim": 16,
+            **rope(
+                "llama3",
+                500.0,
+                factor=8.0,
+                low_freq_factor=1.0,
+                high_freq_factor=4.0,
+                original_max_position_embeddings=32,
+            ),
+        },
+        about="llama3 scaling with kept, blended and slowed frequencies, prompts beyond the original length",
+        misread={"rope scaling": rope("default", 500.0)},
+    ),
+    Variant(
+        name="llama_linear_rope",
+        seed=104,
+        architecture="Llama",
+        config={**SMALL, "num_hidden_layers": 2, **rope("linear", 100.0, factor=4.0)},
+        about="linear scaling; the transformers 4 spelling has the old key `type`",
+        spelling=4,
+        misread={"rope scaling": rope("default", 100.0)},
+    ),
+    Variant(
+        name="llama_dynamic_rope",
+        seed=5,
+        architecture="Llama",
+        config={**SMALL, "num_hidden_layers": 2, "max_position_embeddings": 64, **rope("dynamic", 100.0, factor=4.0)},
+        about="dynamic scaling, which is no scaling up to max_position_embeddings; nothing here is longer",
+        dtype=torch.float16,
+        misread={"dynamic as linear": rope("linear", 100.0, factor=4.0)},
+    ),
+    Variant(
+        name="llama_yarn",
+        seed=6,
+        architecture="Llama",
+        config={
+            **SMALL,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "head_dim": 16,
+            **rope("yarn", 10000.0, factor=4.0, original_max_position_embeddings=32),
+        },
+        about="YaRN with everything at its default: attention factor 0.1 ln(factor) + 1, truncated ramp",
+        spelling=4,
+        misread={
+            "rope scaling": rope("default", 10000.0),
+            "attention factor": rope(
+                "yarn", 10000.0, factor=4.0, original_max_position_embeddings=32, attention_factor=1.0
+            ),
+        },
+    ),
+    Variant(
+        name="llama_yarn_explicit",
+        seed=7,
+        architecture="Llama",
+        config={
+            **SMALL,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "head_dim": 16,
+            **rope(
+                "yarn",
+                1000.0,
+                factor=4.0,
+                original_max_position_embeddings=32,
+                attention_factor=1.3,
+                beta_fast=4.0,
+                beta_slow=0.5,
+                truncate=False,
+            ),
+        },
+        about="YaRN with its attention factor, both ends of its ramp and no truncation given",
+        misread={
+            "beta_fast and beta_slow": rope(
+                "yarn",
+                1000.0,
+                factor=4.0,
+                original_max_position_embeddings=32,
+                attention_factor=1.3,
+                truncate=False,
+            ),
+            "truncate": rope(
+                "yarn",
+                1000.0,
+                factor=4.0,
+                original_max_position_embeddings=32,
+                attention_factor=1.3,
+                beta_fast=4.0,
+                beta_slow=0.5,
+            ),
+        },
+    ),
+    Variant(
+        name="mistral_window",
+        seed=8,
+        architecture="Mistral",
+        config={**SMALL, "head_dim": 16, "vocab_size": 101, "sliding_window": 5, **rope("default", 10000.0)},
+        about="every token sees itself and four before it; prompts shorter, as long and longer",
+        misread={
+            "window": {"sliding_window": None},
+            "window one too short": {"sliding_window": 4},
+            "window one too long": {"sliding_window": 6},
+        },
+    ),
+    Variant(
+        name="smollm3_nope",
+        seed=9,
+        architecture="SmolLM3",
+        config={
+            **SMALL,
+            "num_hidden_layers": 4,
+            "tie_word_embeddings": True,
+            "no_rope_layers": [1, 0, 1, 0],
+            **rope("default", 2000.0),
+        },
+        about="every second layer without rotary positions",
+        spelling=4,
+        misread={
+            "layers without rotary positions": {"no_rope_layers": [1, 1, 1, 1]},
+            "which layers": {"no_rope_layers": [0, 1, 0, 1]},
+        },
+    ),
+    Variant(
+        name="smollm3_window",
+        seed=110,
+        architecture="SmolLM3",
+        config={
+            **SMALL,
+            "num_hidden_layers": 4,
+            "use_sliding_window": True,
+            "sliding_window": 5,
+            "no_rope_layers": [1, 1, 1, 0],
+            "layer_types": ["sliding_attention", "full_attention", "full_attention", "sliding_attention"],
+            **rope("default", 2000.0),
+        },
+        about="a window in the first and the last layer, no rotary positions in the last",
+        misread={
+            "windows": {"layer_types": ["full_attention"] * 4},
+            "window of the first layer": {"layer_types": ["full_attention"] * 3 + ["sliding_attention"]},
+        },
+    ),
+]
+
+
+def untrained(architecture: str, config: dict):
+    """The model of a configuration, in f32, with eager attention."""
+    resolved = getattr(transformers, f"{architecture}Config")(**copy.deepcopy(config))
+    resolved._attn_implementation = "eager"
+    return getattr(transformers, f"{architecture}ForCausalLM")(resolved).float().eval()
+
+
+def draw_weights(model, generator: torch.Generator) -> None:
+    """Wide random weights, in the order of the parameters' names."""
+    for name, parameter in sorted(model.named_parameters()):
+        normal = torch.randn(parameter.shape, generator=generator)
+        if "norm" in name:
+            value = 1 + 0.3 * normal
+        elif name.endswith("bias"):
+            value = 0.5 * normal
+        elif "embed_tokens" in name:
+            value = 0.3 * normal if model.config.tie_word_embeddings else normal
+        else:
+            value = 0.25 * normal
+        parameter.data.copy_(value)
+
+
+def respell(config: dict, spelling: int) -> dict:
+    """The configuration with the keys that transformers 4 or 5 writes. `config` is as 5 writes it."""
+    config = {key: value for key, value in config.items() if key != "transformers_version"}
+    if spelling == 5:
+        return config
+    config["torch_dtype"] = config.pop("dtype")
+    scaling = config.pop("rope_parameters")
+    config["rope_theta"] = scaling.pop("rope_theta")
+    if scaling["rope_type"] == "linear":  # as files from 2023 have it
+        scaling["type"] = scaling.pop("rope_type")
+    config["rope_scaling"] = None if scaling.get("rope_type") == "default" else scaling
+    return dict(sorted(config.items()))
+
+
+def write_checkpoint(variant: Variant, folder: pathlib.Path) -> None:
+    model = untrained(variant.architecture, variant.config)
+    draw_weights(model, torch.Generator().manual_seed(variant.seed))
+    model = model.to(variant.dtype)
+    with tempfile.TemporaryDirectory() as scratch:
+        # Two shards: a file may hold a little more than half.
+        size = sum(tensor.nbytes for tensor in model.parameters())
+        model.save_pretrained(scratch, max_shard_size=size * 10 // (10 * variant.shards - 4))
+        for file in sorted(pathlib.Path(scratch).glob("model*")):
+            shutil.copyfile(file, folder / file.name)
+        written = json.loads((pathlib.Path(scratch) / "config.json").read_text())
+    found = len(list(folder.glob("*.safetensors")))
+    if found != variant.shards:
+        raise SystemExit(f"{variant.name}: expected {variant.shards} weight files, found {found}")
+    for spelling in (4, 5):
+        name = "config.json" if spelling == variant.spelling else f"config.transformers-{spelling}.json"
+        text = json.dumps(respell(copy.deepcopy(written), spelling), indent=2, sort_keys=True)
+        (folder / name).write_text(text + "\n")
+
+
+def stacked(readings: list[reference.Reading]) -> dict[str, torch.Tensor]:
+    return {
+        "logits": torch.stack([it.logits for it in readings]),
+        "residuals": torch.stack([it.residuals for it in readings]),
+        "before_final_norm": torch.stack([it.before_final_norm for it in readings]),
+    }
+
+
+def largest_change(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float((a.double() - b.double()).abs().max())
+
+
+def misread_model(folder: pathlib.Path, variant: Variant, overrides: dict):
+    """The stored weights under a configuration that is wrong in one point."""
+    model = untrained(variant.architecture, {**variant.config, **overrides})
+    weights = {}
+    for file in folder.glob("*.safetensors"):
+        weights |= safetensors.torch.load_file(file)
+    # Biases that the wrong configuration does not know are left over; that is the point.
+    model.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, strict=False)
+    model.tie_weights()
+    return model
+
+
+def write_golden(variant: Variant, folder: pathlib.Path) -> dict:
+    generator = torch.Generator().manual_seed(1000 + variant.seed)
+
+    def random_ids(length: int) -> list[int]:
+        return torch.randint(variant.config["vocab_size"], (length,), generator=generator).tolist()
+
+    prompts = [random_ids(length) for length in PROMPT_LENGTHS]
+    given = [(4, random_ids(12)), (1, random_ids(7)), (0, random_ids(1))]
+
+    model = reference.load(folder)
+    golden = stacked([reference.read(model, ids) for ids in prompts])
+    answers = [reference.greedy(model, ids, ANSWER_TOKENS) for ids in prompts]
+    continuations = [reference.continuation(model, prompts[prompt], tokens) for prompt, tokens in given]
+
+    check_other_spelling(variant, folder, prompts, golden["logits"])
+    for prompt, answer in zip(prompts, answers, strict=True):
+        check_generate(variant, model, prompt, answer)
+
+    matters = {}
+    for what, overrides in variant.misread.items():
+        wrong = misread_model(folder, variant, overrides)
+        logits = torch.stack([reference.read(wrong, ids).logits for ids in prompts])
+        matters[what] = largest_change(logits, golden["logits"])
+        if matters[what] < SMALLEST_MATTER:
+            raise SystemExit(f"{variant.name}: misreading {what} moves the logits by {matters[what]:.2g} only")
+    check_misreading_nothing(variant, folder, prompts, golden["logits"])
+
+    precise = reference.load(folder, torch.float64)
+    in_f64 = stacked([reference.read(precise, ids) for ids in prompts])
+
+    (folder / "golden.safetensors").write_bytes(safetensors.torch.save(golden))
+    record = {
+        "about": variant.about,
+        "made_by": {"script": pathlib.Path(__file__).name, "seed": variant.seed, **reference.versions()},
+        "matters": {what: round(change, 3) for what, change in matters.items()},
+        "f64_difference": {name: float(f"{largest_change(golden[name], in_f64[name]):.2g}") for name in golden},
+        "prompts": prompts,
+        "answers": [
+            {"ids": it.ids, "smallest_gap": round(it.smallest_gap, 5), "smallest_gap_step": it.smallest_gap_step}
+            for it in answers
+        ],
+        "continuations": [
+            {"prompt": prompt, "ids": ids, "logprobs": it.logprobs, "top_ids": it.top_ids}
+            for (prompt, ids), it in zip(given, continuations, strict=True)
+        ],
+    }
+    reference.write_json(folder / "golden.json", record)
+    return record
+
+
+def check_misreading_nothing(variant: Variant, folder: pathlib.Path, prompts, logits: torch.Tensor) -> None:
+    """What `matters` measures is the misreading, not the other way of loading."""
+    model = misread_model(folder, variant, {})
+    change = largest_change(torch.stack([reference.read(model, ids).logits for ids in prompts]), logits)
+    if change > SAME_LOGITS:
+        raise SystemExit(f"{variant.name}: the right configuration moves the logits by {change:.2g}")
+
+
+def check_other_spelling(variant: Variant, folder: pathlib.Path, prompts, logits: torch.Tensor) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        for file in folder.glob("model*"):
+            shutil.copyfile(file, pathlib.Path(scratch) / file.name)
+        other = next(folder.glob("config.transformers-*.json"))
+        shutil.copyfile(other, pathlib.Path(scratch) / "config.json")
+        model = reference.load(pathlib.Path(scratch))
+        change = largest_change(torch.stack([reference.read(model, ids).logits for ids in prompts]), logits)
+        if change > SAME_LOGITS:
+            raise SystemExit(f"{variant.name}: {other.name} moves the logits by {change:.2g}")
+
+
+def check_generate(variant: Variant, model, prompt: list[int], answer: reference.Answer) -> None:
+    """The same answer with the reference stack's own loop, which keeps a cache; and one that rounding cannot change."""
+    if answer.smallest_gap < SMALLEST_GAP:
+        raise SystemExit(f"{variant.name}: the top logit leads by {answer.smallest_gap:.2g} only; choose another seed")
+    if len(set(answer.ids)) < 4:
+        raise SystemExit(f"{variant.name}: {answer.ids} hardly varies; choose another seed")
+    found = model.generate(
+        torch.tensor([prompt]),
+        attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+        max_new_tokens=ANSWER_TOKENS,
+        do_sample=False,
+        eos_token_id=None,
+        pad_token_id=0,
+    )
+    if found[0, len(prompt) :].tolist() != answer.ids:
+        raise SystemExit(f"{variant.name}: generate answers {found[0, len(prompt) :].tolist()}, not {answer.ids}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    default = pathlib.Path(__file__).resolve().parent.parent / "crates/engine/tests/golden"
+    parser.add_argument("out", type=pathlib.Path, nargs="?", default=default, metavar="OUT_DIR")
+    parser.add_argument("--only", nargs="+", choices=[it.name for it in VARIANTS], metavar="NAME")
+    arguments = parser.parse_args()
+
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    for variant in VARIANTS:
+        if arguments.only and variant.name not in arguments.only:
+            continue
+        folder = arguments.out / variant.name
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        write_checkpoint(variant, folder)
+        record = write_golden(variant, folder)
+        size = sum(file.stat().st_size for file in folder.iterdir())
+        gap = min(it["smallest_gap"] for it in record["answers"])
+        noise = record["f64_difference"]["logits"]
+        print(f"{variant.name}: {size / 1e3:.0f} kB, gap {gap}, noise {noise}, matters {record['matters']}")
+
+
+if __name__ == "__main__":
+    main()
