@@ -1,1 +1,39 @@
-fn main() {}
+//! The program `ablate`: arguments, commands, and the only room that prints.
+
+mod commands;
+mod interrupt;
+mod model;
+mod terminal;
+
+use clap::Parser;
+
+/// Removes an unwanted behaviour from an open-weight language model, exactly and fast.
+///
+/// A MODEL is a Hugging Face folder (config.json, *.safetensors, tokenizer.json) or a GGUF file.
+#[derive(Parser)]
+#[command(name = "ablate", version, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    Generate(commands::generate::Arguments),
+    Chat(commands::chat::Arguments),
+    Bench(commands::bench::Arguments),
+}
+
+fn main() -> std::process::ExitCode {
+    let arguments = Arguments::parse();
+    let result = match arguments.command {
+        Command::Generate(arguments) => commands::generate::run(&arguments),
+        Command::Chat(arguments) => commands::chat::run(&arguments),
+        Command::Bench(arguments) => commands::bench::run(&arguments),
+    };
+    match result {
+        Ok(()) if interrupt::requested() => std::process::ExitCode::from(interrupt::EXIT_CODE),
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => terminal::report(&error),
+    }
+}

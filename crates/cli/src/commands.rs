@@ -1,0 +1,5 @@
+//! One file per command: its arguments, and what it does with them.
+
+pub(crate) mod bench;
+pub(crate) mod chat;
+pub(crate) mod generate;

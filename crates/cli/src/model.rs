@@ -1,0 +1,157 @@
+//! The arguments that name a model, and loading it.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::Context;
+use checkpoint::Checkpoint;
+use clap::ValueEnum;
+use engine::backend::WeightDtype;
+use engine::backend::cpu::Isa;
+use engine::{Device, DtypeChoice, Engine, LoadOptions};
+use prompts::{PromptEncoder, PromptFormat, PromptSettings};
+
+use crate::terminal::{Progress, remark};
+
+/// Which model, and how it is held.
+#[derive(clap::Args)]
+pub(crate) struct ModelArguments {
+    /// A Hugging Face folder (config.json, *.safetensors, tokenizer.json) or a GGUF file
+    model: PathBuf,
+
+    /// Precision of the weights; arithmetic is always f32
+    ///
+    /// `auto` keeps what the file has, and f32 where the file is quantized, since only f32 holds those values
+    /// exactly. bf16 and f16 halve the memory.
+    #[arg(long, value_enum, default_value_t = DtypeArgument::Auto)]
+    dtype: DtypeArgument,
+
+    /// Where to compute; `reference` means plain f64 loops, to check the others against
+    #[arg(long, value_enum, default_value_t = DeviceArgument::Auto)]
+    device: DeviceArgument,
+
+    /// Threads; 0 means one per core
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    threads: usize,
+
+    /// Instruction set of the processor: portable, avx2, avx512 or neon; the best one if not given
+    #[arg(long, value_name = "NAME")]
+    instruction_set: Option<String>,
+
+    /// Try this model family, whatever the model says it is
+    #[arg(long, value_name = "NAME")]
+    family: Option<String>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum DtypeArgument {
+    Auto,
+    F32,
+    Bf16,
+    F16,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum DeviceArgument {
+    Auto,
+    Cpu,
+    Reference,
+}
+
+/// How prompts are put to the model.
+#[derive(clap::Args)]
+pub(crate) struct TextArguments {
+    /// System prompt
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) system: Option<String>,
+
+    /// Chat template (Jinja) to use in place of the model's own
+    #[arg(long, value_name = "FILE", conflicts_with = "plain")]
+    chat_template: Option<PathBuf>,
+
+    /// Give prompts to the model as they are, without a chat template: for base models
+    #[arg(long)]
+    plain: bool,
+
+    /// Text with which every answer begins
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    response_prefix: String,
+}
+
+impl ModelArguments {
+    /// Opens the files.
+    pub(crate) fn open(&self) -> anyhow::Result<Checkpoint> {
+        Ok(Checkpoint::open(&self.model)?)
+    }
+
+    /// The instruction set asked for, or the best.
+    pub(crate) fn isa(&self) -> anyhow::Result<Isa> {
+        let available = Isa::available();
+        match &self.instruction_set {
+            None => Ok(*available.last().context("no instruction set")?),
+            Some(name) => available.iter().copied().find(|it| it.name() == name).with_context(|| {
+                let names: Vec<&str> = available.iter().map(|it| it.name()).collect();
+                format!("instruction set `{name}`: this processor has {}", names.join(", "))
+            }),
+        }
+    }
+
+    /// Threads asked for.
+    pub(crate) fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// Brings the weights into place.
+    pub(crate) fn load(&self, checkpoint: &Checkpoint) -> anyhow::Result<Engine> {
+        let options = LoadOptions {
+            device: match self.device {
+                DeviceArgument::Reference => Device::Reference,
+                DeviceArgument::Auto | DeviceArgument::Cpu => Device::CpuWith(self.isa()?),
+            },
+            dtype: match self.dtype {
+                DtypeArgument::Auto => DtypeChoice::Auto,
+                DtypeArgument::F32 => DtypeChoice::Fixed(WeightDtype::F32),
+                DtypeArgument::Bf16 => DtypeChoice::Fixed(WeightDtype::Bf16),
+                DtypeArgument::F16 => DtypeChoice::Fixed(WeightDtype::F16),
+            },
+            threads: self.threads,
+            family: self.family.clone(),
+        };
+        let started = Instant::now();
+        let mut progress: Option<Progress> = None;
+        let engine = Engine::load(checkpoint, &options, &mut |done, all| {
+            progress.get_or_insert_with(|| Progress::new("loading", all)).at(done, "blocks");
+        })
+        .with_context(|| format!("loading `{}`", self.model.display()))?;
+        drop(progress);
+        let info = engine.info();
+        remark(&format!(
+            "{} family, {} blocks, width {}, vocabulary {}, {} weights, {}, {} threads, loaded in {:.1} s",
+            info.family,
+            info.n_layers,
+            info.d_model,
+            info.vocab,
+            info.dtype.name(),
+            engine.device(),
+            engine.threads(),
+            started.elapsed().as_secs_f64()
+        ));
+        Ok(engine)
+    }
+}
+
+impl TextArguments {
+    /// The tokenizer and chat template.
+    pub(crate) fn encoder(&self, checkpoint: &Checkpoint) -> anyhow::Result<PromptEncoder> {
+        let chat_template = self.chat_template.as_ref().map(|path| {
+            std::fs::read_to_string(path).with_context(|| format!("reading chat template `{}`", path.display()))
+        });
+        let settings = PromptSettings {
+            format: if self.plain { PromptFormat::Plain } else { PromptFormat::Chat },
+            chat_template: chat_template.transpose()?,
+            response_prefix: self.response_prefix.clone(),
+            ..PromptSettings::default()
+        };
+        Ok(PromptEncoder::from_checkpoint(checkpoint, settings)?)
+    }
+}
