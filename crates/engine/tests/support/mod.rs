@@ -1,6 +1,6 @@
 //! Golden checkpoints: tiny random models and what the reference stack makes of them.
 
-#![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
 use std::path::{Path, PathBuf};
 

@@ -96,9 +96,9 @@ fn begins_by_default(metadata: &Json) -> Result<bool, TokenizerError> {
 pub(super) fn build(metadata: &Json, vocabulary: &Vocabulary) -> Result<Tokenizer, TokenizerError> {
     let model = text(metadata, "tokenizer.ggml.model")?;
     let mut tokenizer = match model {
-        "gpt2" if pre(metadata) == "gemma4" => sentencepiece::with_merges(vocabulary, merges(metadata)?)?,
+        "gpt2" if pre(metadata) == "gemma4" => sentencepiece::with_merges(vocabulary, merges(metadata, &vocabulary.ids())?)?,
         "gpt2" => byte_level(metadata, vocabulary)?,
-        "gemma4" => sentencepiece::with_merges(vocabulary, merges(metadata)?)?,
+        "gemma4" => sentencepiece::with_merges(vocabulary, merges(metadata, &vocabulary.ids())?)?,
         "llama" => {
             let scores = scores(metadata, vocabulary.tokens.len())?;
             let prefix = flag(metadata, "add_space_prefix")?.unwrap_or(true);
@@ -118,8 +118,10 @@ pub(super) fn build(metadata: &Json, vocabulary: &Vocabulary) -> Result<Tokenize
 
 fn byte_level(metadata: &Json, vocabulary: &Vocabulary) -> Result<Tokenizer, TokenizerError> {
     let rule = SplitRule::named(pre(metadata))?;
+    let ids = vocabulary.ids();
+    let merges = merges(metadata, &ids)?;
     let model = BPE::builder()
-        .vocab_and_merges(vocabulary.ids(), merges(metadata)?)
+        .vocab_and_merges(ids, merges)
         .ignore_merges(rule.whole_words)
         .build()
         .map_err(failed)?;
@@ -128,18 +130,25 @@ fn byte_level(metadata: &Json, vocabulary: &Vocabulary) -> Result<Tokenizer, Tok
     Ok(tokenizer)
 }
 
-/// The merges, in the order of their rank.
-fn merges(metadata: &Json) -> Result<Merges, TokenizerError> {
+/// The merges, in the order of their rank. Each makes a token of the vocabulary out of two.
+fn merges(metadata: &Json, ids: &Vocab) -> Result<Merges, TokenizerError> {
     const KEY: &str = "tokenizer.ggml.merges";
+    let mut joined = String::new();
     strings(metadata, KEY)?
         .into_iter()
-        .map(|merge| match merge.split_once(' ') {
-            Some((left, right)) if !right.contains(' ') => Ok((left.to_owned(), right.to_owned())),
-            _ => Err(TokenizerError::Key {
+        .map(|merge| {
+            if let Some((left, right)) = merge.split_once(' ') {
+                joined.clear();
+                joined.extend([left, right]);
+                if [left, right, &joined].iter().all(|it| ids.contains_key(*it)) {
+                    return Ok((left.to_owned(), right.to_owned()));
+                }
+            }
+            Err(TokenizerError::Key {
                 key: KEY.to_owned(),
-                expected: "pairs of tokens with one space between",
+                expected: "pairs of tokens with a space between, whose union is a token",
                 found: format!("{merge:?}"),
-            }),
+            })
         })
         .collect()
 }

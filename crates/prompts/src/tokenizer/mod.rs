@@ -139,7 +139,10 @@ impl Tokenizer {
     }
 
     fn from_json(text: &str, assets: &TextAssets, config: &Json) -> Result<Self, TokenizerError> {
-        let mut engine = tokenizers::Tokenizer::from_bytes(text.as_bytes())
+        // The engine panics on some malformed files, such as a merge that makes more than the longest token.
+        let read = std::panic::catch_unwind(|| tokenizers::Tokenizer::from_bytes(text.as_bytes()));
+        let mut engine = read
+            .unwrap_or_else(|_| Err("its parts contradict each other".into()))
             .map_err(|it| TokenizerError::Json { reason: it.to_string() })?;
         let named = named::from_assets(assets);
         // A length limit or padding is for training; a prompt is never cut in silence.
