@@ -43,35 +43,13 @@ impl Matrix {
     pub(super) fn panel_count(&self) -> usize {
         self.n.div_ceil(LANES)
     }
-
-    /// Bytes that the weights take.
-    pub(super) fn bytes(&self) -> usize {
-        match &self.panels {
-            Panels::F32(lines) => size_of_val(lines.as_slice()),
-            Panels::Bf16(lines) | Panels::F16(lines) => size_of_val(lines.as_slice()),
-        }
-    }
-
-    fn panel(&self, panel: usize) -> PanelPtr {
-        match &self.panels {
-            Panels::F32(lines) => PanelPtr::F32(lines[panel * self.k..].as_ptr().cast()),
-            Panels::Bf16(lines) => PanelPtr::Bf16(lines[panel * self.k..].as_ptr().cast()),
-            Panels::F16(lines) => PanelPtr::F16(lines[panel * self.k..].as_ptr().cast()),
-        }
-    }
-}
-
-/// A panel's first weight.
-#[derive(Clone, Copy)]
-enum PanelPtr {
-    F32(*const f32),
-    Bf16(*const u16),
-    F16(*const u16),
 }
 
 /// How weights of one kind come into registers.
 trait Storage: Copy {
     type Element: Copy;
+    /// Whether weights are f32 already.
+    const WIDE: bool = false;
     unsafe fn load<S: Simd>(from: *const Self::Element) -> S::V;
 }
 
@@ -84,6 +62,7 @@ struct F16;
 
 impl Storage for F32 {
     type Element = f32;
+    const WIDE: bool = true;
     #[inline(always)]
     unsafe fn load<S: Simd>(from: *const f32) -> S::V {
         // SAFETY: the caller's promise.
@@ -133,6 +112,32 @@ struct Step {
     /// From one panel of weights to the next, in elements.
     panel_stride: usize,
     first: bool,
+    ahead: Ahead,
+}
+
+/// Weights that are needed next, asked for while the present ones are worked on.
+///
+/// With some 100 rows a slice of a panel is worked on for three times as long as it takes to come from memory:
+/// asked for early, weights cost no time at all. Every step of k asks for a line, several times the same.
+#[derive(Clone, Copy)]
+struct Ahead {
+    /// The first byte that the present group of rows asks for; null: nothing comes next.
+    at: *const u8,
+    /// Bytes from one step of k to the next.
+    stride: usize,
+}
+
+impl Ahead {
+    const NOTHING: Self = Self { at: std::ptr::null(), stride: 0 };
+
+    /// The part of a slice that group `group` of `groups` asks for, lines of `line` bytes for each step of k.
+    fn share(slice: *const u8, k: usize, line: usize, group: usize, groups: usize) -> Self {
+        if slice.is_null() {
+            return Self::NOTHING;
+        }
+        let stride = line.div_ceil(groups);
+        Self { at: slice.wrapping_add(group * k * stride), stride }
+    }
 }
 
 /// `R` rows × `P` panels in registers: y (+)= x Wᵀ over one chunk of k.
@@ -145,6 +150,9 @@ unsafe fn micro_kernel<S: Simd, W: Storage, const R: usize, const P: usize>(step
             let mut weights = [S::splat(0.0); P];
             for (p, weight) in weights.iter_mut().enumerate() {
                 *weight = W::load::<S>(w.add(p * step.panel_stride + k * LANES));
+            }
+            if P == 1 {
+                S::prefetch(step.ahead.at.wrapping_add(k * step.ahead.stride));
             }
             for (r, row) in sums.iter_mut().enumerate() {
                 let x = S::splat(*step.x.add(r * step.x_stride + k));
@@ -214,49 +222,82 @@ fn groups(rows: usize, largest: usize) -> impl Iterator<Item = (usize, usize)> {
     })
 }
 
+/// All rows of a tile on one panel, or a few rows on several; answers how many panels are done.
+///
+/// `next` is the slice of weights that is needed after this one, null if there is none.
 #[inline(always)]
-unsafe fn half_panel<S: Simd, W: Storage<Element = u16>>(
-    tile: Tile<'_>,
-    panel: usize,
+unsafe fn panels<S: Simd, W: Storage>(
+    tile: &Tile<'_>,
+    left: usize,
     step: Step,
-    w: *const u16,
+    w: *const W::Element,
+    next: *const W::Element,
 ) -> usize {
     // SAFETY: the tile's pointers cover what the groups touch.
     unsafe {
         if tile.rows <= S::ACCUMULATORS {
-            return few_rows::<S, W>(tile.rows, tile.panels - panel, step, w);
+            return few_rows::<S, W>(tile.rows, left, step, w);
         }
-        for k in 0..step.k {
-            S::store(tile.widened.add(k * LANES), W::load::<S>(w.add(k * LANES)));
-        }
-        f32_panel::<S>(tile, 1, step, tile.widened)
-    }
-}
-
-#[inline(always)]
-unsafe fn f32_panel<S: Simd>(tile: Tile<'_>, panels_left: usize, step: Step, w: *const f32) -> usize {
-    // SAFETY: the tile's pointers cover what the groups touch.
-    unsafe {
-        if tile.rows <= S::ACCUMULATORS {
-            return few_rows::<S, F32>(tile.rows, panels_left, step, w);
-        }
-        for (row, rows) in groups(tile.rows, S::ACCUMULATORS) {
-            let x = step.x.add(row * step.x_stride);
-            let y = step.y.add(row * step.y_stride);
-            one_panel::<S, F32>(rows, Step { x, y, ..step }, w);
+        let line = LANES * size_of::<W::Element>();
+        let count = tile.rows.div_ceil(S::ACCUMULATORS);
+        if W::WIDE {
+            for (group, (row, rows)) in groups(tile.rows, S::ACCUMULATORS).enumerate() {
+                let ahead = Ahead::share(next.cast(), step.k, line, group, count);
+                one_panel::<S, W>(rows, step.of_rows(row, ahead), w);
+            }
+        } else {
+            for k in 0..step.k {
+                S::store(tile.widened.add(k * LANES), W::load::<S>(w.add(k * LANES)));
+            }
+            for (group, (row, rows)) in groups(tile.rows, S::ACCUMULATORS).enumerate() {
+                let ahead = Ahead::share(next.cast(), step.k, line, group, count);
+                one_panel::<S, F32>(rows, step.of_rows(row, ahead), tile.widened);
+            }
         }
         1
     }
 }
 
+impl Step {
+    /// The same step for the group of rows that begins at `row`.
+    #[inline(always)]
+    unsafe fn of_rows(self, row: usize, ahead: Ahead) -> Self {
+        // SAFETY: the caller promises that the tile has this row.
+        unsafe {
+            let x = self.x.add(row * self.x_stride);
+            Self { x, y: self.y.add(row * self.y_stride), ahead, ..self }
+        }
+    }
+}
+
 #[inline(always)]
 unsafe fn tile_kernel<S: Simd>(tile: &Tile<'_>) {
-    // SAFETY: `Tile` is only made by `product`, whose bounds it keeps.
+    // SAFETY: the enum says what the pointers point to.
     unsafe {
-        let k = tile.matrix.k;
+        match &tile.matrix.panels {
+            Panels::F32(lines) => tile_of::<S, F32>(tile, lines.as_ptr().cast()),
+            Panels::Bf16(lines) => tile_of::<S, Bf16>(tile, lines.as_ptr().cast()),
+            Panels::F16(lines) => tile_of::<S, F16>(tile, lines.as_ptr().cast()),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn tile_of<S: Simd, W: Storage>(tile: &Tile<'_>, weights: *const W::Element) {
+    let k = tile.matrix.k;
+    // SAFETY: `Tile` is only made by `run`, whose bounds it keeps.
+    unsafe {
+        let slice = |panel: usize, from: usize| weights.add(((tile.panel + panel) * k + from) * LANES);
         for from in (0..k).step_by(K_CHUNK) {
             let mut panel = 0;
             while panel < tile.panels {
+                let next = if panel + 1 < tile.panels {
+                    slice(panel + 1, from)
+                } else if from + K_CHUNK < k {
+                    slice(0, from + K_CHUNK)
+                } else {
+                    std::ptr::null()
+                };
                 let step = Step {
                     x: tile.x.add(from),
                     x_stride: tile.x_stride,
@@ -265,12 +306,9 @@ unsafe fn tile_kernel<S: Simd>(tile: &Tile<'_>) {
                     k: K_CHUNK.min(k - from),
                     panel_stride: k * LANES,
                     first: from == 0,
+                    ahead: Ahead::NOTHING,
                 };
-                panel += match tile.matrix.panel(tile.panel + panel) {
-                    PanelPtr::F32(w) => f32_panel::<S>(*tile, tile.panels - panel, step, w.add(from * LANES)),
-                    PanelPtr::Bf16(w) => half_panel::<S, Bf16>(*tile, panel, step, w.add(from * LANES)),
-                    PanelPtr::F16(w) => half_panel::<S, F16>(*tile, panel, step, w.add(from * LANES)),
-                };
+                panel += panels::<S, W>(tile, tile.panels - panel, step, slice(panel, from), next);
             }
         }
     }

@@ -100,8 +100,8 @@ pub(super) trait Simd: Copy + 'static {
     unsafe fn round(a: Self::V) -> Self::V;
     /// 2^n for integers n in −126..=127.
     unsafe fn pow2(n: Self::V) -> Self::V;
-    /// Asks for the cache line at an address that need not be valid.
-    unsafe fn prefetch(at: *const f32);
+    /// Asks for the cache line at an address that need not be valid, into the second-level cache.
+    unsafe fn prefetch(at: *const u8);
 
     /// The sum of the lanes, always as the same tree: halves, quarters, pairs.
     #[inline(always)]

@@ -102,7 +102,7 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
-    unsafe fn prefetch(_at: *const f32) {}
+    unsafe fn prefetch(_at: *const u8) {}
 
     #[inline(always)]
     unsafe fn select_less(a: Self::V, b: Self::V, then: Self::V, other: Self::V) -> Self::V {
