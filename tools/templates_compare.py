@@ -195,7 +195,7 @@ def main():
         ],
         "templates": templates,
     }
-    arguments.out.write_text(json.dumps(cases, ensure_ascii=False, indent=1), encoding="utf-8")
+    arguments.out.write_text(json.dumps(cases, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     rendered = sum("text" in it for template in templates for it in template["expected"])
     print(f"{len(templates)} templates, {len(templates) * len(spoken)} cases, {rendered} rendered", file=sys.stderr)
 

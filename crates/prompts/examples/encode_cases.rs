@@ -80,7 +80,10 @@ fn main() -> ExitCode {
             let found = tokenizer.decode(&expected, skip).expect("tokens decode");
             if case["decoded"][name].as_str().is_some_and(|it| it != found) {
                 fine = false;
-                println!("decoded ({name}) of {text:?}\n    expected {}\n    found {found:?}", case["decoded"][name]);
+                println!(
+                    "decoded ({name}) of {text:?}\n    expected {}\n    found {found:?}",
+                    case["decoded"][name]
+                );
             }
             let streamed = streamed(&tokenizer, &expected, skip);
             if streamed != found {

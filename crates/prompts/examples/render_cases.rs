@@ -50,10 +50,14 @@ fn main() -> ExitCode {
         let name = template["name"].as_str().unwrap_or("?");
         let compiled = ChatTemplate::new(template["source"].as_str().expect("source is a text"));
         let mut clean = true;
-        for (conversation, expected) in conversations.iter().zip(template["expected"].as_array().expect("a list")) {
+        for (conversation, expected) in
+            conversations.iter().zip(template["expected"].as_array().expect("a list"))
+        {
             let messages = conversation["messages"].as_array().expect("messages is a list");
             let found = match &compiled {
-                Ok(it) => it.render_json(messages, &options(&cases, conversation)).map_err(|it| it.to_string()),
+                Ok(it) => {
+                    it.render_json(messages, &options(&cases, conversation)).map_err(|it| it.to_string())
+                }
                 Err(error) => Err(error.to_string()),
             };
             let told = match (expected["text"].as_str(), &found) {

@@ -143,8 +143,12 @@ impl PromptEncoder {
 /// The source of the template to use.
 ///
 /// Among several of the model's own, tools ask for `tool_use`, as in the reference stack.
-fn template_source<'a>(assets: &'a TextAssets, settings: &'a PromptSettings) -> Result<&'a str, TemplateError> {
-    let named = |name: &str| assets.named_chat_templates.iter().find(|it| it.0 == name).map(|it| it.1.as_str());
+fn template_source<'a>(
+    assets: &'a TextAssets,
+    settings: &'a PromptSettings,
+) -> Result<&'a str, TemplateError> {
+    let named =
+        |name: &str| assets.named_chat_templates.iter().find(|it| it.0 == name).map(|it| it.1.as_str());
     if let Some(source) = &settings.chat_template {
         return Ok(source);
     }
@@ -155,5 +159,8 @@ fn template_source<'a>(assets: &'a TextAssets, settings: &'a PromptSettings) -> 
         });
     }
     let for_tools = settings.render.tools.as_ref().and_then(|_| named("tool_use"));
-    for_tools.or(assets.chat_template.as_deref()).or_else(|| named("default")).ok_or(TemplateError::NoTemplate)
+    for_tools
+        .or(assets.chat_template.as_deref())
+        .or_else(|| named("default"))
+        .ok_or(TemplateError::NoTemplate)
 }

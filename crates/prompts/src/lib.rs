@@ -1,8 +1,8 @@
 //! Text in: prompt files, chat templates, tokenizers.
 //!
-//! This room turns what a person writes into the tokens that a model reads, and tokens back into text. It knows no
-//! tensors, no model and no terminal. Files are read only by [`sources`]; the clock only when a template asks for
-//! the date, and then through [`Clock`].
+//! This room turns what a person writes into the tokens that a model reads, and tokens back into text. It knows
+//! no tensors, no model and no terminal. Files are read only by [`sources`]; the clock only when a template asks
+//! for the date, and then through [`Clock`].
 //!
 //! The main path, in order:
 //!
@@ -30,5 +30,7 @@ mod tokenizer;
 
 pub use encoder::{EncodeError, EncodedPrompt, PromptEncoder, PromptFormat, PromptSettings};
 pub use message::{Message, Role};
-pub use template::{ChatTemplate, Clock, ClockError, FUEL, RenderOptions, SystemRole, TemplateError, fold_system};
+pub use template::{
+    ChatTemplate, Clock, ClockError, FUEL, RenderOptions, SystemRole, TemplateError, fold_system,
+};
 pub use tokenizer::{Decoder, SpecialTokens, Tokenizer, TokenizerError};

@@ -60,7 +60,9 @@ pub enum SourceError {
         reason: std::io::Error,
     },
     /// The file is not text.
-    #[error("`{path}`, line {line}: not valid UTF-8\n\nhint: convert the file, for example with `iconv -t UTF-8`")]
+    #[error(
+        "`{path}`, line {line}: not valid UTF-8\n\nhint: convert the file, for example with `iconv -t UTF-8`"
+    )]
     NotUtf8 {
         /// The file.
         path: String,

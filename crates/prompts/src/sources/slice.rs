@@ -173,7 +173,9 @@ mod tests {
 
     #[test]
     fn what_is_no_slice_is_refused_with_the_text() {
-        for text in ["", "[]", "[5]", "[a:b]", "[1:2:3]", "[1.5:]", "[:400", "[+1:]", "[_1:]", "[--1:]", "[%:]"] {
+        for text in
+            ["", "[]", "[5]", "[a:b]", "[1:2:3]", "[1.5:]", "[:400", "[+1:]", "[_1:]", "[--1:]", "[%:]"]
+        {
             assert_eq!(text.parse::<Slice>(), Err(SliceError::Malformed { text: text.to_owned() }), "{text}");
         }
         let error = "[:101%]".parse::<Slice>().unwrap_err();

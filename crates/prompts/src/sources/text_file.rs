@@ -18,6 +18,7 @@ pub struct TextFile {
 }
 
 /// Any line names a text file, with or without a slice at its end.
+#[expect(clippy::unnecessary_wraps, reason = "all kinds of sources have this shape")]
 pub(super) fn recognize(line: &str) -> Option<Result<Box<dyn PromptSource>, SourceError>> {
     Some(TextFile::named(line).map(|it| Box::new(it) as Box<dyn PromptSource>))
 }
@@ -60,10 +61,8 @@ impl PromptSource for TextFile {
         let mut prompts = Vec::new();
         for (number, line) in (1..).zip(bytes.split(|&it| it == b'\n')) {
             let line = line.strip_suffix(b"\r").unwrap_or(line);
-            let line = std::str::from_utf8(line).map_err(|_| SourceError::NotUtf8 {
-                path: self.path.display().to_string(),
-                line: number,
-            })?;
+            let line = std::str::from_utf8(line)
+                .map_err(|_| SourceError::NotUtf8 { path: self.path.display().to_string(), line: number })?;
             if !line.trim().is_empty() {
                 prompts.push(line.to_owned());
             }

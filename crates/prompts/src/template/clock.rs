@@ -31,7 +31,7 @@ impl Clock {
         Self::Stopped(jiff::ZonedDateTime::now().datetime())
     }
 
-    /// A stopped clock from what [`Clock::to_string`] printed, such as `2026-11-23T20:15:00`, or a date alone.
+    /// A stopped clock from what a clock prints (its `Display`), such as `2026-11-23T20:15:00`, or a date alone.
     ///
     /// # Errors
     /// When the text is neither.

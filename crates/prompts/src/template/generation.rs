@@ -42,7 +42,9 @@ mod tests {
     fn only_whole_generation_tags_are_replaced() {
         assert_eq!(prepared("a{% generation %}b{% endgeneration %}"), "a{% with %}b{% endwith %}");
         assert_eq!(prepared("{%- generation -%}\n{%-endgeneration-%}"), "{%- with -%}\n{%-endwith-%}");
-        for untouched in ["{% generations %}", "{% if generation %}", "{{ generation }}", "{% generation", "{%"] {
+        for untouched in
+            ["{% generations %}", "{% if generation %}", "{{ generation }}", "{% generation", "{%"]
+        {
             assert_eq!(prepared(untouched), untouched);
         }
     }

@@ -5,6 +5,10 @@
 //! blocks are trimmed on the left and the right, nothing is escaped, messages lose their `null` fields, and the
 //! reasoning of a message is known under each of its three usual names.
 //!
+//! Known differences: where Python fails on looping over `none` or on writing a generator as JSON, this goes on;
+//! `'a'|safe + 'b'` escapes `b` for HTML in Python and does not here (one of 194 real templates does that); a list
+//! printed as a whole shows unprintable characters, such as a no-break space, as they are.
+//!
 //! A template is somebody else's program. It gets a budget of work ([`FUEL`]), cannot reach files, and reads the
 //! clock only through [`Clock`], which can be stopped.
 
@@ -168,8 +172,11 @@ impl ChatTemplate {
         if messages.is_empty() {
             return Err(TemplateError::NoMessages);
         }
-        let messages =
-            messages.iter().enumerate().map(|(index, it)| as_seen(index, it)).collect::<Result<Vec<_>, _>>()?;
+        let messages = messages
+            .iter()
+            .enumerate()
+            .map(|(index, it)| as_seen(index, it))
+            .collect::<Result<Vec<_>, _>>()?;
         let template = self.environment.get_template(NAME).expect("the constructor has put it there");
         template.render(context(messages, options)).map_err(|error| self.failure(&error))
     }

@@ -4,7 +4,35 @@ use minijinja::{Error, State, Value};
 
 /// Methods of strings, lists and dictionaries.
 pub(super) fn method(state: &mut State, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
-    minijinja_contrib::pycompat::unknown_method_callback(state, value, method, args)
+    match (value.as_str(), method, args) {
+        (Some(text), "title", []) => Ok(Value::from(title(text))),
+        _ => minijinja_contrib::pycompat::unknown_method_callback(state, value, method, args),
+    }
+}
+
+/// Python's `str.title`: a letter is upper case unless it follows a letter, whatever else a word is.
+fn title(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut in_word = false;
+    for it in text.chars() {
+        if in_word {
+            out.extend(it.to_lowercase());
+        } else {
+            out.extend(it.to_uppercase());
+        }
+        in_word = it.is_lowercase() || it.is_uppercase();
+    }
+    out
+}
+
+/// A float as the text that Python prints for it; every other value as it is.
+pub(super) fn with_python_float(value: &Value) -> Value {
+    match f64::try_from(value.clone()) {
+        Ok(float) if value.is_number() && !value.is_integer() && float.is_finite() => {
+            Value::from(self::float(float))
+        }
+        _ => value.clone(),
+    }
 }
 
 /// A float as Python's `repr` writes it: the shortest digits that read back, an exponent from 1e16 and below 1e-4.

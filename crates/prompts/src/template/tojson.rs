@@ -22,6 +22,7 @@ struct Style {
 }
 
 /// `value|tojson(…)`.
+#[expect(clippy::needless_pass_by_value, reason = "the engine calls filters with values")]
 pub(super) fn filter(value: &Value, args: Rest<Value>, kwargs: Kwargs) -> Result<Value, Error> {
     let style = Style::new(&args.0, &kwargs)?;
     kwargs.assert_all_used()?;

@@ -2,7 +2,7 @@
 //!
 //! The file lists the tokens with their types, and either the merges of a byte-level BPE (`tokenizer.ggml.model` =
 //! `gpt2`) together with the name of the way text is split into words (`tokenizer.ggml.pre`), or the scores of a
-//! SentencePiece BPE (`llama`). Which tokens stand around a text is in `add_bos_token` and `add_eos_token`.
+//! `SentencePiece` BPE (`llama`). Which tokens stand around a text is in `add_bos_token` and `add_eos_token`.
 //!
 //! Where the reference stack and llama.cpp read a file differently, this follows llama.cpp, for which the file was
 //! written and whose reading gives the ids of the model's own tokenizer: control tokens count whatever they are
@@ -96,7 +96,9 @@ fn begins_by_default(metadata: &Json) -> Result<bool, TokenizerError> {
 pub(super) fn build(metadata: &Json, vocabulary: &Vocabulary) -> Result<Tokenizer, TokenizerError> {
     let model = text(metadata, "tokenizer.ggml.model")?;
     let mut tokenizer = match model {
-        "gpt2" if pre(metadata) == "gemma4" => sentencepiece::with_merges(vocabulary, merges(metadata, &vocabulary.ids())?)?,
+        "gpt2" if pre(metadata) == "gemma4" => {
+            sentencepiece::with_merges(vocabulary, merges(metadata, &vocabulary.ids())?)?
+        }
         "gpt2" => byte_level(metadata, vocabulary)?,
         "gemma4" => sentencepiece::with_merges(vocabulary, merges(metadata, &vocabulary.ids())?)?,
         "llama" => {

@@ -148,6 +148,7 @@ impl Tokenizer {
         // A length limit or padding is for training; a prompt is never cut in silence.
         engine.with_truncation(None).map_err(|it| TokenizerError::Build { reason: it.to_string() })?;
         engine.with_padding(None);
+        named::recognize(&mut engine, &named)?;
         if let Some(frame) = named::frame(assets, &named) {
             add_frame(&mut engine, &frame)?;
         }
@@ -259,12 +260,13 @@ fn add_frame(engine: &mut tokenizers::Tokenizer, frame: &Frame) -> Result<(), To
         .flatten()
         .map(|token| {
             let id = engine.token_to_id(token);
-            id.map(|id| (token.clone(), id)).ok_or_else(|| fail(format!("`{token}` is not in the vocabulary")))
+            id.map(|id| (token.clone(), id))
+                .ok_or_else(|| fail(format!("`{token}` is not in the vocabulary")))
         })
         .collect::<Result<Vec<_>, _>>()?;
     let processor = TemplateProcessing::builder()
         .try_single(template)
-        .map_err(|it| fail(it.to_string()))?
+        .map_err(fail)?
         .special_tokens(tokens)
         .build()
         .map_err(|it| fail(it.to_string()))?;

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use checkpoint::TextAssets;
 use serde_json::Value as Json;
 
-use super::Frame;
+use tokenizers::{AddedToken, Tokenizer};
+
+use super::{Frame, TokenizerError};
 
 /// The names that templates of the reference stack see.
 const NAMES: [&str; 7] =
@@ -27,6 +29,26 @@ pub(super) fn from_assets(assets: &TextAssets) -> BTreeMap<String, String> {
 /// A token in a settings file: a text, or an object that has it as its content.
 fn written(token: &Json) -> Option<&str> {
     token.as_str().or_else(|| token.get("content")?.as_str())
+}
+
+/// Makes named tokens of the vocabulary special, where `tokenizer.json` does not list them as added tokens.
+///
+/// Named tokens that the vocabulary lacks stay unknown: the reference stack would give them new ids, for which the
+/// model has no embedding.
+pub(super) fn recognize(
+    engine: &mut Tokenizer,
+    named: &BTreeMap<String, String>,
+) -> Result<(), TokenizerError> {
+    let missing: Vec<AddedToken> = named
+        .values()
+        .filter(|token| engine.token_to_id(token).is_some())
+        .filter(|token| !engine.get_added_vocabulary().get_vocab().contains_key(token.as_str()))
+        .map(|token| AddedToken::from(token.as_str(), true).normalized(false))
+        .collect();
+    if !missing.is_empty() {
+        engine.add_tokens(missing).map_err(|it| TokenizerError::Build { reason: it.to_string() })?;
+    }
+    Ok(())
 }
 
 /// What the settings put around a text, if they say so; else `tokenizer.json` knows.

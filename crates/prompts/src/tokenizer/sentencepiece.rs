@@ -1,6 +1,6 @@
-//! SentencePiece BPE: spaces are written `▁`, what the vocabulary lacks is spelled in bytes.
+//! `SentencePiece` BPE: spaces are written `▁`, what the vocabulary lacks is spelled in bytes.
 //!
-//! SentencePiece joins, again and again, the two neighbours whose union has the best score. A BPE with ranked
+//! `SentencePiece` joins, again and again, the two neighbours whose union has the best score. A BPE with ranked
 //! merges does the same when the ranks follow the scores: every way to cut a token in two tokens is a merge, the
 //! merges of a better token come first, and among the merges of one token the longer left half wins, as in the
 //! reference stack's conversion (`generate_merges`).
@@ -20,7 +20,7 @@ use tokenizers::{SplitDelimiterBehavior, Tokenizer};
 use super::TokenizerError;
 use super::gguf::{Kind, Vocabulary, failed};
 
-/// How SentencePiece writes a space.
+/// How `SentencePiece` writes a space.
 const SPACE: &str = "▁";
 
 /// A token as the merges see it.
@@ -40,9 +40,10 @@ fn pieces<'a>(vocabulary: &Vocabulary<'a>, scores: &[f64]) -> Vec<Piece<'a>> {
     tokens
         .map(|((&token, kind), &score)| match kind {
             Kind::Normal => Piece { text: token.into(), score: Some(score) },
-            Kind::UserDefined if is_run_of_spaces(token) => {
-                Piece { text: token.replace(' ', SPACE).into(), score: Some(RUNS_OF_SPACES - token.len() as f64) }
-            }
+            Kind::UserDefined if is_run_of_spaces(token) => Piece {
+                text: token.replace(' ', SPACE).into(),
+                score: Some(RUNS_OF_SPACES - token.len() as f64),
+            },
             _ => Piece { text: token.into(), score: None },
         })
         .collect()

@@ -7,11 +7,11 @@
 //! Each expression in turn cuts the pieces that the ones before it left: what it matches and what lies between its
 //! matches become pieces.
 
+use tokenizers::SplitDelimiterBehavior;
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
-use tokenizers::SplitDelimiterBehavior;
 
 use super::TokenizerError;
 use super::gguf::failed;
@@ -41,7 +41,8 @@ const GPT_4O: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}
 
 /// Letters that have case, in the Unicode of the time: the ranges taken out were added or changed since.
 const DEEPSEEK_CASED: &str = r"\s?[\p{Lu}\p{Ll}\p{Lt}\u{295}--\u{560}-\u{588}\u{10c7}\u{10cd}\u{10d0}-\u{10ff}\u{1c80}-\u{1c8a}\u{2d00}-\u{2d2d}\u{a790}-\u{a7ff}\u{ab30}-\u{ab6d}\u{10570}-\u{105ff}\u{10d50}-\u{10d85}\u{16e40}-\u{16ed3}\u{1d400}-\u{1d7ff}\u{1df00}-\u{1dfff}]+";
-const DEEPSEEK_MARKS: &str = r"\s?[!-/:-~\u{ff01}-\u{ff0f}\u{ff1a}-\u{ff5e}\u{2018}-\u{201f}\u{3000}-\u{3002}]+";
+const DEEPSEEK_MARKS: &str =
+    r"\s?[!-/:-~\u{ff01}-\u{ff0f}\u{ff1a}-\u{ff5e}\u{2018}-\u{201f}\u{3000}-\u{3002}]+";
 const DEEPSEEK_CJK: &str = r"[\u{4e00}-\u{9fa5}\u{800}-\u{4e00}\u{ac00}-\u{d7ff}]+";
 const DEEPSEEK_3_CJK: &str = r"[\u{4e00}-\u{9fa5}\u{3040}-\u{309f}\u{30a0}-\u{30ff}]+";
 const DEEPSEEK_3: &str = r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"##;
@@ -59,7 +60,10 @@ const RULES: &[SplitRule] = &[
         whole_words: true,
         begins: true,
     },
-    rule(&["qwen2", "deepseek-r1-qwen", "kormo", "megrez", "stablelm2", "hunyuan", "solar-open", "grok-2"], &[QWEN_2]),
+    rule(
+        &["qwen2", "deepseek-r1-qwen", "kormo", "megrez", "stablelm2", "hunyuan", "solar-open", "grok-2"],
+        &[QWEN_2],
+    ),
     rule(&["qwen35"], &[QWEN_35]),
     rule(
         &["smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b", "mellum2"],
@@ -67,17 +71,24 @@ const RULES: &[SplitRule] = &[
     ),
     rule(
         &[
-            "gpt-2", "phi-2", "mpt", "olmo", "jais", "gigachat", "mellum", "exaone4", "trillion", "a.x-4.0",
-            "granite-docling", "roberta-bpe",
+            "gpt-2",
+            "phi-2",
+            "mpt",
+            "olmo",
+            "jais",
+            "gigachat",
+            "mellum",
+            "exaone4",
+            "trillion",
+            "a.x-4.0",
+            "granite-docling",
+            "roberta-bpe",
         ],
         &[GPT_2],
     ),
     SplitRule { names: &["tekken"], expressions: &[TEKKEN], whole_words: true, begins: true },
     rule(&["gpt-4o", "llama4", "kanana2", "talkie", "minimax-m2"], &[GPT_4O]),
-    rule(
-        &["deepseek-llm"],
-        &[r"[\r\n]", DEEPSEEK_CASED, DEEPSEEK_MARKS, r"\s+$", DEEPSEEK_CJK, r"\p{N}+"],
-    ),
+    rule(&["deepseek-llm"], &[r"[\r\n]", DEEPSEEK_CASED, DEEPSEEK_MARKS, r"\s+$", DEEPSEEK_CJK, r"\p{N}+"]),
     rule(&["deepseek-coder"], &[r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", DEEPSEEK_CJK, DIGIT]),
     rule(
         &["deepseek-v3", "hunyuan-dense", "joyai-llm", "hy_v4"],
@@ -127,7 +138,10 @@ mod tests {
         let mut pieces = PreTokenizedString::from(text);
         for expression in SplitRule::named(name).unwrap().expressions {
             let pattern = SplitPattern::Regex((*expression).to_owned());
-            Split::new(pattern, SplitDelimiterBehavior::Isolated, false).unwrap().pre_tokenize(&mut pieces).unwrap();
+            Split::new(pattern, SplitDelimiterBehavior::Isolated, false)
+                .unwrap()
+                .pre_tokenize(&mut pieces)
+                .unwrap();
         }
         let splits = pieces.get_splits(OffsetReferential::Original, OffsetType::Byte);
         splits.into_iter().map(|it| it.0.to_owned()).collect()
