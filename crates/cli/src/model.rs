@@ -144,7 +144,8 @@ impl TextArguments {
     /// The tokenizer and chat template.
     pub(crate) fn encoder(&self, checkpoint: &Checkpoint) -> anyhow::Result<PromptEncoder> {
         let chat_template = self.chat_template.as_ref().map(|path| {
-            std::fs::read_to_string(path).with_context(|| format!("reading chat template `{}`", path.display()))
+            std::fs::read_to_string(path)
+                .with_context(|| format!("reading chat template `{}`", path.display()))
         });
         let settings = PromptSettings {
             format: if self.plain { PromptFormat::Plain } else { PromptFormat::Chat },

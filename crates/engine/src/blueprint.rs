@@ -211,6 +211,9 @@ impl Block {
     pub fn weights(&self) -> usize {
         let Mixer::Attention(Attention { query, key, value, .. }) = &self.mixer.inner;
         let Mlp::Gated { gate, up, .. } = &self.mlp.inner;
-        [query, key, value, &self.mixer.writer, gate, up, &self.mlp.writer].into_iter().map(Projection::weights).sum()
+        [query, key, value, &self.mixer.writer, gate, up, &self.mlp.writer]
+            .into_iter()
+            .map(Projection::weights)
+            .sum()
     }
 }

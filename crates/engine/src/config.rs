@@ -144,9 +144,6 @@ mod tests {
         assert!(message(config.size("num_layers").unwrap_err()).contains("found `0`"));
         assert!(message(config.size("nothing").unwrap_err()).contains("no `nothing`"));
         let error = config.word("act", "silu", &[("silu", 1), ("gelu", 2)]).unwrap_err();
-        assert_eq!(
-            message(error),
-            "the model's configuration: `act` is `relu9`; known are `silu`, `gelu`"
-        );
+        assert_eq!(message(error), "the model's configuration: `act` is `relu9`; known are `silu`, `gelu`");
     }
 }

@@ -216,7 +216,13 @@ impl Engine {
             while feed < feeds.len() && self.plan.rows() < rows {
                 let Feed { sequence, tokens, edit, outputs } = feeds[feed];
                 let end = tokens.len().min(offset + rows - self.plan.rows());
-                self.push(sequence, &tokens[offset..end], edit, tokens.len() - outputs.min(tokens.len()), offset);
+                self.push(
+                    sequence,
+                    &tokens[offset..end],
+                    edit,
+                    tokens.len() - outputs.min(tokens.len()),
+                    offset,
+                );
                 offset = end;
                 if offset == tokens.len() {
                     (feed, offset) = (feed + 1, 0);

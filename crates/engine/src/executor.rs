@@ -247,7 +247,8 @@ impl<B: Backend> Executor<B> {
         };
         let input = if normed { &buffers.x } else { &buffers.residual };
         let hidden = buffers.hidden.get(index);
-        let (Mlp::Gated { activation, .. }, MlpWeights::Gated { gate_up, bias }) = (&block.mlp.inner, &weights.inner);
+        let (Mlp::Gated { activation, .. }, MlpWeights::Gated { gate_up, bias }) =
+            (&block.mlp.inner, &weights.inner);
         backend.gated_linear(input, gate_up, bias.as_ref(), *activation, hidden);
         backend.linear(hidden, &weights.writer, None, &mut buffers.y);
         lap(&mut times.products, &mut start);
@@ -320,7 +321,9 @@ impl<B: Backend> Compute for Executor<B> {
         let mut start = Instant::now();
         let Self { backend, blueprint, model, buffers, .. } = self;
         backend.embed(&model.embedding, plan, blueprint.embedding.scale, &mut buffers.residual);
-        if let Some(norm) = model.blocks.first().map_or(Some(&model.final_norm), |it| it.mixer.pre_norm.as_ref()) {
+        if let Some(norm) =
+            model.blocks.first().map_or(Some(&model.final_norm), |it| it.mixer.pre_norm.as_ref())
+        {
             backend.norm(&buffers.residual, norm, &mut buffers.x);
         }
         lap(&mut self.times.rest, &mut start);

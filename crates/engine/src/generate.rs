@@ -155,7 +155,9 @@ impl Engine {
             if !waiting.is_empty() && (active.is_empty() || free >= batch.div_ceil(4)) {
                 let joining: Vec<usize> = waiting.drain(..free.min(waiting.len())).collect();
                 let sequences = self.prefill(requests, &joining, &heads, how, &mut answers, &mut step.out);
-                for ((request, sequence), &(next, _)) in joining.into_iter().zip(sequences).zip(&step.out.head.top) {
+                for ((request, sequence), &(next, _)) in
+                    joining.into_iter().zip(sequences).zip(&step.out.head.top)
+                {
                     active.push(Active { request, sequence, next });
                 }
             } else {
@@ -217,7 +219,9 @@ impl Engine {
         }
         let heads: Vec<(CommonHead, &[TokenId])> = heads
             .into_iter()
-            .map(|(edit, tokens)| (CommonHead { edit, len: tokens.len(), sequence: self.table.open() }, tokens))
+            .map(|(edit, tokens)| {
+                (CommonHead { edit, len: tokens.len(), sequence: self.table.open() }, tokens)
+            })
             .collect();
         let feeds: Vec<Feed<'_>> = heads
             .iter()
@@ -252,7 +256,12 @@ impl Engine {
         }
         let top = how.top.max(1);
         let mut wants = Wants {
-            head: HeadWants { top, logsumexp: how.top > 0 || how.logits, logits: how.logits, targets: Vec::new() },
+            head: HeadWants {
+                top,
+                logsumexp: how.top > 0 || how.logits,
+                logits: how.logits,
+                targets: Vec::new(),
+            },
             residuals: how.residuals,
         };
         out.clear();
@@ -270,7 +279,11 @@ impl Engine {
                     answer.first_token = Some(FirstToken {
                         logsumexp: out.head.logsumexp[row],
                         top: largest[..how.top].to_vec(),
-                        logits: if how.logits { out.head.logits[row * vocab..][..vocab].to_vec() } else { Vec::new() },
+                        logits: if how.logits {
+                            out.head.logits[row * vocab..][..vocab].to_vec()
+                        } else {
+                            Vec::new()
+                        },
                     });
                 }
                 if how.residuals {

@@ -63,10 +63,13 @@ pub(crate) fn rope(
     let rotated = (d_head as f64 * share) as usize / 2 * 2;
     let kind = match &scaling {
         None => Scaling::Default,
-        Some(scaling) if scaling.get("rope_type").is_some() => scaling.word("rope_type", "default", &SCALINGS)?,
+        Some(scaling) if scaling.get("rope_type").is_some() => {
+            scaling.word("rope_type", "default", &SCALINGS)?
+        }
         Some(scaling) => scaling.word("type", "default", &SCALINGS)?,
     };
-    let needed = |key: &str| own(key)?.ok_or_else(|| ConfigError::Missing { key: format!("rope_scaling.{key}") });
+    let needed =
+        |key: &str| own(key)?.ok_or_else(|| ConfigError::Missing { key: format!("rope_scaling.{key}") });
     let trained_length = || -> Result<f64, ConfigError> {
         match own("original_max_position_embeddings")? {
             Some(length) => Ok(length),
@@ -99,11 +102,13 @@ pub(crate) fn rope(
         }
         Scaling::Yarn => {
             let factor = needed("factor")?;
-            magnitude = yarn_magnitude(factor, own("attention_factor")?, own("mscale")?, own("mscale_all_dim")?);
+            magnitude =
+                yarn_magnitude(factor, own("attention_factor")?, own("mscale")?, own("mscale_all_dim")?);
             let length = trained_length()?;
             let truncate = scaling.as_ref().map_or(Ok(None), |it| it.flag("truncate"))?.unwrap_or(true);
             // The pair that makes so many turns over the trained length.
-            let pair_of = |turns: f64| rotated as f64 * (length / (turns * 2.0 * PI)).ln() / (2.0 * theta.ln());
+            let pair_of =
+                |turns: f64| rotated as f64 * (length / (turns * 2.0 * PI)).ln() / (2.0 * theta.ln());
             let (mut low, mut high) =
                 (pair_of(own("beta_fast")?.unwrap_or(32.0)), pair_of(own("beta_slow")?.unwrap_or(1.0)));
             if truncate {

@@ -40,7 +40,8 @@ fn logits_residuals_and_greedy_answers_are_those_of_the_reference_stack() {
                 let expected = &residuals[prompt * sites * d_model..][..sites * d_model];
                 for site in 0..sites {
                     let range = site * d_model..(site + 1) * d_model;
-                    let (worst, at) = largest_difference(&answer.residuals[range.clone()], &expected[range.clone()]);
+                    let (worst, at) =
+                        largest_difference(&answer.residuals[range.clone()], &expected[range.clone()]);
                     let scale = largest(&expected[range]);
                     assert!(
                         worst <= RELATIVE * scale,
@@ -144,9 +145,8 @@ fn a_batch_has_the_bits_of_single_runs() {
 fn prompts_with_a_common_head_have_the_bits_of_single_runs() {
     for golden in goldens() {
         let head = golden.prompts().into_iter().max_by_key(Vec::len).unwrap();
-        let requests: Vec<Request> = (3..9)
-            .map(|last| Request { tokens: [&head[..], &[TokenId(last)]].concat(), edit: 0 })
-            .collect();
+        let requests: Vec<Request> =
+            (3..9).map(|last| Request { tokens: [&head[..], &[TokenId(last)]].concat(), edit: 0 }).collect();
         let mut engine = golden.engine(Device::Cpu);
         let together = engine.generate(&requests, &EVERYTHING, &mut |_, _| false).unwrap();
         for (request, together) in requests.into_iter().zip(together) {
@@ -174,11 +174,13 @@ fn silencing_all_declared_writers_makes_each_block_the_identity() {
             let sites = engine.info().n_layers + 1;
             let all: EditSet = engine.info().writers.iter().map(|it| (it.writer, silence(width))).collect();
             engine.set_edits(&[all]).unwrap();
-            let requests: Vec<Request> = requests(&golden).into_iter().map(|it| Request { edit: 1, ..it }).collect();
+            let requests: Vec<Request> =
+                requests(&golden).into_iter().map(|it| Request { edit: 1, ..it }).collect();
             for answer in engine.generate(&requests, &EVERYTHING, &mut |_, _| false).unwrap() {
                 // The last site is read after the final norm.
                 for site in 1..sites - 1 {
-                    let (before, after) = (&answer.residuals[..width], &answer.residuals[site * width..][..width]);
+                    let (before, after) =
+                        (&answer.residuals[..width], &answer.residuals[site * width..][..width]);
                     assert_eq!(before, after, "{}, {device:?}: block {} writes", golden.name, site - 1);
                 }
             }

@@ -98,7 +98,9 @@ fn measure(engine: &mut Engine, batch: usize, arguments: &Arguments) -> anyhow::
     // Different from the first token on, so that no common head is computed once for all.
     let requests: Vec<Request> = (0..batch)
         .map(|i| Request {
-            tokens: (0..prompt_tokens).map(|j| TokenId(((i * 7919 + j * 104_729 + 17) % vocab) as u32)).collect(),
+            tokens: (0..prompt_tokens)
+                .map(|j| TokenId(((i * 7919 + j * 104_729 + 17) % vocab) as u32))
+                .collect(),
             edit: 0,
         })
         .collect();

@@ -7,9 +7,9 @@ use engine::{Answer, Engine, Generation, Request, StopReason};
 use prompts::{EncodedPrompt, PromptEncoder, sources};
 use serde_json::{Value, json};
 
+use crate::interrupt;
 use crate::model::{ModelArguments, TextArguments};
 use crate::terminal::{Progress, line, remark};
-use crate::interrupt;
 
 /// Answer prompts, all of them in one batch
 ///
@@ -143,7 +143,12 @@ fn as_json(prompt: &EncodedPrompt, answer: &Answer, text: &str) -> Value {
     object
 }
 
-fn as_text(prompt: &EncodedPrompt, answer: &Answer, text: &str, encoder: &PromptEncoder) -> anyhow::Result<()> {
+fn as_text(
+    prompt: &EncodedPrompt,
+    answer: &Answer,
+    text: &str,
+    encoder: &PromptEncoder,
+) -> anyhow::Result<()> {
     line(&format!("> {}", prompt.prompt.replace('\n', "\n> ")))?;
     line(text)?;
     if let Some(first) = &answer.first_token {
@@ -159,7 +164,8 @@ fn as_text(prompt: &EncodedPrompt, answer: &Answer, text: &str, encoder: &Prompt
 /// Writes beside the target and renames, so that no half-written file ever has the name.
 fn write_residuals(path: &Path, shape: &[usize; 3], answers: &[Answer]) -> anyhow::Result<()> {
     use std::io::Write;
-    let bytes: Vec<u8> = answers.iter().flat_map(|it| &it.residuals).flat_map(|it| it.to_le_bytes()).collect();
+    let bytes: Vec<u8> =
+        answers.iter().flat_map(|it| &it.residuals).flat_map(|it| it.to_le_bytes()).collect();
     let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.to_vec(), &bytes)?;
     let file = safetensors::serialize([("residuals", view)], None)?;
     let folder = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));

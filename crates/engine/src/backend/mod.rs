@@ -6,6 +6,8 @@
 //! Members: [`reference`] (plain loops and f64 sums, the oracle that the others are tested against) and [`cpu`].
 //! Adding one is a file here, a line in [`Device`] and the conformance suite.
 
+#[cfg(test)]
+mod conformance;
 pub mod cpu;
 pub mod reference;
 
@@ -173,7 +175,12 @@ pub trait Backend: Sized + Send {
     ///
     /// # Errors
     /// [`LoadError::NotFinite`] names the tensor with an infinite number or NaN.
-    fn matrix(&self, parts: &[Tensor], stacking: Stacking, dtype: WeightDtype) -> Result<Self::Matrix, LoadError>;
+    fn matrix(
+        &self,
+        parts: &[Tensor],
+        stacking: Stacking,
+        dtype: WeightDtype,
+    ) -> Result<Self::Matrix, LoadError>;
 
     /// A vector from the host.
     fn vector(&self, values: &[f32]) -> Self::Vector;
@@ -211,7 +218,8 @@ pub trait Backend: Sized + Send {
         out: &mut Self::Rows,
     );
 
-    /// `out = activation(x Gᵀ + bias_g) ∘ (x Uᵀ + bias_u)`, weights [`Stacking::Paired`], biases end to end.
+    /// `out = activation(x Gᵀ + bias_g) ∘ (x Uᵀ + bias_u)`, weights [`Stacking::Paired`], biases end to end, each
+    /// filled up to a multiple of 16 numbers.
     fn gated_linear(
         &mut self,
         x: &Self::Rows,

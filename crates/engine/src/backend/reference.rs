@@ -20,8 +20,7 @@ pub struct Reference;
 /// `[rows][cols]`
 #[derive(Clone, Debug, Default)]
 pub struct Grid {
-    pub(crate) cols: usize,
-    pub(crate) rows: Vec<Vec<f32>>,
+    rows: Vec<Vec<f32>>,
 }
 
 /// Weights `[n][k]`, rounded to their precision.
@@ -145,7 +144,8 @@ impl Backend for Reference {
     }
 
     fn rows(&self, cols: usize) -> Grid {
-        Grid { cols, rows: Vec::new() }
+        let _ = cols; // Rows bring their width.
+        Grid { rows: Vec::new() }
     }
 
     fn pages(&self, shape: &AttentionShape) -> Cache {
@@ -192,7 +192,10 @@ impl Backend for Reference {
         out: &mut Grid,
     ) {
         let mut both = Grid::default();
-        self.linear(x, weights, bias, &mut both);
+        // Each half of the bias is filled up; without the fill they lie as the outputs do.
+        let half = weights.0.len() / 2;
+        let bias = bias.map(|it| [&it[..half], &it[it.len() / 2..][..half]].concat());
+        self.linear(x, weights, bias.as_ref(), &mut both);
         let gated = |row: &Vec<f32>| {
             let (gate, up) = row.split_at(row.len() / 2);
             let product = |(g, u): (&f32, &f32)| (activate(activation, f64::from(*g)) * f64::from(*u)) as f32;
@@ -325,7 +328,8 @@ impl Backend for Reference {
                 .iter()
                 .map(|w| {
                     let logit = dot(w, x) * f64::from(scale);
-                    softcap.map_or(logit, |cap| f64::from(cap) * (logit / f64::from(cap)).tanh()) as f32
+                    let logit = softcap.map_or(logit, |cap| f64::from(cap) * (logit / f64::from(cap)).tanh());
+                    logit as f32 + 0.0 // so that a zero has no sign and equals every other
                 })
                 .collect();
             let mut order: Vec<usize> = (0..logits.len()).collect();

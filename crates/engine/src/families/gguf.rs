@@ -83,9 +83,7 @@ pub(super) fn decoder_tensor(name: &str) -> Option<String> {
 pub(super) fn halves_from_neighbors(heads: usize, d_head: usize) -> Vec<u32> {
     let pairs = d_head / 2;
     let row = |head: usize, j: usize, i: usize| (head * d_head + 2 * i + j) as u32;
-    (0..heads)
-        .flat_map(|head| (0..2).flat_map(move |j| (0..pairs).map(move |i| row(head, j, i))))
-        .collect()
+    (0..heads).flat_map(|head| (0..2).flat_map(move |j| (0..pairs).map(move |i| row(head, j, i)))).collect()
 }
 
 #[cfg(test)]

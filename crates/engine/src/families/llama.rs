@@ -5,12 +5,12 @@
 
 use serde_json::{Value, json};
 
-use super::gguf::{Gguf, Stored, decoder_config, decoder_tensor, halves_from_neighbors};
 use super::Family;
+use super::gguf::{Gguf, Stored, decoder_config, decoder_tensor, halves_from_neighbors};
 use crate::backend::AttentionShape;
 use crate::blueprint::{
-    Activation, Arrangement, Attention, Block, Blueprint, Branch, Embedding, Head, Mixer, Mlp, Norm, NormKind,
-    Pairing, Projection,
+    Activation, Arrangement, Attention, Block, Blueprint, Branch, Embedding, Head, Mixer, Mlp, Norm,
+    NormKind, Pairing, Projection,
 };
 use crate::rope::rope;
 use crate::{Config, ConfigError};
@@ -124,8 +124,11 @@ fn block(config: &Config<'_>, layer: usize, norm: &impl Fn(String) -> Norm) -> R
 /// Query heads, key/value heads, width of a head.
 fn heads(config: &Config<'_>) -> Result<(usize, usize, usize), ConfigError> {
     let n_heads = config.size("num_attention_heads")?;
-    let n_kv_heads =
-        if config.get("num_key_value_heads").is_some() { config.size("num_key_value_heads")? } else { n_heads };
+    let n_kv_heads = if config.get("num_key_value_heads").is_some() {
+        config.size("num_key_value_heads")?
+    } else {
+        n_heads
+    };
     let d_head = if config.get("head_dim").is_some() {
         config.size("head_dim")?
     } else {

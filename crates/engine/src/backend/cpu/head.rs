@@ -46,6 +46,7 @@ impl<T> Out<T> {
     }
 }
 
+#[expect(clippy::too_many_arguments, reason = "the operands of `Backend::head`, and where things are kept")]
 pub(super) fn head(
     isa: Isa,
     x: &Rows,
@@ -161,7 +162,7 @@ fn largest(values: &[f32], known: f32, top: usize, mut tell: impl FnMut(usize, u
     match top {
         0 => {}
         1 => {
-            let index = values.iter().position(|&it| it == known);
+            let index = values.iter().position(|it| it.to_bits() == known.to_bits());
             // Only a row of NaN has no largest: it keeps the placeholder, whose token no vocabulary has.
             if let Some(index) = index {
                 tell(0, index, known);

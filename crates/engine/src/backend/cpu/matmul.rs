@@ -142,7 +142,10 @@ impl Ahead {
 
 /// `R` rows × `P` panels in registers: y (+)= x Wᵀ over one chunk of k.
 #[inline(always)]
-unsafe fn micro_kernel<S: Simd, W: Storage, const R: usize, const P: usize>(step: Step, w: *const W::Element) {
+unsafe fn micro_kernel<S: Simd, W: Storage, const R: usize, const P: usize>(
+    step: Step,
+    w: *const W::Element,
+) {
     // SAFETY: the tile's pointers cover R rows of x and y and P panels of w; `tile_kernel` sees to it.
     unsafe {
         let mut sums = [[S::splat(0.0); P]; R];
@@ -176,18 +179,23 @@ unsafe fn one_panel<S: Simd, W: Storage>(rows: usize, step: Step, w: *const W::E
     macro_rules! rows {
         ($($n:literal)*) => {
             match rows {
-                $($n if $n <= S::ACCUMULATORS => unsafe { micro_kernel::<S, W, $n, 1>(step, w) },)*
+                $($n if $n <= S::ACCUMULATORS => micro_kernel::<S, W, $n, 1>(step, w),)*
                 _ => unreachable!("row groups are no larger than the registers allow"),
             }
         };
     }
     // SAFETY: as the caller promises.
-    rows!(1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24)
+    unsafe { rows!(1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24) }
 }
 
 /// A few rows on several panels at once: enough independent sums to hide the latency of multiply-add.
 #[inline(always)]
-unsafe fn few_rows<S: Simd, W: Storage>(rows: usize, panels: usize, step: Step, w: *const W::Element) -> usize {
+unsafe fn few_rows<S: Simd, W: Storage>(
+    rows: usize,
+    panels: usize,
+    step: Step,
+    w: *const W::Element,
+) -> usize {
     // SAFETY: as the caller promises; at most `panels` panels are touched.
     unsafe {
         if S::ACCUMULATORS >= 24 {

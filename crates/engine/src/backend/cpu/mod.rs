@@ -4,6 +4,11 @@
 //! set that the architecture has and chosen at run time. A row's results have the same bits whatever else is in
 //! the batch, however many threads there are: see [`matmul`], [`attention`] and [`head`] for how.
 
+#![allow(
+    clippy::inline_always,
+    reason = "a kernel takes on the instruction set of the function that it is inlined into; see `with_isa`"
+)]
+
 mod attention;
 mod head;
 mod machine;
@@ -17,8 +22,8 @@ mod simd;
 use checkpoint::Tensor;
 use glossary::Edit;
 
-use self::rows::Line;
 pub use self::machine::Machine;
+use self::rows::Line;
 pub use self::simd::Isa;
 use self::simd::LANES;
 use super::{
@@ -125,7 +130,12 @@ impl Backend for Cpu {
         192
     }
 
-    fn matrix(&self, parts: &[Tensor], stacking: Stacking, dtype: WeightDtype) -> Result<Self::Matrix, LoadError> {
+    fn matrix(
+        &self,
+        parts: &[Tensor],
+        stacking: Stacking,
+        dtype: WeightDtype,
+    ) -> Result<Self::Matrix, LoadError> {
         pack::pack(parts, stacking, dtype)
     }
 
@@ -255,7 +265,7 @@ impl Backend for Cpu {
         plan: &Plan,
         pages: &mut Self::Pages,
     ) {
-        rotary::rotate_and_store(self.isa, qkv, shape, norms, angles, plan, pages);
+        rotary::rotate_and_store(self.isa, qkv, shape, &norms, angles, plan, pages);
     }
 
     fn attend(

@@ -46,7 +46,9 @@ pub(super) fn pack(parts: &[Tensor], stacking: Stacking, dtype: WeightDtype) -> 
     let count = n.div_ceil(LANES);
     let panels = match dtype {
         WeightDtype::F32 => Panels::F32(fill(count, k, &source, |it| it, Line)?),
-        WeightDtype::Bf16 => Panels::Bf16(fill(count, k, &source, |it| bf16::from_f32(it).to_bits(), HalfLine)?),
+        WeightDtype::Bf16 => {
+            Panels::Bf16(fill(count, k, &source, |it| bf16::from_f32(it).to_bits(), HalfLine)?)
+        }
         WeightDtype::F16 => Panels::F16(fill(count, k, &source, |it| f16::from_f32(it).to_bits(), HalfLine)?),
     };
     for part in parts {
@@ -92,12 +94,9 @@ fn fill<'a, E: Copy + Default + Send, L: Copy + Default + Send>(
 pub(crate) fn check_finite(tensor: &Tensor, row: usize, values: &[f32]) -> Result<(), LoadError> {
     match values.iter().position(|it| !it.is_finite()) {
         None => Ok(()),
-        Some(column) => Err(LoadError::NotFinite {
-            tensor: tensor.name().to_owned(),
-            row,
-            column,
-            value: values[column],
-        }),
+        Some(column) => {
+            Err(LoadError::NotFinite { tensor: tensor.name().to_owned(), row, column, value: values[column] })
+        }
     }
 }
 

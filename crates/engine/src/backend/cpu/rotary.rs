@@ -56,7 +56,7 @@ pub(super) fn rotate_and_store(
     isa: Isa,
     qkv: &mut Rows,
     shape: &AttentionShape,
-    norms: HeadNorms<'_, Vector>,
+    norms: &HeadNorms<'_, Vector>,
     angles: Option<&mut Angles>,
     plan: &Plan,
     pages: &mut Pages,

@@ -26,7 +26,7 @@ fn numbers_mut(lines: &mut [Line]) -> &mut [f32] {
 #[derive(Default)]
 pub struct Rows {
     lines: Vec<Line>,
-    rows: usize,
+    count: usize,
     cols: usize,
     stride: usize,
 }
@@ -35,19 +35,19 @@ impl Rows {
     /// A buffer for rows of `cols` numbers; it grows with [`Self::resize`].
     pub(super) fn new(cols: usize) -> Self {
         let stride = cols.div_ceil(LANES);
-        Self { lines: Vec::new(), rows: 0, cols, stride: stride | 1 }
+        Self { lines: Vec::new(), count: 0, cols, stride: stride | 1 }
     }
 
     /// Sets the number of rows. Allocates only when it has never been so large; contents are not kept.
     pub(super) fn resize(&mut self, rows: usize) {
-        self.rows = rows;
+        self.count = rows;
         if self.lines.len() < rows * self.stride {
             self.lines.resize(rows * self.stride, Line::default());
         }
     }
 
     pub(super) fn rows(&self) -> usize {
-        self.rows
+        self.count
     }
 
     pub(super) fn cols(&self) -> usize {
@@ -65,12 +65,12 @@ impl Rows {
     }
 
     pub(super) fn row(&self, row: usize) -> &[f32] {
-        assert!(row < self.rows, "row {row} of {}", self.rows);
+        assert!(row < self.count, "row {row} of {}", self.count);
         &numbers(&self.lines[row * self.stride..][..self.vectors()])[..self.cols]
     }
 
     pub(super) fn row_mut(&mut self, row: usize) -> &mut [f32] {
-        assert!(row < self.rows, "row {row} of {}", self.rows);
+        assert!(row < self.count, "row {row} of {}", self.count);
         let (vectors, cols) = (self.vectors(), self.cols);
         &mut numbers_mut(&mut self.lines[row * self.stride..][..vectors])[..cols]
     }

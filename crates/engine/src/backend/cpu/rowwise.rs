@@ -47,20 +47,19 @@ pub(super) unsafe fn norm_row<S: Simd>(x: *const f32, norm: &NormView<'_>, out: 
                 }
                 mean = S::splat(S::sum(mean) / width);
                 for i in 0..lines {
-                    let v = S::sub(S::load(x.add(i * LANES)), mean);
+                    let mut v = S::sub(S::load(x.add(i * LANES)), mean);
+                    if (i + 1) * LANES > norm.width {
+                        // The pad's zeros are not the row's: they add nothing.
+                        let mut lane = [0.0_f32; LANES];
+                        S::store(lane.as_mut_ptr(), v);
+                        lane[norm.width % LANES..].fill(0.0);
+                        v = S::load(lane.as_ptr());
+                    }
                     square = S::fma(v, v, square);
                 }
             }
         }
-        let mut sum = S::sum(square);
-        if norm.kind == NormKind::Layer {
-            // Each number of the pad, a zero, has added the mean's square.
-            let pad = (lines * LANES - norm.width) as f32;
-            let mut lane = [0.0_f32; LANES];
-            S::store(lane.as_mut_ptr(), mean);
-            sum -= pad * lane[0] * lane[0];
-        }
-        let scale = S::splat(1.0 / (sum / width + norm.epsilon).sqrt());
+        let scale = S::splat(1.0 / (S::sum(square) / width + norm.epsilon).sqrt());
         for i in 0..lines {
             let v = S::mul(S::sub(S::load(x.add(i * LANES)), mean), scale);
             let gained = S::mul(v, S::load(norm.gain[i].0.as_ptr()));

@@ -1,0 +1,306 @@
+//! Rotation, the cache of keys and values, and attention over it.
+
+use glossary::TokenId;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::rows::some_norm;
+use super::stand_ins::{Noise, SomeNorm, download, largest, upload, widened};
+use super::{Case, UNIT};
+use crate::backend::{AttentionShape, Backend, HeadNorms};
+use crate::blueprint::{Pairing, Rope};
+use crate::plan::{PageTable, Plan, SequenceId};
+
+const HEAD_WIDTHS: [usize; 6] = [8, 12, 16, 20, 64, 80];
+
+/// What happens to queries and keys before they are used.
+#[derive(Clone, Debug)]
+struct Preparation {
+    /// Share of the head that is rotated, which numbers form pairs, magnitude.
+    rope: Option<(f64, Pairing, f32)>,
+    query_norm: Option<SomeNorm>,
+    key_norm: Option<SomeNorm>,
+}
+
+fn preparations() -> impl Strategy<Value = Preparation> {
+    let pairing = select(vec![Pairing::Halves, Pairing::Neighbors]);
+    let rope = prop::option::weighted(0.8, (select(vec![1.0, 0.5, 0.25]), pairing, select(vec![1.0, 1.37])));
+    let norm = || prop::option::weighted(0.3, some_norm());
+    (rope, norm(), norm()).prop_map(|(rope, query_norm, key_norm)| Preparation { rope, query_norm, key_norm })
+}
+
+impl Preparation {
+    fn rope(&self, d_head: usize) -> Option<Rope> {
+        self.rope.map(|(share, pairing, magnitude)| {
+            let pairs = (d_head as f64 * share) as usize / 2;
+            let frequency = |i: usize| 1000_f64.powf(-(i as f64) / pairs as f64) as f32;
+            Rope { frequencies: (0..pairs).map(frequency).collect(), magnitude, pairing }
+        })
+    }
+
+    /// Norms, rotates and stores the rows of a plan, in place.
+    fn run<B: Backend>(
+        &self,
+        backend: &mut B,
+        shape: &AttentionShape,
+        seed: u64,
+        plan: &Plan,
+        qkv: &mut B::Rows,
+        pages: &mut B::Pages,
+    ) {
+        let norm =
+            |it: Option<SomeNorm>, backend: &B, seed| it.map(|it| it.params(backend, shape.d_head, seed));
+        let (query, key) = (norm(self.query_norm, backend, seed), norm(self.key_norm, backend, seed + 1));
+        let mut angles = self.rope(shape.d_head).map(|it| backend.angles(&it));
+        let norms = HeadNorms { query: query.as_ref(), key: key.as_ref() };
+        backend.rotate_and_store(qkv, shape, norms, angles.as_mut(), plan, pages);
+    }
+}
+
+fn shape(n_kv_heads: usize, group: usize, d_head: usize) -> AttentionShape {
+    AttentionShape {
+        n_heads: n_kv_heads * group,
+        n_kv_heads,
+        d_head,
+        scale: (1.0 / (d_head as f64).sqrt()) as f32,
+        softcap: None,
+        window: None,
+    }
+}
+
+/// Queries, keys and values, normed and rotated in place.
+#[derive(Clone, Debug)]
+pub(super) struct Rotate {
+    shape: AttentionShape,
+    preparation: Preparation,
+    rows: usize,
+    furthest: usize,
+    seed: u64,
+    only: Option<usize>,
+}
+
+pub(super) fn rotations() -> impl Strategy<Value = Rotate> {
+    let shapes =
+        (1..=3_usize, 1..=7_usize, select(&HEAD_WIDTHS[..])).prop_map(|(kv, group, d)| shape(kv, group, d));
+    (shapes, preparations(), 1..30_usize, select(vec![1, 50, 5000]), any::<u64>()).prop_map(
+        |(shape, preparation, rows, furthest, seed)| Rotate {
+            shape,
+            preparation,
+            rows,
+            furthest,
+            seed,
+            only: None,
+        },
+    )
+}
+
+impl Rotate {
+    fn qkv(&self) -> Vec<Vec<f32>> {
+        let qkv = Noise::new(self.seed, 1).grid(self.rows, self.shape.qkv_cols(), 3.0);
+        self.only.map_or(qkv.clone(), |it| vec![qkv[it].clone()])
+    }
+}
+
+impl Case for Rotate {
+    fn parts(&self) -> usize {
+        self.rows
+    }
+
+    fn only(&self, part: usize) -> Self {
+        Self { only: Some(part), ..self.clone() }
+    }
+
+    fn outcome<B: Backend>(&self, backend: &mut B) -> Vec<Vec<f32>> {
+        let mut noise = Noise::new(self.seed, 2);
+        let positions: Vec<u32> = (0..self.rows).map(|_| noise.below(self.furthest) as u32).collect();
+        let positions = self.only.map_or(positions.clone(), |it| vec![positions[it]]);
+        let (mut table, mut plan) = (PageTable::default(), Plan::default());
+        for (row, &position) in positions.iter().enumerate() {
+            let sequence = table.open();
+            plan.push_row(TokenId(0), position, 0, table.append(sequence), row as u32);
+        }
+        let mut pages = backend.pages(&self.shape);
+        backend.reserve(&mut pages, table.pages());
+        let mut qkv = upload(backend, &self.qkv());
+        self.preparation.run(backend, &self.shape, self.seed, &plan, &mut qkv, &mut pages);
+        download(backend, &qkv, positions.len())
+    }
+
+    /// A rotation keeps the length of a pair: products and cosines are off by a few roundings of the head's largest
+    /// number. Values pass untouched.
+    fn tolerance(&self, exact: &[Vec<f32>]) -> Vec<Vec<f64>> {
+        let AttentionShape { n_heads, n_kv_heads, d_head, .. } = self.shape;
+        let magnitude = self.preparation.rope.map_or(1.0, |it| f64::from(it.2));
+        let row = |(raw, exact): (&Vec<f32>, &Vec<f32>)| {
+            let heads = raw.chunks(d_head).zip(exact.chunks(d_head)).enumerate();
+            let allowed = heads.flat_map(|(head, (raw, exact))| {
+                let (norm, seed) = if head < n_heads {
+                    (self.preparation.query_norm, self.seed)
+                } else {
+                    (self.preparation.key_norm, self.seed + 1)
+                };
+                let normed = norm.map_or(0.0, |it| it.exact(&widened(raw), 0.0, seed).1);
+                let error = 2.0 * magnitude * normed + 12.0 * UNIT * largest(&widened(exact));
+                vec![if head < n_heads + n_kv_heads { error } else { 0.0 }; d_head]
+            });
+            allowed.collect()
+        };
+        self.qkv().iter().zip(exact).map(row).collect()
+    }
+}
+
+/// Sequences that begin alike, go on by some tokens in one pass and by one more in another.
+#[derive(Clone, Debug)]
+pub(super) struct Scenario {
+    shape: AttentionShape,
+    preparation: Preparation,
+    sinks: bool,
+    /// Positions that all sequences share.
+    head: usize,
+    /// Whether the head is given up once the sequences have it: the last of them then goes on in its last page.
+    close_head: bool,
+    /// Whether each sequence computes the head itself instead.
+    in_one_piece: bool,
+    /// Number and own positions of each sequence.
+    forks: Vec<(u64, usize)>,
+    seed: u64,
+}
+
+pub(super) fn scenarios() -> impl Strategy<Value = Scenario> {
+    let shapes =
+        (1..=3_usize, 1..=7_usize, select(&HEAD_WIDTHS[..])).prop_map(|(kv, group, d)| shape(kv, group, d));
+    let head = prop_oneof![1 => Just(0), 4 => 1..=40_usize, 1 => 150..=200_usize];
+    let window = prop::option::of(prop_oneof![1..=5_usize, 6..=40_usize]);
+    (
+        (shapes, prop::option::of(select(vec![1.0, 20.0])), window, preparations(), any::<bool>()),
+        (head, any::<bool>(), prop::collection::vec(1..=40_usize, 1..=4), any::<u64>()),
+    )
+        .prop_map(|((shape, softcap, window, preparation, sinks), (head, close_head, forks, seed))| {
+            Scenario {
+                shape: AttentionShape { softcap, window, ..shape },
+                preparation,
+                sinks,
+                head,
+                close_head,
+                in_one_piece: false,
+                forks: (0..).zip(forks).collect(),
+                seed,
+            }
+        })
+}
+
+impl Scenario {
+    /// The same sequences, none of which shares pages.
+    pub(super) fn in_one_piece(&self) -> Self {
+        Self { in_one_piece: true, ..self.clone() }
+    }
+
+    /// The row of a sequence's position; positions of the common head are the same in all.
+    fn row(&self, fork: u64, position: usize) -> Vec<f32> {
+        let owner = if position < self.head { 0 } else { fork + 1 };
+        Noise::new(self.seed, 1000 * owner + position as u64 + 10).row(self.shape.qkv_cols(), 1.0)
+    }
+
+    /// Attention of the forks' own rows, by fork; and the longest query and key that took part.
+    fn run<B: Backend>(&self, backend: &mut B) -> (Vec<Vec<f32>>, [f64; 2]) {
+        let mut run = Run {
+            scenario: self,
+            pages: backend.pages(&self.shape),
+            table: PageTable::default(),
+            longest: [0.0; 2],
+        };
+        let head = run.table.open();
+        if !self.in_one_piece && self.head > 0 {
+            run.pass(backend, &[(head, 0, self.head)]);
+        }
+        let sequences: Vec<SequenceId> = self
+            .forks
+            .iter()
+            .map(|_| if self.in_one_piece { run.table.open() } else { run.table.fork(head) })
+            .collect();
+        if self.close_head {
+            run.table.close(head);
+        }
+        let feeds = |len: &dyn Fn(usize) -> usize| -> Vec<(SequenceId, u64, usize)> {
+            let each = sequences.iter().zip(&self.forks);
+            each.map(|(&sequence, &(fork, own))| (sequence, fork, len(own))).collect()
+        };
+        let first = if self.in_one_piece { self.head } else { 0 };
+        let mut outcome = run.pass(backend, &feeds(&|own| first + own));
+        for (all, next) in outcome.iter_mut().zip(run.pass(backend, &feeds(&|_| 1))) {
+            all.drain(..first * self.shape.n_heads * self.shape.d_head);
+            all.extend(next);
+        }
+        (outcome, run.longest)
+    }
+}
+
+/// A scenario under way.
+struct Run<'a, B: Backend> {
+    scenario: &'a Scenario,
+    pages: B::Pages,
+    table: PageTable,
+    longest: [f64; 2],
+}
+
+impl<B: Backend> Run<'_, B> {
+    /// Appends tokens to sequences, `(sequence, fork, tokens)`; what attention says, by sequence.
+    fn pass(&mut self, backend: &mut B, feeds: &[(SequenceId, u64, usize)]) -> Vec<Vec<f32>> {
+        let Self { scenario, pages, table, longest } = self;
+        let AttentionShape { n_heads, n_kv_heads, d_head, .. } = scenario.shape;
+        let (mut plan, mut qkv) = (Plan::default(), Vec::new());
+        for &(sequence, fork, count) in feeds {
+            let context = plan.next_context();
+            for _ in 0..count {
+                let position = table.len(sequence);
+                qkv.push(scenario.row(fork, position as usize));
+                let slot = table.append(sequence);
+                plan.push_row(TokenId(0), position, 0, slot, context);
+            }
+            plan.push_context(table.chunks(sequence));
+        }
+        backend.reserve(pages, table.pages());
+        let mut rows = upload(backend, &qkv);
+        scenario.preparation.run(backend, &scenario.shape, scenario.seed, &plan, &mut rows, pages);
+        for row in download(backend, &rows, qkv.len()) {
+            for (head, numbers) in row.chunks(d_head).take(n_heads + n_kv_heads).enumerate() {
+                let length = widened(numbers).iter().map(|it| it * it).sum::<f64>().sqrt();
+                let kind = usize::from(head >= n_heads);
+                longest[kind] = longest[kind].max(length);
+            }
+        }
+        let sinks = Noise::new(scenario.seed, 3).row(n_heads, 3.0);
+        let sinks = scenario.sinks.then(|| backend.vector(&sinks));
+        let mut out = backend.rows(n_heads * d_head);
+        backend.attend(&rows, &scenario.shape, sinks.as_ref(), &plan, pages, &mut out);
+        let mut found = download(backend, &out, qkv.len()).into_iter();
+        feeds.iter().map(|feed| found.by_ref().take(feed.2).flatten().collect()).collect()
+    }
+}
+
+impl Case for Scenario {
+    fn parts(&self) -> usize {
+        self.forks.len()
+    }
+
+    fn only(&self, part: usize) -> Self {
+        Self { forks: vec![self.forks[part]], ..self.clone() }
+    }
+
+    fn outcome<B: Backend>(&self, backend: &mut B) -> Vec<Vec<f32>> {
+        self.run(backend).0
+    }
+
+    /// Scores are off by d + 4 roundings of |q| |k| (Cauchy-Schwarz) and by the preparation of both, which norms
+    /// and rotates within 40; that shifts weights by twice as much of themselves. The sum of weights and the
+    /// weighted sum of up to n values, each at most 1, are off by one rounding for each position.
+    fn tolerance(&self, exact: &[Vec<f32>]) -> Vec<Vec<f64>> {
+        let (_, [query, key]) = self.run(&mut super::Reference);
+        let roundings = self.shape.d_head as f64 + 4.0 + 2.0 * 40.0;
+        let score = f64::from(self.shape.scale) * query * key * roundings * UNIT
+            + self.shape.softcap.map_or(0.0, |cap| 8.0 * UNIT * f64::from(cap));
+        let longest = self.forks.iter().map(|it| self.head + it.1 + 1).max().unwrap_or(0);
+        let allowed = 2.0 * score + (longest as f64 + 32.0) * UNIT;
+        exact.iter().map(|it| vec![allowed; it.len()]).collect()
+    }
+}

@@ -1,0 +1,277 @@
+//! Operations on one row at a time: embedding, norms, and how a writer joins the residual stream.
+
+use glossary::{Edit, TokenId};
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::stand_ins::{Noise, SomeNorm, download, largest, plan, tensor, upload, widened};
+use super::{Case, UNIT};
+use crate::backend::{Backend, WeightDtype, WriteParams};
+use crate::blueprint::NormKind;
+use crate::plan::{Plan, Slot};
+
+const WIDTHS: [usize; 9] = [1, 2, 7, 15, 16, 17, 48, 97, 576];
+
+pub(super) fn dtypes() -> impl Strategy<Value = WeightDtype> {
+    select(vec![WeightDtype::F32, WeightDtype::Bf16, WeightDtype::F16])
+}
+
+pub(super) fn some_norm() -> impl Strategy<Value = SomeNorm> {
+    (select(vec![NormKind::RootMeanSquare, NormKind::Layer]), any::<bool>())
+        .prop_map(|(kind, bias)| SomeNorm { kind, bias })
+}
+
+/// Tokens looked up, scaled, and some of the rows chosen in some order.
+#[derive(Clone, Debug)]
+pub(super) struct Embed {
+    cols: usize,
+    rows: usize,
+    dtype: WeightDtype,
+    scale: f32,
+    seed: u64,
+    only: Option<usize>,
+}
+
+pub(super) fn embeds() -> impl Strategy<Value = Embed> {
+    (select(&WIDTHS[..]), 1..40_usize, dtypes(), select(vec![1.0, 0.5, 24.0]), any::<u64>())
+        .prop_map(|(cols, rows, dtype, scale, seed)| Embed { cols, rows, dtype, scale, seed, only: None })
+}
+
+impl Case for Embed {
+    fn parts(&self) -> usize {
+        self.rows
+    }
+
+    fn only(&self, part: usize) -> Self {
+        Self { only: Some(part), ..self.clone() }
+    }
+
+    fn outcome<B: Backend>(&self, backend: &mut B) -> Vec<Vec<f32>> {
+        const VOCAB: usize = 11;
+        let table = tensor(&Noise::new(self.seed, 1).grid(VOCAB, self.cols, 1.0));
+        let table = backend.table(&table, self.dtype).unwrap();
+        let mut noise = Noise::new(self.seed, 2);
+        let tokens: Vec<u32> = (0..self.rows).map(|_| noise.below(VOCAB) as u32).collect();
+        let tokens = self.only.map_or(tokens.clone(), |it| vec![tokens[it]]);
+        let mut plan = Plan::default();
+        for &token in &tokens {
+            plan.push_row(TokenId(token), 0, 0, Slot { page: 0, offset: 0 }, 0);
+        }
+        let (mut rows, mut chosen) = (backend.rows(self.cols), backend.rows(self.cols));
+        backend.embed(&table, &plan, self.scale, &mut rows);
+        // Backwards, so that the order counts.
+        let backwards: Vec<u32> = (0..tokens.len() as u32).rev().collect();
+        backend.select(&rows, &backwards, &mut chosen);
+        download(backend, &chosen, tokens.len())
+    }
+
+    fn tolerance(&self, exact: &[Vec<f32>]) -> Vec<Vec<f64>> {
+        exact.iter().map(|it| vec![0.0; it.len()]).collect()
+    }
+}
+
+/// A norm of rows.
+#[derive(Clone, Debug)]
+pub(super) struct NormRows {
+    cols: usize,
+    rows: usize,
+    norm: SomeNorm,
+    /// How far the numbers lie from zero: 300 times their spread makes a layer norm that forgets to centre first
+    /// lose everything.
+    mean: f32,
+    seed: u64,
+    only: Option<usize>,
+}
+
+pub(super) fn norms() -> impl Strategy<Value = NormRows> {
+    (select(&WIDTHS[..]), 1..40_usize, some_norm(), select(vec![0.0, 3.0, 300.0]), any::<u64>())
+        .prop_map(|(cols, rows, norm, mean, seed)| NormRows { cols, rows, norm, mean, seed, only: None })
+}
+
+impl NormRows {
+    fn x(&self) -> Vec<Vec<f32>> {
+        let mut x = Noise::new(self.seed, 1).grid(self.rows, self.cols, 1.0);
+        x.iter_mut().flatten().for_each(|it| *it += self.mean);
+        self.only.map_or(x.clone(), |it| vec![x[it].clone()])
+    }
+}
+
+impl Case for NormRows {
+    fn parts(&self) -> usize {
+        self.rows
+    }
+
+    fn only(&self, part: usize) -> Self {
+        Self { only: Some(part), ..self.clone() }
+    }
+
+    fn outcome<B: Backend>(&self, backend: &mut B) -> Vec<Vec<f32>> {
+        let x = self.x();
+        let rows = upload(backend, &x);
+        let mut out = backend.rows(self.cols);
+        let norm = self.norm.params(backend, self.cols, self.seed);
+        backend.norm(&rows, &norm, &mut out);
+        download(backend, &out, x.len())
+    }
+
+    fn tolerance(&self, _exact: &[Vec<f32>]) -> Vec<Vec<f64>> {
+        let allowed = |row: &Vec<f32>| vec![self.norm.exact(&widened(row), 0.0, self.seed).1; self.cols];
+        self.x().iter().map(allowed).collect()
+    }
+}
+
+/// A writer's output, edited and added to the stream.
+#[derive(Clone, Debug)]
+pub(super) struct Write {
+    cols: usize,
+    rows: usize,
+    /// Rank and whether there is a scale, of the edits from index 1 on; `None`: the set leaves this writer alone.
+    edits: Vec<Option<(usize, bool)>>,
+    bias: bool,
+    post_norm: Option<SomeNorm>,
+    scale: f32,
+    next_norm: Option<SomeNorm>,
+    seed: u64,
+    only: Option<usize>,
+}
+
+pub(super) fn writes() -> impl Strategy<Value = Write> {
+    let edit = prop::option::weighted(0.8, (0..=3_usize, any::<bool>()));
+    let norm = || prop::option::of(some_norm());
+    (
+        (select(&WIDTHS[..]), 1..40_usize, prop::collection::vec(edit, 0..=4)),
+        (any::<bool>(), norm(), select(vec![1.0, 0.22, -1.5]), norm(), any::<u64>()),
+    )
+        .prop_map(|((cols, rows, edits), (bias, post_norm, scale, next_norm, seed))| Write {
+            cols,
+            rows,
+            edits,
+            bias,
+            post_norm,
+            scale,
+            next_norm,
+            seed,
+            only: None,
+        })
+}
+
+/// A writer's output, the stream before it, and the edit of each row.
+type Operands = (Vec<Vec<f32>>, Vec<Vec<f32>>, Vec<u32>);
+
+impl Write {
+    fn operands(&self) -> Operands {
+        let y = Noise::new(self.seed, 1).grid(self.rows, self.cols, 2.0);
+        let residual = Noise::new(self.seed, 2).grid(self.rows, self.cols, 10.0);
+        let mut noise = Noise::new(self.seed, 3);
+        let indices: Vec<u32> = (0..self.rows).map(|_| noise.below(self.edits.len() + 1) as u32).collect();
+        match self.only {
+            None => (y, residual, indices),
+            Some(row) => (vec![y[row].clone()], vec![residual[row].clone()], vec![indices[row]]),
+        }
+    }
+
+    /// By edit index; 0 is the original.
+    fn edits(&self) -> Vec<Option<Edit>> {
+        let edit = |(set, it): (usize, &Option<(usize, bool)>)| {
+            it.map(|(rank, scaled)| {
+                let mut noise = Noise::new(self.seed, 10 + set as u64);
+                // About unit vectors, so that edits neither vanish nor explode.
+                let length = 1.5 / (self.cols as f32).sqrt();
+                let (p, q) = (noise.row(rank * self.cols, length), noise.row(rank * self.cols, length));
+                Edit::new(self.cols, p, q, scaled.then(|| noise.row(self.cols, 2.0))).unwrap()
+            })
+        };
+        std::iter::once(None).chain(self.edits.iter().enumerate().map(edit)).collect()
+    }
+
+    fn bias(&self) -> Option<Vec<f32>> {
+        self.bias.then(|| Noise::new(self.seed, 4).row(self.cols, 1.0))
+    }
+
+    /// The row after edit and bias, and how far an f32 implementation may be from it: a projection is off by
+    /// n/16 + 5 roundings of Σ |q| |y|, and each number passes a handful of operations.
+    fn edited(&self, y: &[f32], edit: Option<&Edit>) -> (Vec<f64>, f64) {
+        let n = self.cols;
+        let mut row = widened(y);
+        let mut passed: Vec<f64> = row.iter().map(|it| it.abs()).collect();
+        if let Some(edit) = edit {
+            let y = row.clone();
+            for (p, q) in edit.p().chunks(n).zip(edit.q().chunks(n)) {
+                let dot: f64 = q.iter().zip(&y).map(|(q, y)| f64::from(*q) * y).sum();
+                let sum: f64 = q.iter().zip(&y).map(|(q, y)| (f64::from(*q) * y).abs()).sum();
+                for (i, p) in p.iter().enumerate() {
+                    row[i] -= f64::from(*p) * dot;
+                    passed[i] += f64::from(p.abs()) * sum;
+                }
+            }
+            for (i, s) in edit.s().unwrap_or(&[]).iter().enumerate() {
+                row[i] *= f64::from(*s);
+                passed[i] *= f64::from(s.abs());
+            }
+        }
+        for (i, bias) in self.bias().unwrap_or_default().into_iter().enumerate() {
+            row[i] += f64::from(bias);
+            passed[i] += f64::from(bias.abs());
+        }
+        let roundings = (n as f64 / 16.0).ceil() + 12.0;
+        (row, roundings * UNIT * largest(&passed))
+    }
+}
+
+impl Case for Write {
+    fn parts(&self) -> usize {
+        self.rows
+    }
+
+    fn only(&self, part: usize) -> Self {
+        Self { only: Some(part), ..self.clone() }
+    }
+
+    fn outcome<B: Backend>(&self, backend: &mut B) -> Vec<Vec<f32>> {
+        let (y, residual, indices) = self.operands();
+        let (mut y, mut stream) = (upload(backend, &y), upload(backend, &residual));
+        let mut x = backend.rows(self.cols);
+        let edits = self.edits();
+        let by_index: Vec<Option<&Edit>> = edits.iter().map(Option::as_ref).collect();
+        let edits = by_index.iter().any(Option::is_some).then(|| backend.edits(&by_index, self.cols));
+        let bias = self.bias().map(|it| backend.vector(&it));
+        let post_norm = self.post_norm.map(|it| it.params(backend, self.cols, self.seed));
+        let next_norm = self.next_norm.map(|it| it.params(backend, self.cols, self.seed + 1));
+        let params = WriteParams {
+            edits: edits.as_ref(),
+            bias: bias.as_ref(),
+            post_norm: post_norm.as_ref(),
+            scale: self.scale,
+            next_norm: next_norm.as_ref(),
+        };
+        backend.write(&mut y, params, &plan(&indices), &mut stream, &mut x);
+        let mut rows = download(backend, &stream, indices.len());
+        if next_norm.is_some() {
+            for (row, x) in rows.iter_mut().zip(download(backend, &x, indices.len())) {
+                row.extend(x);
+            }
+        }
+        rows
+    }
+
+    fn tolerance(&self, _exact: &[Vec<f32>]) -> Vec<Vec<f64>> {
+        let (y, residual, indices) = self.operands();
+        let edits = self.edits();
+        let scale = f64::from(self.scale);
+        let row = |((y, residual), index): ((&Vec<f32>, &Vec<f32>), &u32)| {
+            let (mut row, mut error) = self.edited(y, edits[*index as usize].as_ref());
+            if let Some(norm) = self.post_norm {
+                (row, error) = norm.exact(&row, error, self.seed);
+            }
+            let stream: Vec<f64> =
+                row.iter().zip(residual).map(|(y, residual)| f64::from(*residual) + scale * y).collect();
+            let error = scale.abs() * error + 2.0 * UNIT * (10.0 + scale.abs() * largest(&row));
+            let mut allowed = vec![error; self.cols];
+            if let Some(norm) = self.next_norm {
+                allowed.extend(vec![norm.exact(&stream, error, self.seed + 1).1; self.cols]);
+            }
+            allowed
+        };
+        y.iter().zip(&residual).zip(&indices).map(row).collect()
+    }
+}
