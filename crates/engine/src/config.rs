@@ -7,7 +7,29 @@ use serde_json::Value;
 /// A key that is absent and one that is `null` mean the same.
 pub struct Config<'a> {
     value: &'a Value,
-    has_tensor: &'a dyn Fn(&str) -> bool,
+    tensors: &'a dyn Tensors,
+}
+
+/// What a family may ask of a checkpoint's tensors while it reads the configuration.
+pub trait Tensors {
+    /// Whether there is a tensor of this name.
+    fn contains(&self, name: &str) -> bool;
+
+    /// The numbers of a small tensor, if there is one.
+    fn values(&self, name: &str) -> Option<Vec<f32>>;
+}
+
+/// A checkpoint without tensors.
+pub struct NoTensors;
+
+impl Tensors for NoTensors {
+    fn contains(&self, _name: &str) -> bool {
+        false
+    }
+
+    fn values(&self, _name: &str) -> Option<Vec<f32>> {
+        None
+    }
 }
 
 /// Why hyper-parameters cannot be used.
@@ -42,14 +64,19 @@ pub enum ConfigError {
 }
 
 impl<'a> Config<'a> {
-    /// A view of a JSON object, and the question which tensors there are.
-    pub fn new(value: &'a Value, has_tensor: &'a dyn Fn(&str) -> bool) -> Self {
-        Self { value, has_tensor }
+    /// A view of a JSON object and of the tensors that belong to it.
+    pub fn new(value: &'a Value, tensors: &'a dyn Tensors) -> Self {
+        Self { value, tensors }
     }
 
     /// Whether the checkpoint has a tensor.
     pub fn has_tensor(&self, name: &str) -> bool {
-        (self.has_tensor)(name)
+        self.tensors.contains(name)
+    }
+
+    /// The numbers of a small tensor, if there is one.
+    pub fn tensor_values(&self, name: &str) -> Option<Vec<f32>> {
+        self.tensors.values(name)
     }
 
     /// A value, if it is there and not null.
@@ -60,7 +87,7 @@ impl<'a> Config<'a> {
     /// An object within the configuration, read by the same rules.
     pub fn section(&self, key: &str) -> Option<Config<'a>> {
         let value = self.get(key).filter(|it| it.is_object())?;
-        Some(Config { value, has_tensor: self.has_tensor })
+        Some(Config { value, tensors: self.tensors })
     }
 
     fn read<T>(
@@ -137,7 +164,7 @@ mod tests {
     #[test]
     fn errors_name_the_key_and_what_stands_there() {
         let value = json!({"hidden_size": "wide", "num_layers": 0, "act": "relu9", "nothing": null});
-        let config = Config::new(&value, &|_| false);
+        let config = Config::new(&value, &NoTensors);
         let message = |error: ConfigError| error.to_string();
         assert!(message(config.size("hidden_size").unwrap_err()).contains("`hidden_size`"));
         assert!(message(config.size("hidden_size").unwrap_err()).contains("wide"));

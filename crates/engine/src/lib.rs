@@ -21,7 +21,7 @@ mod model;
 pub mod plan;
 mod rope;
 
-pub use config::{Config, ConfigError};
+pub use config::{Config, ConfigError, NoTensors, Tensors};
 pub use engine::{Device, DtypeChoice, Engine, LoadOptions, ModelInfo, WriterInfo};
 pub use error::{EngineError, LoadError};
 pub use executor::PartTimes;

@@ -148,7 +148,7 @@ mod tests {
     use serde_json::json;
 
     fn read(value: &serde_json::Value) -> Rope {
-        rope(&Config::new(value, &|_| false), None, 4, 10_000.0, Pairing::Halves).unwrap()
+        rope(&Config::new(value, &crate::config::NoTensors), None, 4, 10_000.0, Pairing::Halves).unwrap()
     }
 
     #[test]
@@ -171,7 +171,8 @@ mod tests {
     #[test]
     fn an_unknown_scaling_is_refused_with_the_known_ones() {
         let value = json!({"rope_scaling": {"rope_type": "spiral"}});
-        let error = rope(&Config::new(&value, &|_| false), None, 4, 1e4, Pairing::Halves).unwrap_err();
+        let error =
+            rope(&Config::new(&value, &crate::config::NoTensors), None, 4, 1e4, Pairing::Halves).unwrap_err();
         assert!(error.to_string().contains("`spiral`; known are `default`, `linear`"), "{error}");
     }
 

@@ -80,7 +80,14 @@ fn raise(worst: &mut f32, by: f32, tolerance: f32, place: impl FnOnce() -> Strin
 }
 
 fn generation() -> Generation {
-    Generation { max_tokens: 32, stop_tokens: vec![END_OF_SEQUENCE], top: 20, logits: true, residuals: true, ..Generation::default() }
+    Generation {
+        max_tokens: 32,
+        stop_tokens: vec![END_OF_SEQUENCE],
+        top: 20,
+        logits: true,
+        residuals: true,
+        ..Generation::default()
+    }
 }
 
 fn check_answers(truth: &Truth, answers: &[Answer], device: &str, worst: &mut Worst) {
@@ -132,7 +139,9 @@ fn check_residuals(truth: &Truth, answers: &[Answer], device: &str, worst: &mut 
     }
     for (stored, index) in whole.chunks_exact(sites * d_model).zip(truth.indices("residual_prompts")) {
         let answer = &answers[index].residuals;
-        for (site, (values, stored)) in answer.chunks_exact(d_model).zip(stored.chunks_exact(d_model)).enumerate() {
+        for (site, (values, stored)) in
+            answer.chunks_exact(d_model).zip(stored.chunks_exact(d_model)).enumerate()
+        {
             let (by, at) = largest_difference(values, stored);
             raise(&mut worst.residuals, by / largest(stored), RESIDUAL, || {
                 format!("{device}, prompt {index}: site {site} is the first to differ, component {at}")
@@ -164,7 +173,7 @@ fn the_real_model_has_the_numbers_of_the_reference_stack_on_every_instruction_se
         check_residuals(&truth, &answers, isa.name(), &mut worst);
 
         let mut told = vec![Vec::new(); given.len()];
-        let mut choices = told.clone();
+        let mut choices = vec![Vec::new(); given.len()];
         engine
             .force(&continuations, false, &mut |it| {
                 told[it.request].push(it.logit - it.logsumexp);
@@ -173,7 +182,9 @@ fn the_real_model_has_the_numbers_of_the_reference_stack_on_every_instruction_se
             .unwrap();
         for (index, expected) in given.iter().enumerate() {
             let (by, at) = largest_difference(&told[index], &numbers(&expected["logprobs"]));
-            raise(&mut worst.logprobs, by, LOGPROB, || format!("{}: token {at} of continuation {index}", isa.name()));
+            raise(&mut worst.logprobs, by, LOGPROB, || {
+                format!("{}: token {at} of continuation {index}", isa.name())
+            });
             assert_eq!(choices[index], tokens(&expected["top_ids"]), "{}: continuation {index}", isa.name());
         }
         eprintln!(
@@ -194,7 +205,9 @@ fn the_real_model_has_the_numbers_of_the_reference_stack_on_every_instruction_se
 
 #[test]
 fn the_same_weights_in_a_folder_and_in_a_gguf_file_give_the_same_bits() {
-    let (Some(gguf), Some(folder)) = (model("ABLATE_SMOLLM2_GGUF"), model("ABLATE_SMOLLM2_HF")) else { return };
+    let (Some(gguf), Some(folder)) = (model("ABLATE_SMOLLM2_GGUF"), model("ABLATE_SMOLLM2_HF")) else {
+        return;
+    };
     let requests = Truth::read().requests();
     let answers = |path: &Path| {
         support::engine(path, Device::Cpu).generate(&requests, &generation(), &mut |_, _| false).unwrap()

@@ -10,8 +10,9 @@ use super::gguf::{Gguf, Stored, decoder_config, decoder_tensor, halves_from_neig
 use crate::backend::AttentionShape;
 use crate::blueprint::{
     Activation, Arrangement, Attention, Block, Blueprint, Branch, Embedding, Head, Mixer, Mlp, Norm,
-    NormKind, Pairing, Projection,
+    NormKind, Pairing, Projection, Rope,
 };
+use crate::config::NoTensors;
 use crate::rope::rope;
 use crate::{Config, ConfigError};
 
@@ -25,7 +26,7 @@ pub(super) const FAMILY: Family = Family {
 
 fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
     let d_model = config.size("hidden_size")?;
-    let n_layers = config.size("num_hidden_layers")?;
+    let n_layers = layers(config)?;
     let vocab = config.size("vocab_size")?;
     let epsilon = config.number("rms_norm_eps")?.unwrap_or(1e-6) as f32;
     let norm = |gain: String| Norm {
@@ -53,6 +54,21 @@ fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
         blocks,
         final_norm: norm("model.norm.weight".to_owned()),
     })
+}
+
+/// How many blocks there are.
+fn layers(config: &Config<'_>) -> Result<usize, ConfigError> {
+    // No model has a tenth of it; a damaged number must not reserve memory for a billion blocks.
+    const MOST: usize = 4096;
+    let layers = config.size("num_hidden_layers")?;
+    if layers > MOST {
+        return Err(ConfigError::Unsupported {
+            key: "num_hidden_layers".to_owned(),
+            found: layers.to_string(),
+            known: format!("1 to {MOST}"),
+        });
+    }
+    Ok(layers)
 }
 
 fn block(config: &Config<'_>, layer: usize, norm: &impl Fn(String) -> Norm) -> Result<Block, ConfigError> {
@@ -91,11 +107,7 @@ fn block(config: &Config<'_>, layer: usize, norm: &impl Fn(String) -> Norm) -> R
         value: projection("self_attn.v_proj", attention_bias, n_kv_heads * d_head, d_model),
         query_norm: None,
         key_norm: None,
-        rope: if rotates(config, layer)? {
-            Some(rope(config, layer_type(config, layer)?, d_head, 10_000.0, Pairing::Halves)?)
-        } else {
-            None
-        },
+        rope: if rotates(config, layer)? { Some(rotation(config, layer, d_head)?) } else { None },
         sinks: None,
     };
     Ok(Block {
@@ -121,6 +133,26 @@ fn block(config: &Config<'_>, layer: usize, norm: &impl Fn(String) -> Norm) -> R
     })
 }
 
+/// A layer's rotary embedding. GGUF files of Llama 3.1 and later bring Llama 3's rule as a tensor of divisors.
+fn rotation(config: &Config<'_>, layer: usize, d_head: usize) -> Result<Rope, ConfigError> {
+    let mut rope = rope(config, layer_type(config, layer)?, d_head, 10_000.0, Pairing::Halves)?;
+    if let Some(divisors) = config.tensor_values(DIVISORS) {
+        if divisors.len() != rope.frequencies.len() {
+            return Err(ConfigError::Unsupported {
+                key: DIVISORS.to_owned(),
+                found: format!("{} numbers", divisors.len()),
+                known: format!("one for each of the {} rotated pairs", rope.frequencies.len()),
+            });
+        }
+        for (frequency, divisor) in rope.frequencies.iter_mut().zip(divisors) {
+            *frequency /= divisor;
+        }
+    }
+    Ok(rope)
+}
+
+const DIVISORS: &str = "rope_freqs.weight";
+
 /// Query heads, key/value heads, width of a head.
 fn heads(config: &Config<'_>) -> Result<(usize, usize, usize), ConfigError> {
     let n_heads = config.size("num_attention_heads")?;
@@ -134,6 +166,13 @@ fn heads(config: &Config<'_>) -> Result<(usize, usize, usize), ConfigError> {
     } else {
         config.size("hidden_size")? / n_heads
     };
+    if d_head == 0 {
+        return Err(ConfigError::Unsupported {
+            key: "num_attention_heads".to_owned(),
+            found: n_heads.to_string(),
+            known: "at most hidden_size, where there is no head_dim".to_owned(),
+        });
+    }
     if !n_heads.is_multiple_of(n_kv_heads) {
         return Err(ConfigError::Unsupported {
             key: "num_key_value_heads".to_owned(),
@@ -186,8 +225,8 @@ fn gguf_config(metadata: &Value, architecture: &str) -> Result<Value, ConfigErro
 }
 
 fn gguf_tensor(config: &Value, name: &str) -> Option<Stored> {
-    let stored = decoder_tensor(name)?;
-    let heads = heads(&Config::new(config, &|_| false)).ok();
+    let stored = if name == DIVISORS { name.to_owned() } else { decoder_tensor(name)? };
+    let heads = heads(&Config::new(config, &NoTensors)).ok();
     let row_order = heads.and_then(|(n_heads, n_kv_heads, d_head)| {
         if name.contains(".q_proj.weight") {
             Some(halves_from_neighbors(n_heads, d_head))
@@ -198,4 +237,48 @@ fn gguf_tensor(config: &Value, name: &str) -> Option<Stored> {
         }
     });
     Some(Stored { name: stored, row_order })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Tensors;
+
+    fn tiny() -> Value {
+        json!({"hidden_size": 8, "num_hidden_layers": 1, "vocab_size": 5, "num_attention_heads": 2,
+            "intermediate_size": 4, "rope_theta": 100.0})
+    }
+
+    struct Divisors(Vec<f32>);
+
+    impl Tensors for Divisors {
+        fn contains(&self, name: &str) -> bool {
+            name == DIVISORS
+        }
+
+        fn values(&self, name: &str) -> Option<Vec<f32>> {
+            self.contains(name).then(|| self.0.clone())
+        }
+    }
+
+    #[test]
+    fn the_divisors_of_a_gguf_file_slow_the_rotation() {
+        let (config, tensors) = (tiny(), Divisors(vec![1.0, 8.0]));
+        let blueprint = blueprint(&Config::new(&config, &tensors)).unwrap();
+        let Mixer::Attention(attention) = &blueprint.blocks[0].mixer.inner;
+        assert_eq!(attention.rope.as_ref().unwrap().frequencies, [1.0, 0.0125]); // 100^(-1/2) / 8
+        let wrong = Divisors(vec![1.0]);
+        let error = super::blueprint(&Config::new(&config, &wrong)).unwrap_err();
+        assert!(error.to_string().contains("1 numbers"), "{error}");
+    }
+
+    #[test]
+    fn sizes_that_cannot_be_are_refused() {
+        for (key, value) in [("num_hidden_layers", 1_000_000_000), ("num_attention_heads", 9)] {
+            let mut config = tiny();
+            config[key] = json!(value);
+            let error = blueprint(&Config::new(&config, &NoTensors)).unwrap_err();
+            assert!(error.to_string().contains(key), "{error}");
+        }
+    }
 }

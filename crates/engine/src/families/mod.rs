@@ -13,6 +13,7 @@ use serde_json::Value;
 
 pub use self::gguf::Gguf;
 use crate::blueprint::Blueprint;
+use crate::config::Tensors;
 use crate::{Config, ConfigError, LoadError};
 
 /// All families, in the order shown to users.
@@ -62,16 +63,7 @@ impl<'a> Source<'a> {
 
     /// What the model is made of.
     pub(crate) fn blueprint(&self) -> Result<Blueprint, ConfigError> {
-        (self.family.blueprint)(&Config::new(&self.config, &|name| self.contains(name)))
-    }
-
-    fn contains(&self, name: &str) -> bool {
-        match (self.checkpoint.format(), &self.family.gguf) {
-            (Format::Gguf, Some(gguf)) => {
-                (gguf.tensor)(&self.config, name).is_some_and(|it| self.checkpoint.contains(&it.name))
-            }
-            _ => self.checkpoint.contains(name),
-        }
+        (self.family.blueprint)(&Config::new(&self.config, self))
     }
 
     /// A tensor by its Hugging Face name, its shape checked.
@@ -97,6 +89,21 @@ impl<'a> Source<'a> {
             },
             _ => self.checkpoint.tensor(name)?,
         })
+    }
+}
+
+impl Tensors for Source<'_> {
+    fn contains(&self, name: &str) -> bool {
+        match (self.checkpoint.format(), &self.family.gguf) {
+            (Format::Gguf, Some(gguf)) => {
+                (gguf.tensor)(&self.config, name).is_some_and(|it| self.checkpoint.contains(&it.name))
+            }
+            _ => self.checkpoint.contains(name),
+        }
+    }
+
+    fn values(&self, name: &str) -> Option<Vec<f32>> {
+        self.contains(name).then(|| self.whole(name).ok().map(|it| it.to_f32())).flatten()
     }
 }
 
