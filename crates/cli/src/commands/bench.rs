@@ -15,7 +15,8 @@ use crate::terminal::{line, remark};
 ///
 /// The limits are measured first: the fastest matrix product and the fastest read of memory on the same threads.
 /// "of product peak" is the share of the former that the model's matrix products alone account for; "of
-/// bandwidth" is the share of the latter that reading each weight once a step accounts for. A large batch is
+/// bandwidth" is the share of the latter that reading each weight once accounts for, at every step of decoding, in
+/// prefill for all prompts together. A large batch is
 /// bound by the first, a small one by the second. Numbers are medians; on a shared machine run it more than once.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {

@@ -68,6 +68,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if texts.is_empty() {
         anyhow::bail!("no prompts\n\nhint: give --prompt TEXT, or --prompts FILE with one prompt a line");
     }
+    let target = arguments.residuals.as_deref().map(Target::create).transpose()?;
     let checkpoint = arguments.model.open()?;
     let encoder = arguments.text.encoder(&checkpoint)?;
     let system = arguments.text.system.as_deref();
@@ -95,9 +96,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             as_text(prompt, answer, &text, &encoder)?;
         }
     }
-    if let Some(path) = &arguments.residuals {
+    if let Some(target) = target {
         let shape = [answers.len(), engine.info().n_layers + 1, engine.info().d_model];
-        write_residuals(path, &shape, &answers)?;
+        target.write(&shape, &answers)?;
     }
     if interrupt::requested() {
         remark("interrupted: answers are as far as they had come");
@@ -161,22 +162,36 @@ fn as_text(
     Ok(())
 }
 
-/// Writes beside the target and renames, so that no half-written file ever has the name.
-fn write_residuals(path: &Path, shape: &[usize; 3], answers: &[Answer]) -> anyhow::Result<()> {
-    use std::io::Write;
-    let bytes: Vec<u8> =
-        answers.iter().flat_map(|it| &it.residuals).flat_map(|it| it.to_le_bytes()).collect();
-    let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.to_vec(), &bytes)?;
-    let file = safetensors::serialize([("residuals", view)], None)?;
-    let folder = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let write = || -> anyhow::Result<()> {
-        let mut beside = tempfile::NamedTempFile::new_in(folder)?;
-        beside.write_all(&file)?;
-        beside.as_file().sync_all()?;
-        beside.persist(path)?;
+/// A file for residuals, written beside its name and renamed, so that no half-written file ever has the name.
+///
+/// It is created before any work is done: a folder that cannot be written to is better known early.
+struct Target<'a> {
+    path: &'a Path,
+    beside: tempfile::NamedTempFile,
+}
+
+impl<'a> Target<'a> {
+    fn create(path: &'a Path) -> anyhow::Result<Self> {
+        let folder = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let beside = tempfile::NamedTempFile::new_in(folder)
+            .with_context(|| format!("writing residuals to `{}`", path.display()))?;
+        Ok(Self { path, beside })
+    }
+
+    fn write(mut self, shape: &[usize; 3], answers: &[Answer]) -> anyhow::Result<()> {
+        use std::io::Write;
+        let numbers = answers.iter().flat_map(|it| &it.residuals);
+        let bytes: Vec<u8> = numbers.flat_map(|it| it.to_le_bytes()).collect();
+        let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.to_vec(), &bytes)?;
+        let file = safetensors::serialize([("residuals", view)], None)?;
+        let mut write = || -> std::io::Result<()> {
+            self.beside.write_all(&file)?;
+            self.beside.as_file().sync_all()
+        };
+        let context = || format!("writing residuals to `{}`", self.path.display());
+        write().with_context(context)?;
+        self.beside.persist(self.path).with_context(context)?;
+        remark(&format!("residuals {shape:?} written to {}", self.path.display()));
         Ok(())
-    };
-    write().with_context(|| format!("writing residuals to `{}`", path.display()))?;
-    remark(&format!("residuals {shape:?} written to {}", path.display()));
-    Ok(())
+    }
 }
