@@ -71,7 +71,8 @@ fn rewrite(golden: &Golden, folder: &Path, dtype: WeightDtype) {
 #[test]
 fn half_precision_weights_give_the_numbers_of_the_oracle_on_every_instruction_set() {
     for golden in goldens() {
-        let full = answers(&golden, &mut load(&golden.folder, Device::Cpu, DtypeChoice::Fixed(WeightDtype::F32)));
+        let full =
+            answers(&golden, &mut load(&golden.folder, Device::Cpu, DtypeChoice::Fixed(WeightDtype::F32)));
         for dtype in HALVES {
             let choice = DtypeChoice::Fixed(dtype);
             let oracle = answers(&golden, &mut load(&golden.folder, Device::Reference, choice));
@@ -80,7 +81,8 @@ fn half_precision_weights_give_the_numbers_of_the_oracle_on_every_instruction_se
                 let mut engine = load(&golden.folder, Device::CpuWith(isa), choice);
                 assert_eq!(engine.info().dtype, dtype);
                 let d_model = engine.info().d_model;
-                for (prompt, (found, exact)) in answers(&golden, &mut engine).iter().zip(&oracle).enumerate() {
+                for (prompt, (found, exact)) in answers(&golden, &mut engine).iter().zip(&oracle).enumerate()
+                {
                     let place = format!("{}, {}, {}, prompt {prompt}", golden.name, dtype.name(), isa.name());
                     let sites = found.residuals.chunks(d_model).zip(exact.residuals.chunks(d_model));
                     for (site, (found, exact)) in sites.enumerate() {
@@ -104,11 +106,13 @@ fn rounding_on_loading_gives_the_bits_of_a_file_that_holds_rounded_weights() {
             let folder = tempfile::tempdir().unwrap();
             rewrite(&golden, folder.path(), dtype);
             for device in [Device::Cpu, Device::Reference] {
-                let from_full = answers(&golden, &mut load(&golden.folder, device, DtypeChoice::Fixed(dtype)));
+                let from_full =
+                    answers(&golden, &mut load(&golden.folder, device, DtypeChoice::Fixed(dtype)));
                 let from_half = answers(&golden, &mut load(folder.path(), device, DtypeChoice::Auto));
                 assert!(from_full == from_half, "{}, {}, {device:?}", golden.name, dtype.name());
                 // Half-precision numbers are f32 numbers, too; on one instruction set they are summed alike.
-                let widened = answers(&golden, &mut load(folder.path(), device, DtypeChoice::Fixed(WeightDtype::F32)));
+                let widened =
+                    answers(&golden, &mut load(folder.path(), device, DtypeChoice::Fixed(WeightDtype::F32)));
                 assert!(widened == from_half, "{}, {}, {device:?}, kept in f32", golden.name, dtype.name());
             }
         }

@@ -43,9 +43,9 @@ impl Spoiled {
             .iter()
             .map(|(name, (shape, it))| (name, shape, it.iter().flat_map(|it| it.to_le_bytes()).collect()))
             .collect();
-        let views = tensors
-            .iter()
-            .map(|(name, shape, bytes)| (name, TensorView::new(Dtype::F32, shape.to_vec(), bytes).unwrap()));
+        let views = tensors.iter().map(|(name, shape, bytes)| {
+            (name, TensorView::new(Dtype::F32, (*shape).clone(), bytes).unwrap())
+        });
         safetensors::serialize_to_file(views, None, &folder.join("model.safetensors")).unwrap();
         std::fs::write(folder.join("config.json"), self.config.to_string()).unwrap();
     }
@@ -58,7 +58,8 @@ impl Spoiled {
 
     fn error(&self) -> String {
         let message = self.load(Device::Cpu).err().expect("the checkpoint is refused").to_string();
-        let on_the_oracle = self.load(Device::Reference).err().expect("the checkpoint is refused").to_string();
+        let on_the_oracle =
+            self.load(Device::Reference).err().expect("the checkpoint is refused").to_string();
         // Messages may name the folder, which is another one.
         assert_eq!(message.split('/').next(), on_the_oracle.split('/').next());
         message
@@ -86,7 +87,8 @@ fn a_weight_that_is_no_number_is_named_with_its_place() {
         numbers[at] = value;
         let cols = *shape.last().unwrap();
         let message = spoiled.error();
-        let expected = format!("tensor `{tensor}`: the weight at row {}, column {} is `{value}`", at / cols, at % cols);
+        let expected =
+            format!("tensor `{tensor}`: the weight at row {}, column {} is `{value}`", at / cols, at % cols);
         assert!(message.starts_with(&expected), "{message}");
         assert!(message.contains("\n\nhint: "), "{message}");
     }
@@ -250,7 +252,7 @@ fn numbers_that_overflow_end_in_an_error_or_an_answer_but_no_panic() {
     let mut spoiled = Spoiled::new(&golden("llama_gqa_tied"));
     for (name, (_, numbers)) in &mut spoiled.tensors {
         if name.contains("proj") {
-            numbers.iter_mut().for_each(|it| *it = 1e30);
+            numbers.fill(1e30);
         }
     }
     survives(&spoiled);
@@ -261,7 +263,9 @@ fn places(value: &Value, at: &str, out: &mut Vec<String>) {
     out.push(at.to_owned());
     match value {
         Value::Object(map) => map.iter().for_each(|(key, it)| places(it, &format!("{at}/{key}"), out)),
-        Value::Array(list) => list.iter().enumerate().for_each(|(i, it)| places(it, &format!("{at}/{i}"), out)),
+        Value::Array(list) => {
+            list.iter().enumerate().for_each(|(i, it)| places(it, &format!("{at}/{i}"), out));
+        }
         _ => {}
     }
 }
@@ -329,7 +333,8 @@ fn requests_that_cannot_be_served_are_named_and_leave_the_engine_usable() {
 fn continuations_that_cannot_be_scored_are_named() {
     let mut engine = golden("llama_gqa_tied").engine(Device::Cpu);
     let mut force = |prompt_tokens: &[u32], continuation: &[u32]| {
-        let request = Continuation { prompt: prompt(prompt_tokens), continuation: prompt(continuation), edit: 0 };
+        let request =
+            Continuation { prompt: prompt(prompt_tokens), continuation: prompt(continuation), edit: 0 };
         engine.force(&[request], true, &mut |_| {})
     };
     assert_eq!(force(&[1], &[]), Err(EngineError::EmptyContinuation { request: 0 }));

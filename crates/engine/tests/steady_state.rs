@@ -147,7 +147,12 @@ fn check(golden: &Golden, device: Device, threads: usize) {
         }
         let most = LENGTH.div_ceil(JOBS_PER_BLOCK) + threads * GROWTHS_PER_THREAD;
         let steps = LENGTH - WARM;
-        assert!(rest <= most, "{}, {device:?}, {}: {rest} allocations in {steps} steps", golden.name, batch.name);
+        assert!(
+            rest <= most,
+            "{}, {device:?}, {}: {rest} allocations in {steps} steps",
+            golden.name,
+            batch.name
+        );
     }
 }
 

@@ -81,8 +81,8 @@ fn agree<B: Backend>(backends: Vec<B>, case: &impl Case) -> Verdict {
             for (index, (found, exact)) in found.iter().zip(exact).enumerate() {
                 let allowed = tolerance[part][index];
                 let by = (f64::from(*found) - f64::from(*exact)).abs();
-                // Also when one of them is NaN.
-                if found.to_bits() != exact.to_bits() && !(by <= allowed + SMALLEST) {
+                let agrees = by <= allowed + SMALLEST; // false when one of them is NaN
+                if found.to_bits() != exact.to_bits() && !agrees {
                     return Err(TestCaseError::fail(format!(
                         "{name}: number {index} of part {part} is {found:e}, not {exact:e}: off by {by:e}, \
                          allowed are {allowed:e}"
