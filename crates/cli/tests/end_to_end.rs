@@ -1,5 +1,7 @@
 //! The binary, as a user runs it: on a tiny model, and on a real one where `ABLATE_SMOLLM2_GGUF` says where it is.
 
+#![allow(clippy::print_stderr, reason = "a test that is skipped says so")]
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
