@@ -28,7 +28,7 @@ pub(super) fn look_up(table: &[f32; 256], bytes: &[u8], out: &mut [f32]) {
     }
 }
 
-/// (−1)^sign · (mantissa + 2^m [exponent > 0]) · 2^(max(exponent, 1) − bias − m), m = mantissa bits.
+/// (−1)^sign · (mantissa + 2^m if exponent > 0) · 2^(max(exponent, 1) − bias − m), m = mantissa bits.
 const fn table(mantissa_bits: u32, bias: i32, special: Special) -> [f32; 256] {
     let mut values = [0.0; 256];
     let mut byte = 0;
