@@ -202,7 +202,7 @@ pub enum Pairing {
 impl Projection {
     /// How many weights it has.
     pub fn weights(&self) -> usize {
-        self.outputs * self.inputs
+        self.outputs.saturating_mul(self.inputs) // not yet checked against the tensors
     }
 }
 
@@ -214,6 +214,6 @@ impl Block {
         [query, key, value, &self.mixer.writer, gate, up, &self.mlp.writer]
             .into_iter()
             .map(Projection::weights)
-            .sum()
+            .fold(0, usize::saturating_add)
     }
 }

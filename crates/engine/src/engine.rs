@@ -349,7 +349,11 @@ fn describe(family: &'static str, blueprint: &Blueprint, dtype: WeightDtype) -> 
         context_length: blueprint.context_length,
         dtype,
         writers: writers.collect(),
-        block_weights: blueprint.blocks.iter().map(crate::blueprint::Block::weights).sum(),
+        block_weights: blueprint
+            .blocks
+            .iter()
+            .map(crate::blueprint::Block::weights)
+            .fold(0, usize::saturating_add),
         head_weights: blueprint.vocab * blueprint.d_model,
     }
 }

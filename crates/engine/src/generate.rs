@@ -56,6 +56,8 @@ pub enum StopReason {
     Length,
     /// The caller's rule said so.
     Rule,
+    /// The next token's logits are infinite or no numbers: weights, or an edit, have overflowed.
+    Overflow,
 }
 
 /// The distribution of the first token of an answer.
@@ -119,6 +121,7 @@ struct Active {
     sequence: SequenceId,
     /// The answer's last token, not yet computed.
     next: TokenId,
+    logit: f32,
 }
 
 impl Engine {
@@ -155,15 +158,15 @@ impl Engine {
             if !waiting.is_empty() && (active.is_empty() || free >= batch.div_ceil(4)) {
                 let joining: Vec<usize> = waiting.drain(..free.min(waiting.len())).collect();
                 let sequences = self.prefill(requests, &joining, &heads, how, &mut answers, &mut step.out);
-                for ((request, sequence), &(next, _)) in
+                for ((request, sequence), &(next, logit)) in
                     joining.into_iter().zip(sequences).zip(&step.out.head.top)
                 {
-                    active.push(Active { request, sequence, next });
+                    active.push(Active { request, sequence, next, logit });
                 }
             } else {
                 self.decode(&active, requests, &mut step);
-                for (active, &(next, _)) in active.iter_mut().zip(&step.out.head.top) {
-                    active.next = next;
+                for (active, &(next, logit)) in active.iter_mut().zip(&step.out.head.top) {
+                    (active.next, active.logit) = (next, logit);
                 }
             }
             active.retain(|it| {
@@ -254,7 +257,7 @@ impl Engine {
             sequences.push(sequence);
             feeds.push(Feed { sequence, tokens: &tokens[shared..], edit: *edit, outputs: 1 });
         }
-        let top = how.top.max(1);
+        let top = how.top.clamp(1, self.info().vocab);
         let mut wants = Wants {
             head: HeadWants {
                 top,
@@ -278,7 +281,7 @@ impl Engine {
                 if wants_first(how) {
                     answer.first_token = Some(FirstToken {
                         logsumexp: out.head.logsumexp[row],
-                        top: largest[..how.top].to_vec(),
+                        top: largest[..how.top.min(top)].to_vec(),
                         logits: if how.logits {
                             out.head.logits[row * vocab..][..vocab].to_vec()
                         } else {
@@ -400,6 +403,10 @@ fn take_token(
     answer: &mut Answer,
 ) -> bool {
     if how.max_tokens == 0 {
+        return true;
+    }
+    if !active.logit.is_finite() {
+        answer.stop = StopReason::Overflow;
         return true;
     }
     if how.stop_tokens.contains(&active.next) {

@@ -60,6 +60,13 @@ pub(crate) fn rope(
         Some(share) => share,
         None => config.number("partial_rotary_factor")?.unwrap_or(1.0),
     };
+    if !(0.0..=1.0).contains(&share) {
+        return Err(ConfigError::Unsupported {
+            key: "partial_rotary_factor".to_owned(),
+            found: share.to_string(),
+            known: "numbers from 0 to 1".to_owned(),
+        });
+    }
     let rotated = (d_head as f64 * share) as usize / 2 * 2;
     let kind = match &scaling {
         None => Scaling::Default,

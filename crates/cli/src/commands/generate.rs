@@ -125,6 +125,7 @@ fn stop_name(stop: StopReason) -> &'static str {
         StopReason::EndOfSequence => "eos",
         StopReason::Length => "length",
         StopReason::Rule => "rule",
+        StopReason::Overflow => "overflow",
     }
 }
 

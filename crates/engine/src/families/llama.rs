@@ -173,6 +173,15 @@ fn heads(config: &Config<'_>) -> Result<(usize, usize, usize), ConfigError> {
             known: "at most hidden_size, where there is no head_dim".to_owned(),
         });
     }
+    // Far above any model; a damaged number must not reserve memory for tables of rows and frequencies.
+    const WIDEST: usize = 1 << 20;
+    if n_heads.saturating_mul(d_head) > WIDEST {
+        return Err(ConfigError::Unsupported {
+            key: "num_attention_heads".to_owned(),
+            found: format!("{n_heads} heads of {d_head}"),
+            known: format!("up to {WIDEST} numbers in all heads"),
+        });
+    }
     if !n_heads.is_multiple_of(n_kv_heads) {
         return Err(ConfigError::Unsupported {
             key: "num_key_value_heads".to_owned(),
@@ -191,7 +200,12 @@ fn layer_type<'a>(config: &Config<'a>, layer: usize) -> Result<Option<&'a str>, 
 fn window(config: &Config<'_>, layer: usize) -> Result<Option<usize>, ConfigError> {
     let switched_off = config.flag("use_sliding_window")? == Some(false);
     let everything = layer_type(config, layer)?.is_some_and(|it| it != "sliding_attention");
-    Ok(if switched_off || everything { None } else { config.count("sliding_window")? })
+    Ok(if switched_off || everything {
+        None
+    } else {
+        // A window of nothing is how some files say that there is none.
+        config.count("sliding_window")?.filter(|&it| it > 0)
+    })
 }
 
 /// Whether a layer rotates its queries and keys: `no_rope_layers` holds a 0 for those that do not.

@@ -63,7 +63,7 @@ pub(super) fn head(
     scratch.partials.clear();
     scratch.partials.resize(tiles * rows, Partial { largest: f32::NEG_INFINITY, sum: 0.0 });
     scratch.top.clear();
-    scratch.top.resize(tiles * rows * top, (TokenId(u32::MAX), f32::NEG_INFINITY));
+    scratch.top.resize(tiles * rows * top, (TokenId(0), f32::NEG_INFINITY));
     let first_logit = out.logits.len();
     if wants.logits {
         out.logits.resize(first_logit + rows * vocab, 0.0);
@@ -163,7 +163,7 @@ fn largest(values: &[f32], known: f32, top: usize, mut tell: impl FnMut(usize, u
         0 => {}
         1 => {
             let index = values.iter().position(|it| it.to_bits() == known.to_bits());
-            // Only a row of NaN has no largest: it keeps the placeholder, whose token no vocabulary has.
+            // Only a row of NaN has no largest: it keeps the placeholder, token 0.
             if let Some(index) = index {
                 tell(0, index, known);
             }
