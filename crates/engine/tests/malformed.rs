@@ -9,8 +9,9 @@ use checkpoint::Checkpoint;
 use engine::backend::WeightDtype;
 use engine::{
     Continuation, Device, DtypeChoice, Engine, EngineError, Generation, LoadError, LoadOptions, Request,
+    StopReason,
 };
-use glossary::TokenId;
+use glossary::{Edit, TokenId};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use safetensors::tensor::{Dtype, TensorView};
@@ -256,6 +257,25 @@ fn numbers_that_overflow_end_in_an_error_or_an_answer_but_no_panic() {
         }
     }
     survives(&spoiled);
+}
+
+#[test]
+fn a_candidate_that_overflows_ends_its_answer_and_leaves_the_others_alone() {
+    for device in [Device::Cpu, Device::Reference] {
+        let mut engine = golden("llama_gqa_tied").engine(device);
+        let (width, writer) = (engine.info().d_model, engine.info().writers[2].writer);
+        let edit = Edit::new(width, Vec::new(), Vec::new(), Some(vec![f32::INFINITY; width])).unwrap();
+        engine.set_edits(&[[(writer, edit)].into_iter().collect()]).unwrap();
+        let request = |edit, first| Request { tokens: prompt(&[first, 2, 3]), edit };
+        let how = Generation { max_tokens: 5, ..Generation::default() };
+        let alone = engine.generate(&[request(0, 1)], &how, &mut |_, _| false).unwrap();
+        let requests = [request(1, 1), request(0, 1), request(1, 4)];
+        let together = engine.generate(&requests, &how, &mut |_, _| false).unwrap();
+        assert_eq!(together[1], alone[0], "{device:?}");
+        for overflown in [&together[0], &together[2]] {
+            assert_eq!((overflown.stop, overflown.tokens.len()), (StopReason::Overflow, 0), "{device:?}");
+        }
+    }
 }
 
 /// The places of all values within a configuration, as JSON pointers.

@@ -153,6 +153,9 @@ fn rotation(config: &Config<'_>, layer: usize, d_head: usize) -> Result<Rope, Co
 
 const DIVISORS: &str = "rope_freqs.weight";
 
+/// Far above any model; a damaged number must not reserve memory for tables of rows and frequencies.
+const WIDEST: usize = 1 << 20;
+
 /// Query heads, key/value heads, width of a head.
 fn heads(config: &Config<'_>) -> Result<(usize, usize, usize), ConfigError> {
     let n_heads = config.size("num_attention_heads")?;
@@ -173,8 +176,6 @@ fn heads(config: &Config<'_>) -> Result<(usize, usize, usize), ConfigError> {
             known: "at most hidden_size, where there is no head_dim".to_owned(),
         });
     }
-    // Far above any model; a damaged number must not reserve memory for tables of rows and frequencies.
-    const WIDEST: usize = 1 << 20;
     if n_heads.saturating_mul(d_head) > WIDEST {
         return Err(ConfigError::Unsupported {
             key: "num_attention_heads".to_owned(),
