@@ -1,6 +1,6 @@
 //! A loaded model, whatever its back end.
 
-use checkpoint::{Checkpoint, TensorDtype};
+use checkpoint::{Checkpoint, Tensor, TensorDtype};
 use glossary::{Component, EditSet, LayerIndex, TokenId, Writer};
 
 use crate::backend::cpu::{Cpu, Isa};
@@ -77,16 +77,14 @@ pub struct ModelInfo {
 }
 
 /// A layer that writes to the residual stream.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct WriterInfo {
     /// Which one.
     pub writer: Writer,
-    /// Its weight tensor, `[d_model, d_in]`.
-    pub tensor: String,
-    /// Width of its input.
-    pub d_in: usize,
-    /// The gain of a norm between the writer and the stream.
-    pub post_norm: Option<String>,
+    /// Its weight as the checkpoint has it, `[d_model, d_in]`; the name is that of the file.
+    pub weight: Tensor,
+    /// The gain of a norm between the writer and the stream, `[d_model]`.
+    pub gain: Option<Vec<f32>>,
 }
 
 /// A model that is ready to compute.
@@ -128,7 +126,7 @@ impl Engine {
             .thread_name(|index| format!("ablate-{index}"))
             .build()
             .map_err(|source| LoadError::Threads { threads: options.threads, source })?;
-        let info = describe(source.family.name, &blueprint, dtype);
+        let info = describe(&source, &blueprint, dtype)?;
         let compute = threads.install(|| match options.device {
             Device::Cpu => execute(Cpu::new(), &source, blueprint, dtype, progress),
             Device::CpuWith(isa) => execute(Cpu::with_isa(isa), &source, blueprint, dtype, progress),
@@ -326,34 +324,41 @@ fn natural_dtype(checkpoint: &Checkpoint) -> WeightDtype {
     bytes.into_iter().max_by_key(|it| it.1).map_or(WeightDtype::F32, |it| it.0)
 }
 
-fn describe(family: &'static str, blueprint: &Blueprint, dtype: WeightDtype) -> ModelInfo {
-    fn writer<T>(layer: usize, component: Component, branch: &Branch<T>) -> WriterInfo {
-        WriterInfo {
+fn describe(source: &Source<'_>, blueprint: &Blueprint, dtype: WeightDtype) -> Result<ModelInfo, LoadError> {
+    fn writer<T>(
+        source: &Source<'_>,
+        layer: usize,
+        component: Component,
+        branch: &Branch<T>,
+    ) -> Result<WriterInfo, LoadError> {
+        let gain = branch.post_norm.as_ref().map(|norm| {
+            let stored = source.tensor(&norm.gain, &[norm.width])?.to_f32();
+            Ok::<_, LoadError>(stored.into_iter().map(|it| it + norm.gain_offset).collect())
+        });
+        Ok(WriterInfo {
             writer: Writer::dense(LayerIndex(layer), component),
-            tensor: branch.writer.weight.clone(),
-            d_in: branch.writer.inputs,
-            post_norm: branch.post_norm.as_ref().map(|it| it.gain.clone()),
-        }
+            weight: source.tensor(&branch.writer.weight, &[branch.writer.outputs, branch.writer.inputs])?,
+            gain: gain.transpose()?,
+        })
     }
-    let writers = blueprint.blocks.iter().enumerate().flat_map(|(layer, block)| {
-        [
-            writer(layer, Component::AttentionOutput, &block.mixer),
-            writer(layer, Component::MlpOutput, &block.mlp),
-        ]
-    });
-    ModelInfo {
-        family,
+    let mut writers = Vec::with_capacity(2 * blueprint.blocks.len());
+    for (layer, block) in blueprint.blocks.iter().enumerate() {
+        writers.push(writer(source, layer, Component::AttentionOutput, &block.mixer)?);
+        writers.push(writer(source, layer, Component::MlpOutput, &block.mlp)?);
+    }
+    Ok(ModelInfo {
+        family: source.family.name,
         n_layers: blueprint.blocks.len(),
         d_model: blueprint.d_model,
         vocab: blueprint.vocab,
         context_length: blueprint.context_length,
         dtype,
-        writers: writers.collect(),
+        writers,
         block_weights: blueprint
             .blocks
             .iter()
             .map(crate::blueprint::Block::weights)
             .fold(0, usize::saturating_add),
         head_weights: blueprint.vocab * blueprint.d_model,
-    }
+    })
 }

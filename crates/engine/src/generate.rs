@@ -124,16 +124,51 @@ struct Active {
     logit: f32,
 }
 
-impl Engine {
-    /// Answers requests greedily.
+/// What a caller sees of answers while they are made.
+pub trait Watch {
+    /// Whether [`Self::first_logits`] is to be called.
+    fn wants_logits(&self) -> bool {
+        false
+    }
+
+    /// The logits of the first answer token of a request, `[vocab]`.
     ///
-    /// `rule(request, answer)` is asked after every token whether the answer ends there; it sees all tokens so
-    /// far, which is how answers are streamed, too.
+    /// They are shown, not kept: those of hundreds of prompts would fill the memory.
+    fn first_logits(&mut self, request: usize, logits: &[f32]) {
+        let _ = (request, logits);
+    }
+
+    /// Whether the answer of a request ends here. It is asked after every token and sees all tokens so far,
+    /// which is how answers are streamed, too.
+    fn ends(&mut self, request: usize, answer: &[TokenId]) -> bool;
+}
+
+/// A rule of when to stop, and nothing else.
+struct Rule<'a>(&'a mut dyn FnMut(usize, &[TokenId]) -> bool);
+
+impl Watch for Rule<'_> {
+    fn ends(&mut self, request: usize, answer: &[TokenId]) -> bool {
+        (self.0)(request, answer)
+    }
+}
+
+impl Engine {
+    /// Answers requests greedily; `rule(request, answer)` is [`Watch::ends`].
     pub fn generate(
         &mut self,
         requests: &[Request],
         how: &Generation,
         rule: &mut dyn FnMut(usize, &[TokenId]) -> bool,
+    ) -> Result<Vec<Answer>, EngineError> {
+        self.generate_watched(requests, how, &mut Rule(rule))
+    }
+
+    /// Answers requests greedily.
+    pub fn generate_watched(
+        &mut self,
+        requests: &[Request],
+        how: &Generation,
+        watch: &mut dyn Watch,
     ) -> Result<Vec<Answer>, EngineError> {
         for (index, request) in requests.iter().enumerate() {
             self.check(index, &request.tokens, request.edit)?;
@@ -148,6 +183,7 @@ impl Engine {
             })
             .collect();
         let heads = self.common_heads(requests);
+        let job = Job { requests, how, heads: &heads };
         let batch = how.batch.max(1);
         let mut waiting: VecDeque<usize> = (0..requests.len()).collect();
         let mut active: Vec<Active> = Vec::with_capacity(batch.min(requests.len()));
@@ -157,7 +193,7 @@ impl Engine {
             let free = batch - active.len();
             if !waiting.is_empty() && (active.is_empty() || free >= batch.div_ceil(4)) {
                 let joining: Vec<usize> = waiting.drain(..free.min(waiting.len())).collect();
-                let sequences = self.prefill(requests, &joining, &heads, how, &mut answers, &mut step.out);
+                let sequences = self.prefill(&job, &joining, watch, &mut answers, &mut step.out);
                 for ((request, sequence), &(next, logit)) in
                     joining.into_iter().zip(sequences).zip(&step.out.head.top)
                 {
@@ -170,7 +206,7 @@ impl Engine {
                 }
             }
             active.retain(|it| {
-                let ended = take_token(it, how, rule, &mut answers[it.request]);
+                let ended = take_token(it, how, watch, &mut answers[it.request]);
                 if ended {
                     self.table.close(it.sequence);
                 }
@@ -237,10 +273,9 @@ impl Engine {
     /// Computes the prompts of some requests and tells what is wanted of their first tokens.
     fn prefill(
         &mut self,
-        requests: &[Request],
+        &Job { requests, how, heads }: &Job<'_>,
         joining: &[usize],
-        heads: &[CommonHead],
-        how: &Generation,
+        watch: &mut dyn Watch,
         answers: &mut [Answer],
         out: &mut Output,
     ) -> Vec<SequenceId> {
@@ -258,11 +293,12 @@ impl Engine {
             feeds.push(Feed { sequence, tokens: &tokens[shared..], edit: *edit, outputs: 1 });
         }
         let top = how.top.clamp(1, self.info().vocab);
+        let watched = watch.wants_logits();
         let mut wants = Wants {
             head: HeadWants {
                 top,
                 logsumexp: how.top > 0 || how.logits,
-                logits: how.logits,
+                logits: how.logits || watched,
                 targets: Vec::new(),
             },
             residuals: how.residuals,
@@ -274,8 +310,12 @@ impl Engine {
         let mut choices = Vec::with_capacity(joining.len());
         self.run(&feeds, usize::MAX, &mut wants, out, &mut |count, out| {
             for row in 0..count {
-                let answer = &mut answers[joining[told]];
+                let request = joining[told];
+                let answer = &mut answers[request];
                 told += 1;
+                if watched {
+                    watch.first_logits(request, &out.head.logits[row * vocab..][..vocab]);
+                }
                 let largest = &out.head.top[row * top..][..top];
                 choices.push(largest[0]);
                 if wants_first(how) {
@@ -377,6 +417,13 @@ impl Engine {
     }
 }
 
+/// What does not change while requests are answered.
+struct Job<'a> {
+    requests: &'a [Request],
+    how: &'a Generation,
+    heads: &'a [CommonHead],
+}
+
 /// The head that all prompts of an edit set have in common.
 struct CommonHead {
     edit: usize,
@@ -399,7 +446,7 @@ fn wants_first(how: &Generation) -> bool {
 fn take_token(
     active: &Active,
     how: &Generation,
-    rule: &mut dyn FnMut(usize, &[TokenId]) -> bool,
+    watch: &mut dyn Watch,
     answer: &mut Answer,
 ) -> bool {
     if how.max_tokens == 0 {
@@ -414,7 +461,7 @@ fn take_token(
         return true;
     }
     answer.tokens.push(active.next);
-    if rule(active.request, &answer.tokens) {
+    if watch.ends(active.request, &answer.tokens) {
         answer.stop = StopReason::Rule;
         return true;
     }

@@ -25,4 +25,4 @@ pub use config::{Config, ConfigError, NoTensors, Tensors};
 pub use engine::{Device, DtypeChoice, Engine, LoadOptions, ModelInfo, WriterInfo};
 pub use error::{EngineError, LoadError};
 pub use executor::PartTimes;
-pub use generate::{Answer, Continuation, FirstToken, Forced, Generation, Request, StopReason};
+pub use generate::{Answer, Continuation, FirstToken, Forced, Generation, Request, StopReason, Watch};

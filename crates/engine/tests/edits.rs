@@ -143,10 +143,9 @@ impl Subject {
         Self { golden, checkpoint, writers, requests }
     }
 
-    fn weights(&self, writer: &WriterInfo) -> Weights {
-        let tensor = self.checkpoint.tensor(&writer.tensor).unwrap();
-        let numbers = tensor.to_f32();
-        Weights(numbers.chunks(writer.d_in).map(|it| it.iter().map(|&it| f64::from(it)).collect()).collect())
+    fn weights(writer: &WriterInfo) -> Weights {
+        let numbers = writer.weight.to_f32();
+        Weights(numbers.chunks(writer.weight.row_len()).map(|it| it.iter().map(|&it| f64::from(it)).collect()).collect())
     }
 
     /// The answers of the loaded model under an edit set.
@@ -192,10 +191,10 @@ impl Subject {
         let mut set = EditSet::new();
         let mut weights = HashMap::new();
         for writer in &self.writers {
-            let original = self.weights(writer);
+            let original = Subject::weights(writer);
             let r = noise.unit(original.0.len());
             set.insert(writer.writer, original.closed_form(mode, &r, strength));
-            weights.insert(writer.tensor.clone(), original.edited(mode, &r, strength));
+            weights.insert(writer.weight.name().to_owned(), original.edited(mode, &r, strength));
         }
         (set, weights)
     }
@@ -259,14 +258,14 @@ fn each_writer_alone_changes_the_model_as_its_explicitly_edited_weights_do() {
     for subject in Subject::all() {
         let original = subject.under(EditSet::new(), Device::Cpu);
         for (index, writer) in subject.writers.iter().enumerate() {
-            let weights = subject.weights(writer);
+            let weights = Subject::weights(writer);
             let r = noise.unit(weights.0.len());
             let mode = MODES[index % 3];
             let place = format!("{}, {}, {mode:?}", subject.golden.name, writer.writer);
             let set: EditSet = [(writer.writer, weights.closed_form(mode, &r, 1.0))].into_iter().collect();
             let closed = subject.under(set, Device::Cpu);
             let explicit =
-                subject.rewritten(&HashMap::from([(writer.tensor.clone(), weights.edited(mode, &r, 1.0))]));
+                subject.rewritten(&HashMap::from([(writer.weight.name().to_owned(), weights.edited(mode, &r, 1.0))]));
             let (by, at) = difference(&closed, &explicit, r.len());
             assert!(by <= RELATIVE, "{place}: {at} differs by {by:e}");
             let (by, _) = difference(&closed, &original, r.len());
@@ -317,7 +316,7 @@ fn an_edit_of_two_directions_with_a_scale_is_the_model_with_explicitly_edited_we
         let mut explicit = HashMap::new();
         let mut d_model = 0;
         for writer in &subject.writers {
-            let original = subject.weights(writer);
+            let original = Subject::weights(writer);
             d_model = original.0.len();
             let vectors: Vec<Vec<f64>> = (0..4).map(|_| noise.unit(d_model)).collect();
             let s: Vec<f64> = (0..d_model).map(|_| 1.0 + 0.2 * noise.next()).collect();
@@ -326,7 +325,7 @@ fn an_edit_of_two_directions_with_a_scale_is_the_model_with_explicitly_edited_we
                 .minus(&vectors[0], &original.project(&vectors[2]))
                 .minus(&vectors[1], &original.project(&vectors[3]))
                 .scaled(&s);
-            explicit.insert(writer.tensor.clone(), edited);
+            explicit.insert(writer.weight.name().to_owned(), edited);
             let flat = |vectors: &[Vec<f64>]| vectors.iter().flatten().map(|&it| it as f32).collect();
             let s = s.iter().map(|&it| it as f32).collect();
             set.insert(
