@@ -36,13 +36,13 @@ pub struct Checkpoint {
 
 /// A tensor that is not necessarily one that can be decoded.
 #[derive(Debug)]
-struct Entry {
-    name: Arc<str>,
-    shape: Vec<usize>,
+pub(crate) struct Entry {
+    pub(crate) name: Arc<str>,
+    pub(crate) shape: Vec<usize>,
     /// The type, or the name of one that cannot be decoded.
-    dtype: Result<TensorDtype, String>,
-    file: Arc<MappedFile>,
-    range: Range<usize>,
+    pub(crate) dtype: Result<TensorDtype, String>,
+    pub(crate) file: Arc<MappedFile>,
+    pub(crate) range: Range<usize>,
 }
 
 impl Checkpoint {
@@ -182,6 +182,11 @@ impl Checkpoint {
     /// Tokenizer, chat templates and what else belongs to text.
     pub fn assets(&self) -> &TextAssets {
         &self.assets
+    }
+
+    /// All tensors, in the order of [`Self::names`].
+    pub(crate) fn entries(&self) -> &[Entry] {
+        &self.entries
     }
 
     fn supported_types(&self) -> String {

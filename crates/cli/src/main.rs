@@ -1,8 +1,13 @@
 //! The program `ablate`: arguments, commands, and the only room that prints.
 
 mod commands;
+mod conversation;
 mod interrupt;
+mod job;
+mod menu;
 mod model;
+mod report;
+mod saving;
 mod terminal;
 
 use clap::Parser;
@@ -19,6 +24,9 @@ struct Arguments {
 
 #[derive(clap::Subcommand)]
 enum Command {
+    Run(commands::run::Arguments),
+    Evaluate(commands::evaluate::Arguments),
+    Study(commands::study::Arguments),
     Generate(commands::generate::Arguments),
     Chat(commands::chat::Arguments),
     Bench(commands::bench::Arguments),
@@ -27,6 +35,9 @@ enum Command {
 fn main() -> std::process::ExitCode {
     let arguments = Arguments::parse();
     let result = match arguments.command {
+        Command::Run(arguments) => commands::run::run(&arguments),
+        Command::Evaluate(arguments) => commands::evaluate::run(&arguments),
+        Command::Study(arguments) => commands::study::run(&arguments),
         Command::Generate(arguments) => commands::generate::run(&arguments),
         Command::Chat(arguments) => commands::chat::run(&arguments),
         Command::Bench(arguments) => commands::bench::run(&arguments),

@@ -188,6 +188,8 @@ pub struct Rope {
     pub magnitude: f32,
     /// Which numbers of a head form a pair.
     pub pairing: Pairing,
+    /// Positions for which the frequencies hold, where a longer sequence would have others.
+    pub limit: Option<usize>,
 }
 
 /// Which numbers of a head form a rotated pair.
@@ -207,6 +209,18 @@ impl Projection {
 }
 
 impl Block {
+    /// Numbers that are kept of every token of a sequence: its keys and values.
+    pub fn cached_numbers(&self) -> usize {
+        let Mixer::Attention(Attention { key, value, .. }) = &self.mixer.inner;
+        key.outputs.saturating_add(value.outputs)
+    }
+
+    /// Positions for which its rotary embedding holds, where there is such a limit.
+    pub fn position_limit(&self) -> Option<usize> {
+        let Mixer::Attention(Attention { rope, .. }) = &self.mixer.inner;
+        rope.as_ref().and_then(|it| it.limit)
+    }
+
     /// Weights that take part in products for every token.
     pub fn weights(&self) -> usize {
         let Mixer::Attention(Attention { query, key, value, .. }) = &self.mixer.inner;

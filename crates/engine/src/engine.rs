@@ -5,7 +5,7 @@ use glossary::{Component, EditSet, LayerIndex, TokenId, Writer};
 
 use crate::backend::cpu::{Cpu, Isa};
 use crate::backend::reference::Reference;
-use crate::backend::{Backend, WeightDtype};
+use crate::backend::{Arithmetic, Backend, WeightDtype};
 use crate::blueprint::{Blueprint, Branch};
 use crate::executor::{Compute, Executor, Output, PartTimes, Wants};
 use crate::families::Source;
@@ -28,7 +28,7 @@ pub enum Device {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DtypeChoice {
     /// That of the checkpoint's largest tensors; f32 where they are quantized, since only f32 holds their values
-    /// exactly.
+    /// exactly. With [`Arithmetic::Bf16`] always bf16.
     Auto,
     /// As told.
     Fixed(WeightDtype),
@@ -41,6 +41,8 @@ pub struct LoadOptions {
     pub device: Device,
     /// What its weights are kept in.
     pub dtype: DtypeChoice,
+    /// What products with its weights compute in.
+    pub arithmetic: Arithmetic,
     /// Threads; 0: as many as the machine has.
     pub threads: usize,
     /// A family to try whatever the checkpoint says.
@@ -49,7 +51,13 @@ pub struct LoadOptions {
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { device: Device::Cpu, dtype: DtypeChoice::Auto, threads: 0, family: None }
+        Self {
+            device: Device::Cpu,
+            dtype: DtypeChoice::Auto,
+            arithmetic: Arithmetic::F32,
+            threads: 0,
+            family: None,
+        }
     }
 }
 
@@ -66,14 +74,20 @@ pub struct ModelInfo {
     pub vocab: usize,
     /// Positions that the model was made for, where it says so.
     pub context_length: Option<usize>,
+    /// Positions past which sequences are refused; `None`: never.
+    pub position_limit: Option<usize>,
     /// What its weights are kept in.
     pub dtype: WeightDtype,
+    /// What products with its weights compute in.
+    pub arithmetic: Arithmetic,
     /// All writers, in order of layer.
     pub writers: Vec<WriterInfo>,
     /// Weights that take part in a product for every token of a pass, the head's not counted.
     pub block_weights: usize,
     /// Weights of the head.
     pub head_weights: usize,
+    /// Memory for the keys and values of one position of one sequence, in bytes.
+    pub cache_bytes_per_token: usize,
 }
 
 /// A layer that writes to the residual stream.
@@ -117,20 +131,29 @@ impl Engine {
     ) -> Result<Self, LoadError> {
         let source = Source::new(checkpoint, options.family.as_deref())?;
         let blueprint = source.blueprint()?;
-        let dtype = match options.dtype {
-            DtypeChoice::Fixed(dtype) => dtype,
-            DtypeChoice::Auto => natural_dtype(checkpoint),
+        let arithmetic = options.arithmetic;
+        let dtype = match (options.dtype, arithmetic) {
+            (DtypeChoice::Auto | DtypeChoice::Fixed(WeightDtype::Bf16), Arithmetic::Bf16) => {
+                WeightDtype::Bf16
+            }
+            (DtypeChoice::Fixed(dtype), Arithmetic::Bf16) => return Err(LoadError::Arithmetic { dtype }),
+            (DtypeChoice::Fixed(dtype), Arithmetic::F32) => dtype,
+            (DtypeChoice::Auto, Arithmetic::F32) => natural_dtype(checkpoint),
         };
         let threads = rayon::ThreadPoolBuilder::new()
             .num_threads(options.threads)
             .thread_name(|index| format!("ablate-{index}"))
             .build()
             .map_err(|source| LoadError::Threads { threads: options.threads, source })?;
-        let info = describe(&source, &blueprint, dtype)?;
+        let info = describe(&source, &blueprint, dtype, arithmetic)?;
         let compute = threads.install(|| match options.device {
-            Device::Cpu => execute(Cpu::new(), &source, blueprint, dtype, progress),
-            Device::CpuWith(isa) => execute(Cpu::with_isa(isa), &source, blueprint, dtype, progress),
-            Device::Reference => execute(Reference, &source, blueprint, dtype, progress),
+            Device::Cpu => execute(Cpu::new().computing_in(arithmetic), &source, blueprint, dtype, progress),
+            Device::CpuWith(isa) => {
+                execute(Cpu::with_isa(isa).computing_in(arithmetic), &source, blueprint, dtype, progress)
+            }
+            Device::Reference => {
+                execute(Reference::computing_in(arithmetic), &source, blueprint, dtype, progress)
+            }
         })?;
         Ok(Self {
             compute,
@@ -324,7 +347,12 @@ fn natural_dtype(checkpoint: &Checkpoint) -> WeightDtype {
     bytes.into_iter().max_by_key(|it| it.1).map_or(WeightDtype::F32, |it| it.0)
 }
 
-fn describe(source: &Source<'_>, blueprint: &Blueprint, dtype: WeightDtype) -> Result<ModelInfo, LoadError> {
+fn describe(
+    source: &Source<'_>,
+    blueprint: &Blueprint,
+    dtype: WeightDtype,
+    arithmetic: Arithmetic,
+) -> Result<ModelInfo, LoadError> {
     fn writer<T>(
         source: &Source<'_>,
         layer: usize,
@@ -352,7 +380,9 @@ fn describe(source: &Source<'_>, blueprint: &Blueprint, dtype: WeightDtype) -> R
         d_model: blueprint.d_model,
         vocab: blueprint.vocab,
         context_length: blueprint.context_length,
+        position_limit: blueprint.blocks.iter().filter_map(crate::blueprint::Block::position_limit).min(),
         dtype,
+        arithmetic,
         writers,
         block_weights: blueprint
             .blocks
@@ -360,5 +390,11 @@ fn describe(source: &Source<'_>, blueprint: &Blueprint, dtype: WeightDtype) -> R
             .map(crate::blueprint::Block::weights)
             .fold(0, usize::saturating_add),
         head_weights: blueprint.vocab * blueprint.d_model,
+        cache_bytes_per_token: blueprint
+            .blocks
+            .iter()
+            .map(crate::blueprint::Block::cached_numbers)
+            .fold(0, usize::saturating_add)
+            * size_of::<f32>(),
     })
 }

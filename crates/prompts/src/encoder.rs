@@ -100,6 +100,11 @@ impl PromptEncoder {
         Ok(Self { tokenizer, template, render, response_prefix: settings.response_prefix })
     }
 
+    /// Text with which every answer begins from now on.
+    pub fn set_response_prefix(&mut self, prefix: String) {
+        self.response_prefix = prefix;
+    }
+
     /// The model's tokenizer.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer

@@ -3,6 +3,8 @@
 //! Integers keep their value, f32 is widened exactly, and a float that is not finite becomes null, as JSON has no
 //! word for it.
 
+use std::ops::Range;
+
 use serde_json::{Map, Value};
 
 use super::GgufError;
@@ -19,20 +21,45 @@ const MOST_VALUES: usize = 1 << 22;
 /// The smallest entry: an empty key, its value's type, a value of one byte.
 const SMALLEST_ENTRY: usize = 8 + 4 + 1;
 
+/// Where each entry lies in a file, from its key to the end of its value, by key in file order.
+pub(crate) fn entry_ranges(file: &[u8]) -> Result<Vec<(String, Range<usize>)>, GgufError> {
+    let mut cursor = Cursor::new(file);
+    cursor.array::<4>("the magic")?;
+    cursor.u32("the version")?;
+    cursor.u64("the number of tensors")?;
+    let count = cursor.count("metadata entries", SMALLEST_ENTRY)?;
+    let mut values_left = MOST_VALUES;
+    let mut ranges = Vec::new();
+    for _ in 0..count {
+        let start = cursor.position();
+        let (key, _) = read_entry(&mut cursor, &mut values_left)?;
+        ranges.push((key.to_owned(), start..cursor.position()));
+    }
+    Ok(ranges)
+}
+
 pub(super) fn read(cursor: &mut Cursor, count: u64) -> Result<Map<String, Value>, GgufError> {
     let count = cursor.fits(count, "metadata entries", SMALLEST_ENTRY)?;
     let mut values_left = MOST_VALUES;
     let mut metadata = Map::new();
     for _ in 0..count {
-        spend(&mut values_left, 1)?;
-        let key = cursor.string("a metadata key")?;
-        let kind = cursor.u32("a metadata type")?;
-        let value = Reader { cursor, key, values_left: &mut values_left }.value(kind, 0)?;
+        let (key, value) = read_entry(cursor, &mut values_left)?;
         if metadata.insert(key.to_owned(), value).is_some() {
             return Err(GgufError::DuplicateKey { key: key.to_owned() });
         }
     }
     Ok(metadata)
+}
+
+fn read_entry<'bytes>(
+    cursor: &mut Cursor<'bytes>,
+    values_left: &mut usize,
+) -> Result<(&'bytes str, Value), GgufError> {
+    spend(values_left, 1)?;
+    let key = cursor.string("a metadata key")?;
+    let kind = cursor.u32("a metadata type")?;
+    let value = Reader { cursor, key, values_left }.value(kind, 0)?;
+    Ok((key, value))
 }
 
 fn spend(left: &mut usize, values: usize) -> Result<(), GgufError> {

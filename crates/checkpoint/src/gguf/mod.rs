@@ -16,6 +16,7 @@ mod stored_type;
 
 pub use error::GgufError;
 pub use header::{Header, TensorInfo};
+pub(crate) use metadata::entry_ranges;
 pub use stored_type::StoredType;
 
 /// The first four bytes of a GGUF file.

@@ -60,6 +60,17 @@ impl StoredType {
         decoded.map_or(Self::Other(number), |&(_, dtype)| Self::Decoded(dtype))
     }
 
+    /// The number of the type.
+    pub(crate) fn number(self) -> u32 {
+        match self {
+            Self::Other(number) => number,
+            Self::Decoded(dtype) => {
+                let found = DECODED.iter().find(|&&(_, it)| it == dtype);
+                found.expect("types of GGUF files are made from their numbers").0
+            }
+        }
+    }
+
     /// All types that are decoded, in the order of their numbers.
     pub fn decoded() -> impl Iterator<Item = TensorDtype> {
         DECODED.iter().map(|&(_, dtype)| dtype)

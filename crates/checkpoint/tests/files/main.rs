@@ -10,3 +10,5 @@ mod round_trips;
 mod safetensors_malformed;
 mod tensors;
 mod text_assets;
+mod write_folders;
+mod write_gguf;

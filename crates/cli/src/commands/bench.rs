@@ -63,7 +63,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let mut engine = arguments.model.load(&checkpoint)?;
     interrupt::listen()?;
     remark("measuring the machine");
-    let machine = Machine::measure(arguments.model.isa()?, arguments.model.threads())?;
+    let machine =
+        Machine::measure(arguments.model.isa()?, arguments.model.arithmetic(), arguments.model.threads())?;
     let mut phases = Vec::new();
     for &batch in &arguments.batch_sizes {
         remark(&format!("batch of {batch}: {} runs", arguments.runs));
@@ -227,6 +228,7 @@ fn as_json(engine: &Engine, machine: &Machine, phases: &[Phase]) -> Value {
     json!({
         "device": engine.device(),
         "dtype": engine.info().dtype.name(),
+        "arithmetic": engine.info().arithmetic.name(),
         "machine": {
             "threads": machine.threads,
             "product_gflops": machine.product_gflops,

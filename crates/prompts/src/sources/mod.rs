@@ -4,10 +4,12 @@
 //! Rules: a source is named by one line of text, the same line means the same source on every machine, and opening
 //! one reads nothing until [`PromptSource::load`]. A source that yields no prompt is an error, never an empty list.
 
+mod embedded;
 mod literal;
 mod slice;
 mod text_file;
 
+pub use embedded::{EMBEDDED_SETS, Embedded, EmbeddedSet, UnknownSet, disclaimer_markers};
 pub use literal::Literal;
 pub use slice::{Bound, Slice, SliceError};
 pub use text_file::TextFile;
@@ -19,22 +21,28 @@ pub trait PromptSource: std::fmt::Debug {
 
     /// All prompts, in order; at least one.
     fn load(&self) -> Result<Vec<String>, SourceError>;
+
+    /// All prompts of which [`Self::load`] gives a part; the same where it gives all.
+    fn load_all(&self) -> Result<Vec<String>, SourceError> {
+        self.load()
+    }
 }
 
 /// Recognizes a source by the line that names it.
 type Recognize = fn(&str) -> Option<Result<Box<dyn PromptSource>, SourceError>>;
 
 /// The kinds of sources; the first that recognizes a line has it.
-const KINDS: &[Recognize] = &[literal::recognize, text_file::recognize];
+const KINDS: &[Recognize] = &[literal::recognize, embedded::recognize, text_file::recognize];
 
 /// The source that a line names.
 ///
 /// - `text:Say hello.`: that one prompt
+/// - `embedded:ordinary-train`, `embedded:ordinary-train[:40]`: a set that comes with the program, or a part of it
 /// - `prompts.txt`, `-`: a text file or standard input, one prompt a line
 /// - `prompts.txt[:400]`, `prompts.txt[10%:20%]`: a part of it, as [`Slice`] explains
 ///
 /// # Errors
-/// [`SourceError::Slice`] when the part is malformed.
+/// [`SourceError::Slice`] when the part is malformed, [`SourceError::UnknownSet`] when no embedded set has the name.
 pub fn open(line: &str) -> Result<Box<dyn PromptSource>, SourceError> {
     KINDS
         .iter()
@@ -72,6 +80,9 @@ pub enum SourceError {
     /// The part asked for is malformed.
     #[error(transparent)]
     Slice(#[from] SliceError),
+    /// No embedded set has such a name.
+    #[error(transparent)]
+    UnknownSet(#[from] UnknownSet),
     /// There is nothing, or the part asked for is empty.
     #[error("`{name}` holds no prompts: {total} lines that are not blank, none of them selected")]
     Empty {

@@ -78,6 +78,11 @@ impl PromptSource for TextFile {
         }
         Ok(prompts)
     }
+
+    /// Standard input cannot be read twice.
+    fn load_all(&self) -> Result<Vec<String>, SourceError> {
+        Self { path: self.path.clone(), slice: None }.load()
+    }
 }
 
 #[cfg(test)]
@@ -103,6 +108,7 @@ mod tests {
         let (_folder, path) = file("prompts.txt", b"a\n\nb\n\nc\n\nd\n");
         assert_eq!(open(&format!("{path}[1:3]")).unwrap().load().unwrap(), ["b", "c"]);
         assert_eq!(open(&format!("{path}[-1:]")).unwrap().load().unwrap(), ["d"]);
+        assert_eq!(open(&format!("{path}[-1:]")).unwrap().load_all().unwrap(), ["a", "b", "c", "d"]);
         assert_eq!(open(&format!("{path}[:50%]")).unwrap().load().unwrap(), ["a", "b"]);
     }
 

@@ -1,0 +1,113 @@
+//! `ablate evaluate`: every scorer's opinion of a model, or of fixed parameters.
+
+use std::path::PathBuf;
+
+use ablation::Parameters;
+use anyhow::Context;
+use pipeline::{Cancel, Evaluation, Model, PromptTexts, Session, Settings};
+use serde_json::json;
+
+use crate::interrupt;
+use crate::job::JobArguments;
+use crate::model::{ModelArguments, TemplateArguments};
+use crate::report;
+use crate::saving::SaveArguments;
+use crate::terminal::line;
+
+/// Score a model against its original, or the model that fixed parameters make of it
+///
+/// Every scorer that needs no settings of its own is asked, unless --scorer names some.
+///
+/// Examples:
+///   ablate evaluate EDITED --against ORIGINAL --refusal-prompts hard.txt --kl-prompts ordinary.txt
+///   ablate evaluate MODEL --parameters trial.json --good-prompts good.txt --bad-prompts bad.txt \
+///     --refusal-prompts hard.txt --kl-prompts ordinary.txt --save EDITED
+#[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    model: ModelArguments,
+
+    /// The original model that MODEL is compared with
+    #[arg(long, value_name = "MODEL", conflicts_with = "parameters")]
+    against: Option<PathBuf>,
+
+    /// JSON file: {"direction_index": NUMBER or null, "abliteration_parameters": {COMPONENT: {"max_weight",
+    /// "max_weight_position", "min_weight", "min_weight_distance"}, …}}; `min_weight` is a strength, no fraction
+    #[arg(long, value_name = "FILE", required_unless_present = "against")]
+    parameters: Option<PathBuf>,
+
+    #[command(flatten)]
+    template: TemplateArguments,
+
+    #[command(flatten)]
+    job: JobArguments,
+
+    #[command(flatten)]
+    save: SaveArguments,
+
+    /// One JSON object: scores and objectives in full precision
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let mut settings = Settings { scorers: Vec::new(), ..Settings::default() };
+    if !arguments.job.names_scorers() {
+        settings.scorers = report::scorers_without_required_settings();
+    }
+    arguments.job.apply(&mut settings)?;
+    let parameters = arguments.parameters.as_ref().map(|path| -> anyhow::Result<Parameters> {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("reading parameters from `{}`", path.display()))?;
+        serde_json::from_str(&text).with_context(|| format!("parameters `{}`", path.display()))
+    });
+    let parameters = parameters.transpose()?;
+    let texts = PromptTexts::load(&settings)?;
+    arguments.save.check()?;
+    interrupt::listen()?;
+    let cancel = Cancel(&interrupt::requested);
+    let mut teller = report::Teller::new(report::Style::Remarks);
+    let evaluation = match (&arguments.against, parameters) {
+        (Some(original), _) => {
+            let original = open(&arguments.model.at(original), &arguments.template)?;
+            let mut edited = open(&arguments.model, &arguments.template)?;
+            let mut session =
+                Session::start(original, settings, texts, None, &mut |event| teller.tell(&event), &cancel)?;
+            session.evaluate_other(&mut edited, &cancel)?
+        }
+        (None, Some(parameters)) => {
+            let model = open(&arguments.model, &arguments.template)?;
+            let mut session =
+                Session::start(model, settings, texts, None, &mut |event| teller.tell(&event), &cancel)?;
+            session.find_directions(&mut |event| teller.tell(&event), &cancel)?;
+            let mut evaluations = session.evaluate(std::slice::from_ref(&parameters), &cancel)?;
+            let evaluation = evaluations.pop().context("no evaluation")??;
+            arguments.save.save(&mut session, &parameters, &evaluation, &mut teller)?;
+            evaluation
+        }
+        (None, None) => unreachable!("clap requires one of the two"),
+    };
+    teller.done();
+    tell(&evaluation, arguments.json)
+}
+
+fn tell(evaluation: &Evaluation, as_json: bool) -> anyhow::Result<()> {
+    if as_json {
+        let object = json!({ "scores": evaluation.scores, "objectives": evaluation.objectives });
+        line(&object.to_string())?;
+    } else {
+        for text in report::score_table(&evaluation.scores) {
+            line(&text)?;
+        }
+    }
+    Ok(())
+}
+
+/// A model with its tokenizer and chat template.
+pub(crate) fn open(arguments: &ModelArguments, template: &TemplateArguments) -> anyhow::Result<Model> {
+    let checkpoint = arguments.open()?;
+    let encoder = template.encoder(&checkpoint)?;
+    let engine = arguments.load(&checkpoint)?;
+    Ok(Model { checkpoint, engine, encoder })
+}

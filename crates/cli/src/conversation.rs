@@ -1,0 +1,96 @@
+//! A conversation at the terminal.
+
+use engine::{Generation, Request};
+use pipeline::Model;
+use prompts::Message;
+use rustyline::error::ReadlineError;
+
+use crate::interrupt;
+use crate::terminal::{line, piece, remark};
+
+/// Who answers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Voice {
+    /// The model as it is.
+    Original,
+    /// The edit set that is set.
+    Edited,
+    /// The edit set; then, for comparison, the original.
+    Both,
+}
+
+/// Talks until the user leaves.
+pub(crate) fn hold(model: &mut Model, system: &str, max_tokens: usize, voice: Voice) -> anyhow::Result<()> {
+    let how = Generation {
+        max_tokens,
+        stop_tokens: model.encoder.tokenizer().stop_tokens().to_vec(),
+        ..Generation::default()
+    };
+    let beginning: Vec<Message> =
+        Some(system).filter(|it| !it.is_empty()).map(Message::system).into_iter().collect();
+    let mut conversation = beginning.clone();
+    let mut editor = rustyline::DefaultEditor::new()?;
+    loop {
+        let said = match editor.readline("> ") {
+            Ok(said) => said,
+            Err(ReadlineError::Interrupted | ReadlineError::Eof) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        match said.trim() {
+            "" => continue,
+            "/reset" => {
+                conversation.clone_from(&beginning);
+                remark("a new conversation");
+                continue;
+            }
+            said => {
+                editor.add_history_entry(said)?;
+                conversation.push(Message::user(said));
+            }
+        }
+        let prompt = model.encoder.encode_conversation(&conversation)?;
+        if let Some(length) = model.engine.info().context_length.filter(|&it| prompt.ids.len() >= it) {
+            remark(&format!(
+                "the conversation has {} tokens, the model was made for {length}; /reset begins a new one",
+                prompt.ids.len()
+            ));
+        }
+        let edit = usize::from(voice != Voice::Original);
+        let answer = stream(model, &Request { tokens: prompt.ids.clone(), edit }, &how)?;
+        if !interrupt::take() && voice == Voice::Both {
+            remark("-- the original:");
+            stream(model, &Request { tokens: prompt.ids, edit: 0 }, &how)?;
+            interrupt::take();
+        }
+        conversation.push(Message::assistant(answer));
+    }
+}
+
+/// Answers and prints the answer while it is written.
+fn stream(model: &mut Model, request: &Request, how: &Generation) -> anyhow::Result<String> {
+    let Model { engine, encoder, .. } = model;
+    let mut decoder = encoder.tokenizer().decoder(true);
+    let mut text = String::new();
+    let mut failure: Option<anyhow::Error> = None;
+    engine.generate(std::slice::from_ref(request), how, &mut |_, answer| {
+        let Some(&last) = answer.last() else { return false };
+        let told = decoder.push(last).map_err(anyhow::Error::from).and_then(|new| {
+            text.push_str(&new);
+            Ok(piece(&new)?)
+        });
+        if let Err(error) = told {
+            failure = Some(error);
+        }
+        failure.is_some() || interrupt::requested()
+    })?;
+    if let Some(error) = failure {
+        return Err(error);
+    }
+    let rest = decoder.finish()?;
+    text.push_str(&rest);
+    line(&rest)?;
+    if interrupt::requested() {
+        remark("(stopped)");
+    }
+    Ok(text)
+}

@@ -1,0 +1,178 @@
+//! What is told of a job: its events as they come, and tables.
+
+use pipeline::settings::ScorerSettings;
+use pipeline::{Event, ScoreRecord, Settings, Stage};
+use serde_json::Value;
+
+use crate::terminal::{Progress, line, remark};
+
+/// How events are told.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Style {
+    /// In words, on standard error.
+    Remarks,
+    /// In words, and one JSON object a line on standard output.
+    Json,
+}
+
+/// Tells events.
+pub(crate) struct Teller {
+    style: Style,
+    progress: Option<(Stage, Progress)>,
+    /// Standard output was closed, or another failure to write there.
+    failure: Option<std::io::Error>,
+}
+
+impl Teller {
+    pub(crate) fn new(style: Style) -> Self {
+        Self { style, progress: None, failure: None }
+    }
+
+    /// Tells one event.
+    pub(crate) fn tell(&mut self, event: &Event) {
+        if self.style == Style::Json && !matches!(event, Event::Progress { .. }) {
+            let json = serde_json::to_string(event).unwrap_or_default();
+            if let Err(error) = line(&json) {
+                self.failure = Some(error);
+            }
+        }
+        if let Event::Progress { stage, done, all } = event {
+            if self.progress.as_ref().is_none_or(|it| it.0 != *stage) {
+                self.progress = Some((*stage, Progress::new(stage_name(*stage), *all)));
+            }
+            if let Some((_, progress)) = &mut self.progress {
+                progress.at(*done, "");
+            }
+            return;
+        }
+        self.progress = None;
+        if let Some(text) = in_words(event) {
+            remark(&text);
+        }
+    }
+
+    /// Whether nobody reads any more.
+    pub(crate) fn failed(&self) -> bool {
+        self.failure.is_some()
+    }
+
+    /// No more events come.
+    pub(crate) fn done(&mut self) {
+        self.progress = None;
+    }
+
+    /// The failure to write, if there was one.
+    pub(crate) fn finish(self) -> std::io::Result<()> {
+        self.failure.map_or(Ok(()), Err)
+    }
+}
+
+fn stage_name(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Residuals => "reading residuals",
+        Stage::Baseline => "scoring the original",
+        Stage::Candidates => "scoring candidates",
+        Stage::HeldOut => "scoring on other prompts",
+        Stage::Saving => "saving",
+    }
+}
+
+fn in_words(event: &Event) -> Option<String> {
+    Some(match event {
+        Event::BatchSizeTried { size, tokens_per_second } => {
+            format!("batch of {size}: {tokens_per_second:.0} tokens/s")
+        }
+        Event::BatchSize { size } => format!("batch size: {size}"),
+        Event::ResponsePrefix { prefix } if prefix.is_empty() => "no common response prefix".to_owned(),
+        Event::ResponsePrefix { prefix } => format!("common response prefix: {prefix:?}"),
+        Event::Directions { geometry } => {
+            let largest = geometry.iter().filter_map(|it| Some((it.cosine_good_bad?, it.site)));
+            let (cosine, site) = largest.min_by(|a, b| a.0.total_cmp(&b.0))?;
+            format!(
+                "directions found; the sets differ most at site {} (cosine of the means {cosine:.3})",
+                site.index()
+            )
+        }
+        Event::Baseline { scores, seconds } => {
+            format!("original: {} ({seconds:.1} s)", summary(scores))
+        }
+        Event::Resumed { complete, running } => {
+            format!("the study goes on: {complete} trials complete, {running} to evaluate again")
+        }
+        Event::Trial(trial) => {
+            let volume = trial.hypervolume.map_or(String::new(), |it| format!(", hypervolume {it:.3}"));
+            let mark = if trial.front.contains(&trial.number) { " *" } else { "" };
+            format!(
+                "trial {:>3}/{}: {}{mark} ({:.1} s; front of {}{volume})",
+                trial.number + 1,
+                trial.n_trials,
+                summary(&trial.scores),
+                trial.seconds,
+                trial.front.len(),
+            )
+        }
+        Event::TrialFailed { number, reason } => format!("trial {:>3} failed: {reason}", number + 1),
+        Event::HeldOut { number, scores } => {
+            format!("trial {:>3} on prompts that the search did not see: {}", number + 1, summary(scores))
+        }
+        Event::NoHeldOut => {
+            "the sources have too few more prompts to score the front on others than the search saw"
+                .to_owned()
+        }
+        Event::Saved { path } => format!("model written to {path}"),
+        _ => return None,
+    })
+}
+
+/// Scores in one line.
+pub(crate) fn summary(scores: &[ScoreRecord]) -> String {
+    let parts: Vec<String> = scores.iter().map(|it| format!("{} {}", it.name, it.display)).collect();
+    parts.join(", ")
+}
+
+/// Scores as a table: name, value, the original's value, interval or median and maximum.
+pub(crate) fn score_table(scores: &[ScoreRecord]) -> Vec<String> {
+    let mut rows = vec![["score", "value", "original", ""].map(str::to_owned)];
+    for it in scores {
+        let details = &it.details;
+        let more = match (details.interval, details.median, details.max) {
+            (Some([low, high]), ..) => format!("95 % interval {:.1} % to {:.1} %", low * 100.0, high * 100.0),
+            (None, Some(median), Some(max)) => format!("median {median:.4}, largest {max:.4}"),
+            _ => String::new(),
+        };
+        let baseline = it.baseline.map_or(String::new(), |it| format!("{it:.4}"));
+        rows.push([it.name.clone(), it.display.clone(), baseline, more]);
+    }
+    columns(&rows)
+}
+
+/// Rows with their columns aligned.
+pub(crate) fn columns<const N: usize>(rows: &[[String; N]]) -> Vec<String> {
+    let width = |column: usize| rows.iter().map(|it| it[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..N).map(width).collect();
+    let row = |cells: &[String; N]| {
+        let padded: Vec<String> = cells
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell}{}", " ".repeat(width - cell.chars().count())))
+            .collect();
+        padded.join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(row).collect()
+}
+
+/// All scorers that can do without settings; those that are no goals by default are shown only.
+pub(crate) fn scorers_without_required_settings() -> Vec<ScorerSettings> {
+    let goals = Settings::default().scorers;
+    let sets = scorers::DefaultSets { behavior: "".into(), baseline: "".into() };
+    scorers::MEMBERS
+        .iter()
+        .filter(|it| scorers::configure(it.name, None, None, &Value::Null, &sets).is_ok())
+        .map(|it| ScorerSettings {
+            scorer: it.name.to_owned(),
+            goal: (!goals.iter().any(|goal| goal.scorer == it.name)).then_some(scorers::Goal::None),
+            instance_name: None,
+            settings: Value::Null,
+        })
+        .collect()
+}

@@ -1,0 +1,109 @@
+//! The arguments of saving, and saving.
+
+use std::path::{Path, PathBuf};
+
+use ablation::Parameters;
+use checkpoint::Checkpoint;
+use checkpoint::write::{Dequantized, Settings, ShardSize};
+use clap::ValueEnum;
+use engine::{Engine, LoadOptions};
+use pipeline::{Cancel, Evaluation, Model, Session};
+use prompts::{PromptEncoder, PromptFormat, PromptSettings};
+
+use crate::interrupt;
+use crate::report::{self, Teller};
+use crate::terminal::remark;
+
+/// Whether, where and how the edited model is written.
+#[derive(clap::Args, Clone)]
+#[command(next_help_heading = "Saving")]
+pub(crate) struct SaveArguments {
+    /// Write the edited model here: a folder, or for a GGUF model a file
+    #[arg(long, value_name = "PATH")]
+    save: Option<PathBuf>,
+
+    /// How large a file of weights may become
+    #[arg(long, value_name = "SIZE", default_value = "5GB")]
+    max_shard_size: ShardSize,
+
+    /// How edited tensors of a quantized GGUF file are stored
+    #[arg(long, value_enum, default_value_t = StoredAs::F16)]
+    dequantized: StoredAs,
+
+    /// Do not load the written model and score it once more
+    #[arg(long)]
+    no_check: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum StoredAs {
+    F16,
+    F32,
+}
+
+impl SaveArguments {
+    /// Whether a model is to be written.
+    pub(crate) fn wanted(&self) -> bool {
+        self.save.is_some()
+    }
+
+    /// The same, to another place.
+    pub(crate) fn to(&self, path: &Path) -> Self {
+        Self { save: Some(path.to_owned()), ..self.clone() }
+    }
+
+    /// What can be known before hours of work.
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
+        let Some(path) = &self.save else { return Ok(()) };
+        let taken = match std::fs::read_dir(path) {
+            Ok(mut entries) => entries.next().is_some(),
+            Err(_) => path.exists(),
+        };
+        if taken {
+            anyhow::bail!(
+                "`{}` exists already\n\nhint: give --save another place, or remove it",
+                path.display()
+            );
+        }
+        Ok(())
+    }
+
+    /// Writes the model, if that is wanted, and scores what was written.
+    pub(crate) fn save(
+        &self,
+        session: &mut Session,
+        parameters: &Parameters,
+        evaluation: &Evaluation,
+        teller: &mut Teller,
+    ) -> anyhow::Result<()> {
+        let Some(path) = &self.save else { return Ok(()) };
+        let target = pipeline::export::target(session, path);
+        let cancel = Cancel(&interrupt::requested);
+        let settings = Settings {
+            max_shard_size: self.max_shard_size,
+            dequantized: match self.dequantized {
+                StoredAs::F16 => Dequantized::F16,
+                StoredAs::F32 => Dequantized::F32,
+            },
+            model_card: Some(pipeline::model_card(session, parameters, evaluation)),
+        };
+        let written =
+            pipeline::save(session, parameters, &target, &settings, &mut |it| teller.tell(&it), &cancel)?;
+        for file in &written.left_out {
+            remark(&format!("not copied: {}", file.display()));
+        }
+        if self.no_check {
+            return Ok(());
+        }
+        let checkpoint = Checkpoint::open(&target)?;
+        let engine = Engine::load(&checkpoint, &LoadOptions::default(), &mut |_, _| {})?;
+        // Prompts are put by the session's encoder; this one only reads answers.
+        let plain = PromptSettings { format: PromptFormat::Plain, ..PromptSettings::default() };
+        let encoder = PromptEncoder::from_checkpoint(&checkpoint, plain)?;
+        let mut saved = Model { checkpoint, engine, encoder };
+        let evaluation = session.evaluate_other(&mut saved, &cancel)?;
+        teller.done();
+        remark(&format!("as written: {}", report::summary(&evaluation.scores)));
+        Ok(())
+    }
+}

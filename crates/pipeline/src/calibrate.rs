@@ -1,0 +1,225 @@
+//! Facts found at the start of a run: how many sequences to compute together, and what all answers begin with.
+//!
+//! They are printed, stored in the study and never written back into the settings.
+
+use std::time::{Duration, Instant};
+
+use engine::{Generation, Request};
+use glossary::TokenId;
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Model, PromptTexts};
+use crate::settings::{BAD_PROMPTS, GOOD_PROMPTS};
+use crate::{Cancel, Event, Events, PipelineError, Settings};
+
+/// What was found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Calibration {
+    /// Sequences that are computed together.
+    pub batch_size: usize,
+    /// Text with which every answer begins, so that answers are compared where they begin to differ.
+    pub response_prefix: String,
+}
+
+/// Prompts of each set that are looked at.
+const PROMPTS: usize = 100;
+
+/// The sets that are looked at.
+const CALIBRATION_SETS: [&str; 2] = [GOOD_PROMPTS, BAD_PROMPTS];
+
+/// The first prompts of a set; none where it is not given, as when two models are compared.
+fn encode(
+    model: &Model,
+    settings: &Settings,
+    texts: &PromptTexts,
+    name: &str,
+    most: usize,
+) -> Result<Vec<Vec<TokenId>>, PipelineError> {
+    let (Ok(set), Ok(texts)) = (settings.set(name), texts.of(name)) else { return Ok(Vec::new()) };
+    Ok(model.encode(set, settings, &texts[..texts.len().min(most)])?.into_iter().map(|it| it.ids).collect())
+}
+
+/// Measures and looks, where the settings do not say.
+///
+/// Sets the prefix in the model's encoder.
+pub(crate) fn calibrate(
+    model: &mut Model,
+    settings: &Settings,
+    texts: &PromptTexts,
+    events: &mut Events<'_>,
+    cancel: &Cancel<'_>,
+) -> Result<Calibration, PipelineError> {
+    model.encoder.set_response_prefix(settings.response_prefix.clone().unwrap_or_default());
+    let batch_size = match settings.batch_size {
+        0 => batch_size(model, settings, texts, events, cancel)?,
+        told => told,
+    };
+    let response_prefix = match &settings.response_prefix {
+        Some(told) => told.clone(),
+        None => response_prefix(model, settings, texts, batch_size, events, cancel)?,
+    };
+    model.encoder.set_response_prefix(response_prefix.clone());
+    Ok(Calibration { batch_size, response_prefix })
+}
+
+/// Tokens of each answer while batch sizes are tried.
+const TRIED_TOKENS: usize = 8;
+
+/// A larger batch is not tried when it would take longer than this.
+const PATIENCE: Duration = Duration::from_secs(8);
+
+/// A batch that is faster by less than this share is not worth its memory.
+const WORTH: f64 = 1.05;
+
+/// Doubles the batch while that makes answers faster, fits into memory, and does not take too long to try.
+fn batch_size(
+    model: &mut Model,
+    settings: &Settings,
+    texts: &PromptTexts,
+    events: &mut Events<'_>,
+    cancel: &Cancel<'_>,
+) -> Result<usize, PipelineError> {
+    let encoded = encode(model, settings, texts, CALIBRATION_SETS[0], settings.max_batch_size)?;
+    let longest = encoded.iter().map(Vec::len).max().unwrap_or(0) + settings.max_response_length;
+    let fits = memory() / (model.engine.info().cache_bytes_per_token * longest).max(1);
+    let how = Generation { max_tokens: TRIED_TOKENS, ..Generation::default() };
+    let (mut size, mut best, mut best_rate) = (1, 1, 0.0);
+    while size <= settings.max_batch_size.min(fits) {
+        cancel.check()?;
+        let requests: Vec<Request> =
+            encoded.iter().cycle().take(size).map(|it| Request { tokens: it.clone(), edit: 0 }).collect();
+        // Prompts take the same time alone as together; what depends on the batch is decoding.
+        let mut decoding: Option<Instant> = None;
+        let mut tokens = 0_u32;
+        let how = Generation { batch: size, ..how.clone() };
+        model.engine.generate(&requests, &how, &mut |_, _| {
+            decoding.get_or_insert_with(Instant::now);
+            tokens += 1;
+            cancel.requested()
+        })?;
+        let seconds = decoding.map_or(Duration::MAX, |it| it.elapsed()).as_secs_f64();
+        let rate = f64::from(tokens.saturating_sub(size as u32)) / seconds.max(1e-9);
+        events(Event::BatchSizeTried { size, tokens_per_second: rate });
+        if rate < best_rate * WORTH {
+            break;
+        }
+        (best, best_rate) = (size, rate);
+        if decoding.is_some_and(|it| it.elapsed() * 2 > PATIENCE) {
+            break;
+        }
+        size *= 2;
+    }
+    events(Event::BatchSize { size: best });
+    Ok(best)
+}
+
+/// Half of the memory that is free, in bytes: the other half is for passes, and for other programs. Unlimited where
+/// the system does not tell.
+fn memory() -> usize {
+    sysinfo::System::new().map_or(usize::MAX, |mut system| {
+        system.refresh_memory();
+        (system.available_memory() / 2) as usize
+    })
+}
+
+/// The text that all answers begin with; a chain of thought that they open is closed at once.
+fn response_prefix(
+    model: &mut Model,
+    settings: &Settings,
+    texts: &PromptTexts,
+    batch_size: usize,
+    events: &mut Events<'_>,
+    cancel: &Cancel<'_>,
+) -> Result<String, PipelineError> {
+    let mut prefix = common_beginning(model, settings, texts, batch_size, cancel)?;
+    let skip = settings.chain_of_thought_skips.iter().find(|(opened, _)| prefix.starts_with(opened.as_str()));
+    if let Some((_, closed)) = skip {
+        // What follows the closed block may be common again, a line break perhaps.
+        prefix.clone_from(closed);
+        model.encoder.set_response_prefix(prefix.clone());
+        prefix += &common_beginning(model, settings, texts, batch_size, cancel)?;
+    }
+    events(Event::ResponsePrefix { prefix: prefix.clone() });
+    Ok(prefix)
+}
+
+/// Tokens that are enough to see most answers differ.
+const FEW: usize = 8;
+
+/// The longest text that all answers begin with, special tokens included, without spaces at its end.
+///
+/// The spaces go because a prompt that ends in one is tokenized in an uncommon way.
+fn common_beginning(
+    model: &mut Model,
+    settings: &Settings,
+    texts: &PromptTexts,
+    batch_size: usize,
+    cancel: &Cancel<'_>,
+) -> Result<String, PipelineError> {
+    let mut requests = Vec::new();
+    for name in CALIBRATION_SETS {
+        let encoded = encode(model, settings, texts, name, PROMPTS)?;
+        requests.extend(encoded.into_iter().map(|tokens| Request { tokens, edit: 0 }));
+    }
+    let stop_tokens = model.encoder.tokenizer().stop_tokens().to_vec();
+    let mut common = String::new();
+    for max_tokens in [FEW, settings.max_response_length] {
+        let max_tokens = max_tokens.min(settings.max_response_length);
+        let how = Generation {
+            max_tokens,
+            stop_tokens: stop_tokens.clone(),
+            batch: batch_size,
+            ..Generation::default()
+        };
+        let answers = model.engine.generate(&requests, &how, &mut |_, _| cancel.requested())?;
+        cancel.check()?;
+        let shown = answers.iter().map(|it| with_end(model, it)).collect::<Result<Vec<_>, _>>()?;
+        common = common_prefix(&shown).to_owned();
+        // Where they have differed, more tokens change nothing.
+        if shown.iter().all(|it| it.len() > common.len()) || max_tokens == settings.max_response_length {
+            break;
+        }
+    }
+    Ok(common.trim_end_matches(' ').to_owned())
+}
+
+/// An answer's text with all special tokens, the one that ended it included.
+fn with_end(model: &Model, answer: &engine::Answer) -> Result<String, PipelineError> {
+    let tokenizer = model.encoder.tokenizer();
+    let mut tokens: Vec<TokenId> = answer.tokens.clone();
+    if answer.stop == engine::StopReason::EndOfSequence {
+        tokens.extend(tokenizer.stop_tokens().first());
+    }
+    // A character that is not yet whole is not compared.
+    Ok(tokenizer.decode(&tokens, false)?.trim_end_matches('\u{fffd}').to_owned())
+}
+
+/// The longest text that all texts begin with, in whole characters.
+fn common_prefix(texts: &[String]) -> &str {
+    let Some((first, others)) = texts.split_first() else { return "" };
+    let end = others.iter().fold(first.len(), |end, other| {
+        let differs = first[..end].char_indices().zip(other.chars()).find(|((_, a), b)| a != b);
+        differs.map_or(end.min(other.len()), |((at, _), _)| at)
+    });
+    &first[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_common_prefix_ends_before_the_first_difference() {
+        let prefix = |texts: &[&str]| {
+            let texts: Vec<String> = texts.iter().map(|&it| it.to_owned()).collect();
+            common_prefix(&texts).to_owned()
+        };
+        assert_eq!(prefix(&["<think> a", "<think> b"]), "<think> ");
+        assert_eq!(prefix(&["aé", "aè"]), "a");
+        assert_eq!(prefix(&["ab", "abc", "abd"]), "ab");
+        assert_eq!(prefix(&["abc", "ab", "abd"]), "ab");
+        assert_eq!(prefix(&["alone"]), "alone");
+        assert_eq!(prefix(&[]), "");
+        assert_eq!(prefix(&["", "a"]), "");
+    }
+}

@@ -1,0 +1,480 @@
+//! From candidates to evidence: what scorers need, computed once for all scorers and many candidates.
+//!
+//! Every set of prompts is prefilled once for each candidate; first-token distributions and answers come from the
+//! same pass. Distributions of the original are held for first tokens only; along whole answers the original runs
+//! beside the candidates in the same batch, since its distributions would fill the memory.
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use engine::{Answer, Continuation, Forced, Generation, Request, Watch};
+use glossary::TokenId;
+use prompts::{Decoder, SpecialTokens, TokenizerError};
+use scorers::divergence::{kl_from_logits, log_probability_of_any};
+use scorers::{Evidence, ForcedToken, JudgedAnswer, Plan, SetPlan, StopRule};
+
+use crate::model::{Model, PromptTexts};
+use crate::{Calibration, Cancel, PipelineError, Settings};
+
+/// Prompts put to the model and the original's behaviour on them: all that evidence of candidates is made from.
+pub(crate) struct Collector {
+    sets: Vec<CollectedSet>,
+    texts: Vec<(Arc<str>, Vec<TokenId>)>,
+    max_response_length: usize,
+    batch_size: usize,
+    stop_tokens: Vec<TokenId>,
+}
+
+/// A set of prompts: what is needed of it, and what the original does with it.
+struct CollectedSet {
+    plan: SetPlan,
+    texts: Arc<[String]>,
+    prompts: Vec<Vec<TokenId>>,
+    /// First tokens of each list of openings.
+    openings: Vec<Vec<usize>>,
+    /// The original's first-token logits, `[prompts, vocab]`; empty if not needed.
+    original_logits: Vec<f32>,
+    /// The original's whole answers; empty if not needed.
+    original_answers: Vec<Vec<TokenId>>,
+}
+
+impl Collector {
+    /// Puts the prompts that a plan names to the model. Nothing is computed yet.
+    pub(crate) fn new(
+        model: &Model,
+        settings: &Settings,
+        calibration: &Calibration,
+        plan: &Plan,
+        texts: &PromptTexts,
+    ) -> Result<Self, PipelineError> {
+        let tokenizer = model.encoder.tokenizer();
+        let sets = plan.sets.iter().map(|plan| {
+            let name = plan.prompts.as_str();
+            let set = settings.set(name)?;
+            let texts = texts.of(name)?;
+            let encoded = model.encode(set, settings, texts)?;
+            let openings = plan.openings.iter().map(|list| {
+                let mut first = Vec::with_capacity(list.len());
+                for text in list {
+                    first.extend(tokenizer.encode(text, SpecialTokens::None)?.first().map(|it| it.index()));
+                }
+                first.sort_unstable();
+                first.dedup();
+                Ok(first)
+            });
+            Ok(CollectedSet {
+                openings: openings.collect::<Result<_, TokenizerError>>()?,
+                plan: plan.clone(),
+                texts: Arc::from(texts),
+                prompts: encoded.into_iter().map(|it| it.ids).collect(),
+                original_logits: Vec::new(),
+                original_answers: Vec::new(),
+            })
+        });
+        let texts =
+            plan.texts.iter().map(|text| Ok((Arc::clone(text), tokenizer.encode(text, SpecialTokens::Add)?)));
+        Ok(Self {
+            sets: sets.collect::<Result<_, PipelineError>>()?,
+            texts: texts.collect::<Result<_, TokenizerError>>()?,
+            max_response_length: settings.max_response_length,
+            batch_size: calibration.batch_size,
+            stop_tokens: tokenizer.stop_tokens().to_vec(),
+        })
+    }
+
+    /// What the original does, which candidates are compared with; and its own evidence.
+    pub(crate) fn original(
+        &mut self,
+        model: &mut Model,
+        cancel: &Cancel<'_>,
+    ) -> Result<Evidence, PipelineError> {
+        let mut evidence = [Evidence::new()];
+        for index in 0..self.sets.len() {
+            let mut observed = self.observe(model, index, 0..=0, As::Original, cancel)?;
+            let set = &mut self.sets[index];
+            set.original_logits = std::mem::take(&mut observed.logits);
+            if set.plan.original_answers {
+                set.original_answers = observed.answers.iter().map(|it| it.tokens.clone()).collect();
+                observed.forced = vec![self.force_itself(model, index)?];
+            }
+            observed.nats = self.judge(model, index, &observed.answers)?;
+            self.add(model, index, &observed, &mut evidence)?;
+        }
+        self.add_texts(model, 0..=0, &mut evidence)?;
+        let [evidence] = evidence;
+        Ok(evidence)
+    }
+
+    /// Evidence of the candidates `1..=count`, whose edits are set in the engine.
+    pub(crate) fn candidates(
+        &self,
+        model: &mut Model,
+        count: usize,
+        cancel: &Cancel<'_>,
+    ) -> Result<Vec<Evidence>, PipelineError> {
+        let mut evidence = vec![Evidence::new(); count];
+        for index in 0..self.sets.len() {
+            let mut observed = self.observe(model, index, 1..=count, As::Candidate, cancel)?;
+            if self.sets[index].plan.original_answers {
+                observed.forced = self.force(model, index, count)?;
+            }
+            observed.nats = self.judge(model, index, &observed.answers)?;
+            self.add(model, index, &observed, &mut evidence)?;
+        }
+        self.add_texts(model, 1..=count, &mut evidence)?;
+        Ok(evidence)
+    }
+
+    /// Evidence of another model, of the same vocabulary.
+    pub(crate) fn other(
+        &self,
+        original: &mut Model,
+        other: &mut Model,
+        cancel: &Cancel<'_>,
+    ) -> Result<Evidence, PipelineError> {
+        let mut evidence = [Evidence::new()];
+        for index in 0..self.sets.len() {
+            let mut observed = self.observe(other, index, 0..=0, As::Candidate, cancel)?;
+            if self.sets[index].plan.original_answers {
+                observed.forced = vec![self.force_other(original, other, index)?];
+            }
+            observed.nats = self.judge(original, index, &observed.answers)?;
+            self.add(other, index, &observed, &mut evidence)?;
+        }
+        self.add_texts(other, 0..=0, &mut evidence)?;
+        let [evidence] = evidence;
+        Ok(evidence)
+    }
+
+    /// First-token distributions and answers of a set, of all edits in one batch.
+    fn observe(
+        &self,
+        model: &mut Model,
+        set: usize,
+        edits: RangeInclusive<usize>,
+        role: As,
+        cancel: &Cancel<'_>,
+    ) -> Result<Observed, PipelineError> {
+        let set = &self.sets[set];
+        // The original's answers are forced through candidates whole.
+        let whole = role == As::Original && set.plan.original_answers;
+        let requests: Vec<Request> = edits
+            .clone()
+            .flat_map(|edit| set.prompts.iter().map(move |it| Request { tokens: it.clone(), edit }))
+            .collect();
+        let answers = whole || set.plan.answers.is_some();
+        if !(answers || set.plan.first_token || !set.openings.is_empty()) {
+            return Ok(Observed::default());
+        }
+        let how = Generation {
+            max_tokens: if answers { self.max_response_length } else { 0 },
+            stop_tokens: self.stop_tokens.clone(),
+            batch: self.batch_size,
+            ..Generation::default()
+        };
+        let until = set.plan.answers.as_ref().and_then(|it| it.until.as_ref()).filter(|_| !whole);
+        let Model { engine, encoder, .. } = model;
+        let mut watcher = Watcher {
+            set,
+            keep_logits: role == As::Original && set.plan.first_token,
+            vocab: engine.info().vocab,
+            divergences: vec![0.0; requests.len()],
+            openings: vec![vec![0.0; requests.len()]; set.openings.len()],
+            logits: Vec::new(),
+            until,
+            streams: until.map_or_else(Vec::new, |_| {
+                requests.iter().map(|_| (encoder.tokenizer().decoder(true), String::new())).collect()
+            }),
+            failure: None,
+            cancel,
+        };
+        if watcher.keep_logits {
+            watcher.logits = vec![0.0; requests.len() * watcher.vocab];
+        }
+        let answers = engine.generate_watched(&requests, &how, &mut watcher)?;
+        cancel.check()?;
+        if let Some(failure) = watcher.failure {
+            return Err(failure.into());
+        }
+        let Watcher { divergences, openings, logits, .. } = watcher;
+        Ok(Observed { divergences, openings, logits, answers, ..Observed::default() })
+    }
+
+    /// Puts what was observed of a set into the evidence of each edit.
+    fn add(
+        &self,
+        model: &Model,
+        set: usize,
+        observed: &Observed,
+        evidence: &mut [Evidence],
+    ) -> Result<(), PipelineError> {
+        let CollectedSet { plan, texts, prompts, .. } = &self.sets[set];
+        let n = prompts.len();
+        let name = &plan.prompts;
+        for (place, slot) in evidence.iter_mut().enumerate() {
+            let range = place * n..(place + 1) * n;
+            let mut filled = std::mem::take(slot).with_prompts(name, Arc::clone(texts));
+            if plan.first_token {
+                filled = filled.with_first_token(name, observed.divergences[range.clone()].to_vec());
+            }
+            for (list, values) in plan.openings.iter().zip(&observed.openings) {
+                filled = filled.with_openings(name, list, values[range.clone()].to_vec());
+            }
+            if let Some(wanted) = &plan.answers {
+                let answers = &observed.answers[range.clone()];
+                let texts = answers.iter().map(|it| model.text(&it.tokens)).collect::<Result<Vec<_>, _>>()?;
+                filled = if wanted.judged {
+                    let judged = texts.into_iter().zip(answers).zip(&observed.nats[range]);
+                    let judged = judged.map(|((text, answer), &nats_per_token)| JudgedAnswer {
+                        text,
+                        tokens: answer.tokens.len(),
+                        nats_per_token,
+                    });
+                    filled.with_judged_answers(name, judged.collect())
+                } else {
+                    filled.with_answers(name, texts)
+                };
+            }
+            if let Some(forced) = observed.forced.get(place) {
+                filled = filled.with_original_answers(name, forced.clone());
+            }
+            *slot = filled;
+        }
+        Ok(())
+    }
+
+    /// What the original thinks of answers, if that is needed: mean nats per token, 0 for empty ones.
+    fn judge(&self, model: &mut Model, set: usize, answers: &[Answer]) -> Result<Vec<f64>, PipelineError> {
+        let CollectedSet { plan, prompts, .. } = &self.sets[set];
+        if !plan.answers.as_ref().is_some_and(|it| it.judged) {
+            return Ok(Vec::new());
+        }
+        let judged: Vec<usize> = (0..answers.len()).filter(|&it| !answers[it].tokens.is_empty()).collect();
+        let mut nats = vec![0.0; answers.len()];
+        for chunk in judged.chunks(self.batch_size.max(1)) {
+            let requests: Vec<Continuation> = chunk
+                .iter()
+                .map(|&it| Continuation {
+                    prompt: prompts[it % prompts.len()].clone(),
+                    continuation: answers[it].tokens.clone(),
+                    edit: 0,
+                })
+                .collect();
+            model.engine.force(&requests, false, &mut |it| {
+                nats[chunk[it.request]] -= log_probability(&it);
+            })?;
+        }
+        for (nats, answer) in nats.iter_mut().zip(answers) {
+            *nats /= answer.tokens.len().max(1) as f64;
+        }
+        Ok(nats)
+    }
+
+    /// A prompt with the original's answer to it.
+    fn continuation(&self, set: usize, prompt: usize, edit: usize) -> Continuation {
+        let CollectedSet { prompts, original_answers, .. } = &self.sets[set];
+        Continuation { prompt: prompts[prompt].clone(), continuation: original_answers[prompt].clone(), edit }
+    }
+
+    /// Prompts to which the original has an answer.
+    fn answered(&self, set: usize) -> Vec<usize> {
+        let answers = &self.sets[set].original_answers;
+        (0..answers.len()).filter(|&it| !answers[it].is_empty()).collect()
+    }
+
+    /// What the original makes of its own answers, `[prompts][tokens]`.
+    fn force_itself(&self, model: &mut Model, set: usize) -> Result<ForcedAnswers, PipelineError> {
+        let mut forced = vec![Vec::new(); self.sets[set].prompts.len()];
+        for chunk in self.answered(set).chunks(self.batch_size.max(1)) {
+            let requests: Vec<Continuation> = chunk.iter().map(|&it| self.continuation(set, it, 0)).collect();
+            model.engine.force(&requests, false, &mut |it| {
+                forced[chunk[it.request]].push(ForcedToken {
+                    kl_original_edited: 0.0,
+                    flipped: false,
+                    log_probability: log_probability(&it),
+                });
+            })?;
+        }
+        Ok(forced)
+    }
+
+    /// What each candidate makes of the original's own answers, `[candidates][prompts][tokens]`.
+    ///
+    /// The original runs along: its distributions are held for one prompt at a time.
+    fn force(
+        &self,
+        model: &mut Model,
+        set: usize,
+        count: usize,
+    ) -> Result<Vec<ForcedAnswers>, PipelineError> {
+        let mut forced = vec![vec![Vec::new(); self.sets[set].prompts.len()]; count];
+        let of_prompt = count + 1;
+        let mut held = Held::default();
+        for chunk in self.answered(set).chunks((self.batch_size / of_prompt).max(1)) {
+            let requests: Vec<Continuation> = chunk
+                .iter()
+                .flat_map(|&prompt| (0..of_prompt).map(move |edit| self.continuation(set, prompt, edit)))
+                .collect();
+            model.engine.force(&requests, true, &mut |it| match it.request % of_prompt {
+                0 => held.keep(&it),
+                edit => forced[edit - 1][chunk[it.request / of_prompt]].push(held.compare(&it)),
+            })?;
+        }
+        Ok(forced)
+    }
+
+    /// What another model makes of the original's own answers, `[prompts][tokens]`.
+    fn force_other(
+        &self,
+        original: &mut Model,
+        other: &mut Model,
+        set: usize,
+    ) -> Result<ForcedAnswers, PipelineError> {
+        let mut forced = vec![Vec::new(); self.sets[set].prompts.len()];
+        let mut held = Held::default();
+        for prompt in self.answered(set) {
+            let request = [self.continuation(set, prompt, 0)];
+            original.engine.force(&request, true, &mut |it| held.keep(&it))?;
+            other.engine.force(&request, true, &mut |it| forced[prompt].push(held.compare(&it)))?;
+        }
+        Ok(forced)
+    }
+
+    /// Log-probabilities of the tokens of given texts.
+    fn add_texts(
+        &self,
+        model: &mut Model,
+        edits: RangeInclusive<usize>,
+        evidence: &mut [Evidence],
+    ) -> Result<(), PipelineError> {
+        let window = model.engine.info().context_length.map_or(WINDOW, |it| it.min(WINDOW));
+        for (text, tokens) in &self.texts {
+            for (edit, slot) in edits.clone().zip(evidence.iter_mut()) {
+                let mut values = Vec::with_capacity(tokens.len());
+                let mut start = 0;
+                // Each window begins with the last token of the one before.
+                while start + 1 < tokens.len() {
+                    let end = tokens.len().min(start + window);
+                    let request = Continuation {
+                        prompt: vec![tokens[start]],
+                        continuation: tokens[start + 1..end].to_vec(),
+                        edit,
+                    };
+                    model.engine.force(&[request], false, &mut |it| {
+                        values.push(log_probability(&it));
+                    })?;
+                    start = end - 1;
+                }
+                *slot = std::mem::take(slot).with_text(text, values);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Tokens of a long text that are seen at once.
+const WINDOW: usize = 2048;
+
+/// Whether a model is looked at to compare with, or to be compared.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum As {
+    Original,
+    Candidate,
+}
+
+/// What is made of each token of answers, `[prompts][tokens]`.
+type ForcedAnswers = Vec<Vec<ForcedToken>>;
+
+/// What is known of a set, in the order of the requests: edit by edit, prompt by prompt.
+#[derive(Default)]
+struct Observed {
+    divergences: Vec<f64>,
+    openings: Vec<Vec<f64>>,
+    logits: Vec<f32>,
+    answers: Vec<Answer>,
+    nats: Vec<f64>,
+    forced: Vec<ForcedAnswers>,
+}
+
+/// The original's distributions along one answer.
+#[derive(Default)]
+struct Held {
+    logits: Vec<f32>,
+    choices: Vec<TokenId>,
+}
+
+impl Held {
+    fn keep(&mut self, it: &Forced<'_>) {
+        if it.position == 0 {
+            self.logits.clear();
+            self.choices.clear();
+        }
+        self.logits.extend_from_slice(it.logits);
+        self.choices.push(it.choice);
+    }
+
+    fn compare(&self, it: &Forced<'_>) -> ForcedToken {
+        let vocab = it.logits.len();
+        ForcedToken {
+            kl_original_edited: kl_from_logits(&self.logits[it.position * vocab..][..vocab], it.logits),
+            flipped: it.choice != self.choices[it.position],
+            log_probability: log_probability(it),
+        }
+    }
+}
+
+fn log_probability(it: &Forced<'_>) -> f64 {
+    f64::from(it.logit) - f64::from(it.logsumexp)
+}
+
+/// Reduces distributions as they come, and cuts answers whose verdict is known.
+struct Watcher<'a> {
+    set: &'a CollectedSet,
+    keep_logits: bool,
+    vocab: usize,
+    divergences: Vec<f64>,
+    openings: Vec<Vec<f64>>,
+    logits: Vec<f32>,
+    until: Option<&'a StopRule>,
+    streams: Vec<(Decoder<'a>, String)>,
+    failure: Option<TokenizerError>,
+    cancel: &'a Cancel<'a>,
+}
+
+impl Watch for Watcher<'_> {
+    fn wants_logits(&self) -> bool {
+        self.set.plan.first_token || !self.set.openings.is_empty()
+    }
+
+    fn first_logits(&mut self, request: usize, logits: &[f32]) {
+        if self.keep_logits {
+            self.logits[request * self.vocab..][..self.vocab].copy_from_slice(logits);
+        } else if self.set.plan.first_token {
+            let prompt = request % self.set.prompts.len();
+            let original = &self.set.original_logits[prompt * self.vocab..][..self.vocab];
+            self.divergences[request] = kl_from_logits(original, logits);
+        }
+        for (tokens, values) in self.set.openings.iter().zip(&mut self.openings) {
+            values[request] = log_probability_of_any(logits, tokens);
+        }
+    }
+
+    fn ends(&mut self, request: usize, answer: &[TokenId]) -> bool {
+        if self.failure.is_some() || self.cancel.requested() {
+            return true;
+        }
+        let (Some(until), Some(&token)) = (self.until, answer.last()) else { return false };
+        let (decoder, text) = &mut self.streams[request];
+        match decoder.push(token) {
+            Ok(more) if more.is_empty() => false,
+            Ok(more) => {
+                text.push_str(&more);
+                until.verdict_known(text)
+            }
+            Err(failure) => {
+                self.failure = Some(failure);
+                true
+            }
+        }
+    }
+}

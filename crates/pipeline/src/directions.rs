@@ -1,0 +1,60 @@
+//! From two sets of prompts to one direction for each residual site.
+
+use ablation::{DirectionOptions, Directions, Moments, SiteGeometry};
+use engine::{Generation, Request};
+
+use crate::model::{Model, PromptTexts};
+use crate::settings::{BAD_PROMPTS, GOOD_PROMPTS};
+use crate::{Cancel, Event, Events, PipelineError, Settings, Stage};
+
+/// Prompts whose residuals are in memory at once.
+const CHUNK: usize = 64;
+
+/// Means of the residuals at the last token of the prompts of a set, for every site.
+fn moments(
+    model: &mut Model,
+    settings: &Settings,
+    set: &str,
+    texts: &[String],
+    progress: &mut dyn FnMut(usize),
+    cancel: &Cancel<'_>,
+) -> Result<Moments, PipelineError> {
+    let encoded = model.encode(settings.set(set)?, settings, texts)?;
+    let (sites, d_model) = (model.engine.info().n_layers + 1, model.engine.info().d_model);
+    let mut moments = Moments::new(sites, d_model);
+    let how = Generation { max_tokens: 0, residuals: true, batch: CHUNK, ..Generation::default() };
+    for chunk in encoded.chunks(CHUNK) {
+        cancel.check()?;
+        let requests: Vec<Request> =
+            chunk.iter().map(|it| Request { tokens: it.ids.clone(), edit: 0 }).collect();
+        for mut answer in model.engine.generate(&requests, &how, &mut |_, _| true)? {
+            ablation::winsorize(&mut answer.residuals, d_model, settings.winsorization_quantile)?;
+            moments.add(&answer.residuals)?;
+        }
+        progress(chunk.len());
+    }
+    Ok(moments)
+}
+
+/// The directions that the settings ask for.
+pub(crate) fn find(
+    model: &mut Model,
+    settings: &Settings,
+    texts: &PromptTexts,
+    events: &mut Events<'_>,
+    cancel: &Cancel<'_>,
+) -> Result<Directions, PipelineError> {
+    let (good, bad) = (texts.of(GOOD_PROMPTS)?, texts.of(BAD_PROMPTS)?);
+    let all = good.len() + bad.len();
+    let mut done = 0;
+    let mut progress = |more| {
+        done += more;
+        events(Event::Progress { stage: Stage::Residuals, done, all });
+    };
+    let good = moments(model, settings, GOOD_PROMPTS, good, &mut progress, cancel)?;
+    let bad = moments(model, settings, BAD_PROMPTS, bad, &mut progress, cancel)?;
+    let options = DirectionOptions { orthogonalize: settings.orthogonalize_direction };
+    let directions = Directions::between(&bad, &good, options)?;
+    events(Event::Directions { geometry: SiteGeometry::of(&bad, &good, &directions)? });
+    Ok(directions)
+}

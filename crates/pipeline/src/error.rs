@@ -1,0 +1,116 @@
+//! Which stage failed, and why.
+
+/// Why a run stopped.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PipelineError {
+    /// The user wanted it.
+    #[error("interrupted")]
+    Interrupted,
+    /// Prompts cannot be had.
+    #[error("prompt set `{set}`")]
+    Prompts {
+        /// The set.
+        set: String,
+        /// Why.
+        source: prompts::sources::SourceError,
+    },
+    /// A set is referred to and not given.
+    #[error("prompt set `{set}` is not given; given are: {}\n\nhint: name its source with --{}", known.join(", "), set.replace('_', "-"))]
+    UnknownSet {
+        /// The set.
+        set: String,
+        /// Those that there are.
+        known: Vec<String>,
+    },
+    /// Prompts cannot be put to the model.
+    #[error(transparent)]
+    Encode(#[from] prompts::EncodeError),
+    /// An answer cannot be read.
+    #[error(transparent)]
+    Tokenizer(#[from] prompts::TokenizerError),
+    /// The model cannot compute.
+    #[error(transparent)]
+    Engine(#[from] engine::EngineError),
+    /// Two models cannot be compared token by token.
+    #[error(
+        "the original has a vocabulary of {expected}, the other model one of {found}\n\nhint: only models with the same tokenizer can be compared"
+    )]
+    Vocabulary {
+        /// The original's.
+        expected: usize,
+        /// The other's.
+        found: usize,
+    },
+    /// Residuals cannot be averaged.
+    #[error(transparent)]
+    Moments(#[from] ablation::MomentsError),
+    /// Residuals cannot be winsorized.
+    #[error(transparent)]
+    Winsorize(#[from] ablation::WinsorizeError),
+    /// The sets have no direction between them.
+    #[error(transparent)]
+    Directions(#[from] ablation::DirectionsError),
+    /// A writer cannot be edited.
+    #[error("tensor `{tensor}`")]
+    Writer {
+        /// Its weight.
+        tensor: String,
+        /// Why.
+        source: ablation::WriterError,
+    },
+    /// Scorers cannot be configured.
+    #[error(transparent)]
+    Configure(#[from] scorers::ConfigureError),
+    /// Two scorers have one name.
+    #[error("two scorers are called `{name}`\n\nhint: give one of them an `instance_name`")]
+    TwoScorers {
+        /// The name.
+        name: String,
+    },
+    /// The search space.
+    #[error(transparent)]
+    Space(#[from] search::SpaceError),
+    /// A trial lacks a parameter.
+    #[error(transparent)]
+    Assignment(#[from] search::AssignmentError),
+    /// No sampler of that name.
+    #[error("unknown sampler `{found}`\n\nhint: known are {}", known.join(", "))]
+    UnknownSampler {
+        /// The name given.
+        found: String,
+        /// All names.
+        known: Vec<String>,
+    },
+    /// Settings of a scorer, or its evidence.
+    #[error("scorer `{scorer}`")]
+    Score {
+        /// The scorer.
+        scorer: String,
+        /// Why.
+        source: scorers::ScoreError,
+    },
+    /// The study.
+    #[error(transparent)]
+    Study(#[from] search::StudyError),
+    /// A folder cannot be made.
+    #[error("creating folder `{}`", path.display())]
+    Folder {
+        /// Which.
+        path: std::path::PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The model cannot be written.
+    #[error(transparent)]
+    Write(#[from] checkpoint::write::WriteError),
+    /// Files of the model.
+    #[error(transparent)]
+    Checkpoint(#[from] checkpoint::CheckpointError),
+    /// Directions were not found yet.
+    #[error("directions are not known yet")]
+    NoDirections,
+    /// Nothing to optimize.
+    #[error("no scorer has a goal\n\nhint: give at least one scorer `minimize` or `maximize`")]
+    NoObjective,
+}

@@ -1,0 +1,160 @@
+//! Scores of candidates, with the original's beside them.
+
+use glossary::EditSet;
+use scorers::{Configured, DefaultSets, Details, Evidence, Plan, Score};
+use search::Objective;
+use serde::{Deserialize, Serialize};
+
+use crate::collect::Collector;
+use crate::event::ObjectiveValue;
+use crate::model::{Model, PromptTexts};
+use crate::settings::{KL_PROMPTS, REFUSAL_PROMPTS};
+use crate::{Calibration, Cancel, PipelineError, Settings};
+
+/// A score as it is stored and shown.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ScoreRecord {
+    /// The scorer's name.
+    pub name: String,
+    /// The value.
+    pub value: f64,
+    /// The value for people.
+    pub display: String,
+    /// What the original model scores.
+    pub baseline: Option<f64>,
+    /// What else is known: counts, intervals, values per prompt.
+    #[serde(default)]
+    pub details: Details,
+}
+
+impl ScoreRecord {
+    /// The score without the values of every prompt.
+    #[must_use]
+    pub fn without_prompts(mut self) -> Self {
+        self.details.per_prompt.clear();
+        self
+    }
+}
+
+/// The scorers of a run, and what they compare with.
+pub(crate) struct Evaluator {
+    scorers: Vec<Configured>,
+    collector: Collector,
+    baseline: Vec<Score>,
+}
+
+/// All that the scorers say of one candidate.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Evaluation {
+    /// One for each scorer, in order.
+    pub scores: Vec<ScoreRecord>,
+    /// What the search sees, in the order of the objectives.
+    pub objectives: Vec<ObjectiveValue>,
+}
+
+/// The scorers that settings name.
+pub(crate) fn configure(settings: &Settings) -> Result<Vec<Configured>, PipelineError> {
+    let sets = DefaultSets { behavior: REFUSAL_PROMPTS.into(), baseline: KL_PROMPTS.into() };
+    let configured = settings.scorers.iter().map(|it| {
+        let instance = it.instance_name.as_ref().map(|instance| format!("{}_{instance}", it.scorer));
+        scorers::configure(&it.scorer, instance.as_deref(), it.goal, &it.settings, &sets)
+    });
+    let configured = configured.collect::<Result<Vec<_>, _>>()?;
+    for (index, scorer) in configured.iter().enumerate() {
+        if configured[..index].iter().any(|it| it.name() == scorer.name()) {
+            return Err(PipelineError::TwoScorers { name: scorer.name().to_owned() });
+        }
+    }
+    Ok(configured)
+}
+
+/// The objectives of a study with these scorers, in their order.
+pub(crate) fn objectives(scorers: &[Configured]) -> Vec<Objective> {
+    scorers
+        .iter()
+        .filter_map(|it| match it.goal {
+            scorers::Goal::Minimize => Some(Objective::minimize(it.name())),
+            scorers::Goal::Maximize => Some(Objective::maximize(it.name())),
+            scorers::Goal::None => None,
+        })
+        .collect()
+}
+
+impl Evaluator {
+    /// Scores the original, which candidates are compared with.
+    pub(crate) fn new(
+        model: &mut Model,
+        settings: &Settings,
+        calibration: &Calibration,
+        texts: &PromptTexts,
+        cancel: &Cancel<'_>,
+    ) -> Result<Self, PipelineError> {
+        let scorers = configure(settings)?;
+        let plan = Plan::merge(scorers.iter().flat_map(|it| it.scorer.needs()));
+        let mut collector = Collector::new(model, settings, calibration, &plan, texts)?;
+        let evidence = collector.original(model, cancel)?;
+        let baseline = scorers.iter().map(|it| score(it, &evidence)).collect::<Result<_, _>>()?;
+        Ok(Self { scorers, collector, baseline })
+    }
+
+    /// What the original scores.
+    pub(crate) fn baseline(&self) -> Evaluation {
+        self.records(self.baseline.clone())
+    }
+
+    /// Scores candidates, all in one batch; each may fail by itself. No edit is left in the engine.
+    pub(crate) fn evaluate(
+        &self,
+        model: &mut Model,
+        sets: &[EditSet],
+        cancel: &Cancel<'_>,
+    ) -> Result<Vec<Result<Evaluation, PipelineError>>, PipelineError> {
+        model.engine.set_edits(sets)?;
+        let evidence = self.collector.candidates(model, sets.len(), cancel);
+        model.engine.set_edits(&[])?;
+        Ok(evidence?.iter().map(|it| self.score(it)).collect())
+    }
+
+    /// Scores another model, of the same vocabulary; `model` is the original.
+    pub(crate) fn evaluate_other(
+        &self,
+        model: &mut Model,
+        other: &mut Model,
+        cancel: &Cancel<'_>,
+    ) -> Result<Evaluation, PipelineError> {
+        let (expected, found) = (model.engine.info().vocab, other.engine.info().vocab);
+        if expected != found {
+            return Err(PipelineError::Vocabulary { expected, found });
+        }
+        self.score(&self.collector.other(model, other, cancel)?)
+    }
+
+    fn score(&self, evidence: &Evidence) -> Result<Evaluation, PipelineError> {
+        let scores = self.scorers.iter().map(|it| score(it, evidence)).collect::<Result<_, _>>()?;
+        Ok(self.records(scores))
+    }
+
+    fn records(&self, scores: Vec<Score>) -> Evaluation {
+        let named = || self.scorers.iter().zip(&scores);
+        let objectives = named()
+            .filter(|(it, _)| it.goal != scorers::Goal::None)
+            .map(|(it, score)| ObjectiveValue {
+                name: it.name().to_owned(),
+                goal: it.goal,
+                value: score.objective,
+            })
+            .collect();
+        let records = named().zip(&self.baseline).map(|((it, score), baseline)| ScoreRecord {
+            name: it.name().to_owned(),
+            value: score.value,
+            display: score.display.clone(),
+            baseline: Some(baseline.value),
+            details: score.details.clone(),
+        });
+        Evaluation { scores: records.collect(), objectives }
+    }
+}
+
+fn score(scorer: &Configured, evidence: &Evidence) -> Result<Score, PipelineError> {
+    scorer.score(evidence).map_err(|source| PipelineError::Score { scorer: scorer.name().to_owned(), source })
+}

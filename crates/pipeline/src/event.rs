@@ -1,0 +1,148 @@
+//! What a run tells while it goes on. The pipeline prints nothing.
+
+use ablation::{Parameters, SiteGeometry};
+use serde::Serialize;
+
+use crate::PipelineError;
+use crate::evaluate::ScoreRecord;
+
+/// Something that happened.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Event {
+    /// A batch size was measured.
+    BatchSizeTried {
+        /// Sequences.
+        size: usize,
+        /// Answer tokens a second, all sequences together.
+        tokens_per_second: f64,
+    },
+    /// A batch size was chosen.
+    BatchSize {
+        /// Sequences.
+        size: usize,
+    },
+    /// What all answers begin with.
+    ResponsePrefix {
+        /// The text; empty where they have nothing in common.
+        prefix: String,
+    },
+    /// A stage of work has come so far.
+    Progress {
+        /// What is being done.
+        stage: Stage,
+        /// Parts done.
+        done: usize,
+        /// Parts in all.
+        all: usize,
+    },
+    /// Directions were found.
+    Directions {
+        /// One for each site.
+        geometry: Vec<SiteGeometry>,
+    },
+    /// The original model was scored.
+    Baseline {
+        /// One for each scorer.
+        scores: Vec<ScoreRecord>,
+        /// What it took.
+        seconds: f64,
+    },
+    /// An interrupted study goes on.
+    Resumed {
+        /// Trials that are complete.
+        complete: usize,
+        /// Trials that were under way and are evaluated again.
+        running: usize,
+    },
+    /// A trial is complete.
+    Trial(Box<TrialEvent>),
+    /// A trial came to nothing.
+    TrialFailed {
+        /// Its number, from 0.
+        number: usize,
+        /// Why.
+        reason: String,
+    },
+    /// Trials of the front were scored on prompts that the search did not see.
+    HeldOut {
+        /// The trial.
+        number: usize,
+        /// Its scores there.
+        scores: Vec<ScoreRecord>,
+    },
+    /// The sources of the prompts have too few more for a second look at the front.
+    NoHeldOut,
+    /// A model was written.
+    Saved {
+        /// Where.
+        path: String,
+    },
+}
+
+/// A complete trial.
+#[derive(Clone, Debug, Serialize)]
+pub struct TrialEvent {
+    /// Its number, from 0.
+    pub number: usize,
+    /// Trials wanted in all.
+    pub n_trials: usize,
+    /// What was tried.
+    pub parameters: Parameters,
+    /// One for each scorer.
+    pub scores: Vec<ScoreRecord>,
+    /// What the search sees, in the order of the objectives.
+    pub objectives: Vec<ObjectiveValue>,
+    /// What it took; of trials evaluated together, their share.
+    pub seconds: f64,
+    /// Of the front so far; the reference point is the worst value of each objective.
+    pub hypervolume: Option<f64>,
+    /// Trials on the front so far.
+    pub front: Vec<usize>,
+}
+
+/// What the search sees of a score.
+#[derive(Clone, Debug, PartialEq, Serialize, serde::Deserialize)]
+pub struct ObjectiveValue {
+    /// The scorer's name.
+    pub name: String,
+    /// What is wanted.
+    pub goal: scorers::Goal,
+    /// The value, penalties included.
+    pub value: f64,
+}
+
+/// A stage of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Reading residuals of prompts.
+    Residuals,
+    /// Scoring the original model.
+    Baseline,
+    /// Scoring candidates.
+    Candidates,
+    /// Scoring the front on other prompts.
+    HeldOut,
+    /// Writing a model.
+    Saving,
+}
+
+/// Who is told.
+pub type Events<'a> = dyn FnMut(Event) + 'a;
+
+/// Whether the user wants to stop.
+pub struct Cancel<'a>(pub &'a (dyn Fn() -> bool + Sync));
+
+impl Cancel<'_> {
+    /// Whether to stop.
+    pub fn requested(&self) -> bool {
+        (self.0)()
+    }
+
+    /// An error if so.
+    pub fn check(&self) -> Result<(), PipelineError> {
+        if self.requested() { Err(PipelineError::Interrupted) } else { Ok(()) }
+    }
+}

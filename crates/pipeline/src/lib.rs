@@ -1,0 +1,36 @@
+//! The story of a run: calibrate, find directions, evaluate, search, save.
+//!
+//! ```text
+//! prompts -> residuals -> directions -> (parameters) -> edit sets -> evidence -> scores -> study
+//!                                          ^                                               |
+//!                                          +--------------------- search ------------------+
+//! ```
+//!
+//! [`Session`] holds a model and what was found of it; [`search`](search()) lets a study choose parameters; whatever happens
+//! is told as [`Event`]s. This room prints nothing and reads no clock but to say how long something took.
+
+mod calibrate;
+mod candidates;
+mod card;
+mod collect;
+mod directions;
+mod error;
+mod evaluate;
+mod event;
+pub mod export;
+mod model;
+pub mod pick;
+pub mod search_run;
+mod session;
+pub mod settings;
+
+pub use calibrate::Calibration;
+pub use card::model_card;
+pub use error::PipelineError;
+pub use evaluate::{Evaluation, ScoreRecord};
+pub use event::{Cancel, Event, Events, ObjectiveValue, Stage, TrialEvent};
+pub use export::save;
+pub use model::{Model, PromptTexts};
+pub use search_run::{objectives, search};
+pub use session::Session;
+pub use settings::Settings;

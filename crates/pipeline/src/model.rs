@@ -1,0 +1,83 @@
+//! A model with its text side: what turns prompts into tokens and answers into text.
+
+use std::collections::BTreeMap;
+
+use checkpoint::Checkpoint;
+use engine::Engine;
+use glossary::TokenId;
+use prompts::{EncodedPrompt, PromptEncoder, sources};
+
+use crate::settings::PromptSetSettings;
+use crate::{PipelineError, Settings};
+
+/// A loaded model, its files and its tokenizer.
+pub struct Model {
+    /// The files.
+    pub checkpoint: Checkpoint,
+    /// The weights, ready to compute.
+    pub engine: Engine,
+    /// The chat template and the tokenizer.
+    pub encoder: PromptEncoder,
+}
+
+impl Model {
+    /// The text of an answer, without special tokens.
+    pub fn text(&self, answer: &[TokenId]) -> Result<String, PipelineError> {
+        Ok(self.encoder.tokenizer().decode(answer, true)?)
+    }
+
+    /// Puts the prompts of a set as the settings say.
+    pub(crate) fn encode(
+        &self,
+        set: &PromptSetSettings,
+        settings: &Settings,
+        texts: &[String],
+    ) -> Result<Vec<EncodedPrompt>, PipelineError> {
+        let system = set.system_prompt.as_ref().unwrap_or(&settings.system_prompt);
+        let system = Some(system.as_str()).filter(|it| !it.is_empty());
+        texts
+            .iter()
+            .map(|it| {
+                let prompt = format!("{}{it}{}", set.prefix, set.suffix);
+                Ok(self.encoder.encode_prompt(&prompt, system)?)
+            })
+            .collect()
+    }
+}
+
+/// The prompts of all sets by name, without prefix and suffix. Read once: a source may be a pipe.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PromptTexts(BTreeMap<String, Vec<String>>);
+
+impl PromptTexts {
+    /// Reads the prompts of all sets.
+    pub fn load(settings: &Settings) -> Result<Self, PipelineError> {
+        let sets = settings.prompt_sets.iter().map(|(name, set)| {
+            let texts = sources::open(&set.dataset).and_then(|it| it.load());
+            let texts = texts.map_err(|source| PipelineError::Prompts { set: name.clone(), source })?;
+            Ok((name.clone(), texts))
+        });
+        Ok(Self(sets.collect::<Result<_, PipelineError>>()?))
+    }
+
+    /// The prompts of one set.
+    pub fn of(&self, name: &str) -> Result<&[String], PipelineError> {
+        self.0.get(name).map(Vec::as_slice).ok_or_else(|| PipelineError::UnknownSet {
+            set: name.to_owned(),
+            known: self.0.keys().cloned().collect(),
+        })
+    }
+
+    /// The same with the prompts of some sets replaced.
+    #[must_use]
+    pub(crate) fn with(&self, sets: impl IntoIterator<Item = (String, Vec<String>)>) -> Self {
+        let mut all = self.clone();
+        all.0.extend(sets);
+        all
+    }
+
+    /// All prompts of all sets.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &String> {
+        self.0.values().flatten()
+    }
+}

@@ -1,0 +1,227 @@
+//! Choosing a trial by a sentence: `min kl where refusals <= 5 and perplexity < 20`.
+//!
+//! A name is that of a score, or its beginning where only one score begins so. A score that counts (refusals) is
+//! compared by its count; with `%` behind the number, by its share.
+
+use std::str::FromStr;
+
+use scorers::Goal;
+
+use crate::ScoreRecord;
+
+/// What is wanted of the trial to choose.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pick {
+    text: String,
+    goal: Goal,
+    score: String,
+    conditions: Vec<Condition>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Condition {
+    score: String,
+    comparison: Comparison,
+    number: f64,
+    percent: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Comparison {
+    Less,
+    AtMost,
+    More,
+    AtLeast,
+    Equal,
+}
+
+/// Why a sentence chooses nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PickError {
+    /// It is written in another way.
+    #[error("`{text}`: expected {expected}\n\nhint: write for example `min kl where refusals <= 5`")]
+    Malformed {
+        /// The sentence.
+        text: String,
+        /// What should have come.
+        expected: &'static str,
+    },
+    /// No score, or several, are called so.
+    #[error("`{text}`: no score is called `{name}`\n\nhint: scores are {}", known.join(", "))]
+    UnknownScore {
+        /// The sentence.
+        text: String,
+        /// The name.
+        name: String,
+        /// The names that there are.
+        known: Vec<String>,
+    },
+    /// All trials break a condition.
+    #[error("`{text}`: none of {trials} trials fits\n\nhint: weaken the condition, or run more trials")]
+    NoneFits {
+        /// The sentence.
+        text: String,
+        /// How many trials there are.
+        trials: usize,
+    },
+}
+
+impl FromStr for Pick {
+    type Err = PickError;
+
+    fn from_str(text: &str) -> Result<Self, PickError> {
+        let malformed = |expected| PickError::Malformed { text: text.to_owned(), expected };
+        // Comparisons may be written without spaces around them.
+        let mut spaced = text.to_owned();
+        for sign in ["<=", ">=", "==", "<", ">", "="] {
+            let mut out = String::new();
+            let mut rest = spaced.as_str();
+            while let Some(at) = rest.find(sign) {
+                let (before, after) = (&rest[..at], &rest[at + sign.len()..]);
+                let part_of_longer =
+                    sign.len() == 1 && (before.ends_with(['<', '>', '=']) || after.starts_with('='));
+                out += before;
+                out += &if part_of_longer { sign.to_owned() } else { format!(" {sign} ") };
+                rest = after;
+            }
+            spaced = out + rest;
+        }
+        let mut words = spaced.split_whitespace();
+        let goal = match words.next() {
+            Some("min" | "minimize") => Goal::Minimize,
+            Some("max" | "maximize") => Goal::Maximize,
+            _ => return Err(malformed("`min` or `max` first")),
+        };
+        let score = words.next().ok_or_else(|| malformed("the name of a score"))?.to_owned();
+        let mut conditions = Vec::new();
+        while let Some(word) = words.next() {
+            let expected = if conditions.is_empty() { "where" } else { "and" };
+            if word != expected {
+                return Err(malformed(if conditions.is_empty() { "`where`" } else { "`and`" }));
+            }
+            let score = words.next().ok_or_else(|| malformed("the name of a score"))?.to_owned();
+            let comparison = match words.next() {
+                Some("<") => Comparison::Less,
+                Some("<=") => Comparison::AtMost,
+                Some(">") => Comparison::More,
+                Some(">=") => Comparison::AtLeast,
+                Some("=" | "==") => Comparison::Equal,
+                _ => return Err(malformed("one of <, <=, >, >=, =")),
+            };
+            let number = words.next().ok_or_else(|| malformed("a number"))?;
+            let (number, percent) = number.strip_suffix('%').map_or((number, false), |it| (it, true));
+            let number = number.parse().ok().filter(|it: &f64| it.is_finite());
+            let number = number.ok_or_else(|| malformed("a number"))?;
+            conditions.push(Condition { score, comparison, number, percent });
+        }
+        Ok(Self { text: text.to_owned(), goal, score, conditions })
+    }
+}
+
+impl Pick {
+    /// The place of the best of some trials, given their scores; of equal ones the first.
+    pub fn choose(&self, trials: &[Vec<ScoreRecord>]) -> Result<usize, PickError> {
+        let mut best: Option<(f64, usize)> = None;
+        for (place, scores) in trials.iter().enumerate() {
+            let mut fits = true;
+            for condition in &self.conditions {
+                fits &= condition.holds(self.find(scores, &condition.score)?);
+            }
+            let value = self.find(scores, &self.score)?.value;
+            let loss = if self.goal == Goal::Maximize { -value } else { value };
+            if fits && best.is_none_or(|(least, _)| loss < least) {
+                best = Some((loss, place));
+            }
+        }
+        best.map(|it| it.1)
+            .ok_or_else(|| PickError::NoneFits { text: self.text.clone(), trials: trials.len() })
+    }
+
+    fn find<'a>(&self, scores: &'a [ScoreRecord], name: &str) -> Result<&'a ScoreRecord, PickError> {
+        let mut beginning = scores.iter().filter(|it| it.name.starts_with(name));
+        scores
+            .iter()
+            .find(|it| it.name == name)
+            .or_else(|| beginning.next().filter(|_| beginning.next().is_none()))
+            .ok_or_else(|| PickError::UnknownScore {
+                text: self.text.clone(),
+                name: name.to_owned(),
+                known: scores.iter().map(|it| it.name.clone()).collect(),
+            })
+    }
+}
+
+impl Condition {
+    fn holds(&self, score: &ScoreRecord) -> bool {
+        let value = match score.details.count {
+            _ if self.percent => score.value * 100.0,
+            Some(count) => count as f64,
+            None => score.value,
+        };
+        match self.comparison {
+            Comparison::Less => value < self.number,
+            Comparison::AtMost => value <= self.number,
+            Comparison::More => value > self.number,
+            Comparison::AtLeast => value >= self.number,
+            #[expect(clippy::float_cmp, reason = "the user asked for it; counts are whole")]
+            Comparison::Equal => value == self.number,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use scorers::Details;
+
+    use super::*;
+
+    fn trial(refusals: usize, kl: f64) -> Vec<ScoreRecord> {
+        let record = |name: &str, value: f64, count| ScoreRecord {
+            name: name.to_owned(),
+            value,
+            display: String::new(),
+            baseline: None,
+            details: Details { count, total: count.map(|_| 100), ..Details::default() },
+        };
+        vec![record("refusals", refusals as f64 / 100.0, Some(refusals)), record("kl_divergence", kl, None)]
+    }
+
+    fn choose(sentence: &str) -> Result<usize, PickError> {
+        let trials = [trial(0, 0.9), trial(5, 0.2), trial(6, 0.1), trial(90, 0.0)];
+        sentence.parse::<Pick>()?.choose(&trials)
+    }
+
+    #[test]
+    fn the_best_trial_that_fits_is_chosen() {
+        assert_eq!(choose("min kl where refusals <= 5"), Ok(1));
+        assert_eq!(choose("min kl where refusals<6"), Ok(1));
+        assert_eq!(choose("min kl where refusals <= 6%"), Ok(2));
+        assert_eq!(choose("minimize refusals where kl_divergence <= 0.5 and refusals > 5"), Ok(2));
+        assert_eq!(choose("max kl"), Ok(0));
+        assert_eq!(choose("min kl where refusals == 90"), Ok(3));
+    }
+
+    #[test]
+    fn what_chooses_nothing_says_why() {
+        assert!(matches!(choose("best"), Err(PickError::Malformed { .. })));
+        assert!(matches!(choose("min kl where"), Err(PickError::Malformed { .. })));
+        assert!(matches!(choose("min kl where refusals about 5"), Err(PickError::Malformed { .. })));
+        assert!(matches!(choose("min kl where refusals < x"), Err(PickError::Malformed { .. })));
+        assert!(matches!(choose("min kl with refusals < 5"), Err(PickError::Malformed { .. })));
+        assert!(matches!(choose("min speed"), Err(PickError::UnknownScore { .. })));
+        assert!(matches!(choose("min kl where refusals < 0"), Err(PickError::NoneFits { trials: 4, .. })));
+    }
+
+    #[test]
+    fn a_beginning_that_fits_several_scores_is_no_name() {
+        let mut scores = trial(1, 0.1);
+        scores.extend(trial(2, 0.2).into_iter().map(|mut it| {
+            it.name.push_str("_small");
+            it
+        }));
+        let pick: Pick = "min refusals".parse().unwrap();
+        assert_eq!(pick.choose(&[scores.clone()]), Ok(0), "the exact name comes first");
+        let pick: Pick = "min ref".parse().unwrap();
+        assert!(matches!(pick.choose(&[scores]), Err(PickError::UnknownScore { .. })));
+    }
+}

@@ -1,0 +1,194 @@
+//! The search: a study proposes parameters, the session scores them, the study is told.
+
+use std::time::Instant;
+
+use ablation::Parameters;
+use search::samplers::Options;
+use search::{Attributes, Sampler, Search, Study, Trial};
+use serde_json::json;
+
+use crate::evaluate::{self, Evaluation};
+use crate::event::TrialEvent;
+use crate::{Cancel, Event, Events, PipelineError, ScoreRecord, Session, candidates};
+
+/// Names of a study's and its trials' user attributes. Those of heretic have heretic's names and forms.
+pub mod attributes {
+    /// Study: the resolved settings as a JSON string.
+    pub const SETTINGS: &str = "settings";
+    /// Study: what calibration found.
+    pub const CALIBRATION: &str = "calibration";
+    /// Study: whether all trials that were wanted are done.
+    pub const FINISHED: &str = "finished";
+    /// Trial: its number from 1.
+    pub const INDEX: &str = "index";
+    /// Trial: the direction index; null: each layer has its own direction.
+    pub const DIRECTION_INDEX: &str = "direction_index";
+    /// Trial: the profile of each component.
+    pub const PARAMETERS: &str = "parameters";
+    /// Trial: a list of scores.
+    pub const SCORES: &str = "scores";
+    /// Trial: what it took; of trials evaluated together, their share.
+    pub const SECONDS: &str = "seconds";
+}
+
+/// Runs trials until the study has as many as the settings want.
+///
+/// Trials that an interrupted run left behind are evaluated first. A trial whose scores cannot be had is marked as
+/// failed, with the reason, and the search goes on.
+///
+/// # Errors
+/// [`PipelineError::Interrupted`] leaves trials under way as they are: the next run evaluates them again.
+pub fn search(
+    session: &mut Session,
+    study: &mut Study,
+    n_trials: usize,
+    events: &mut Events<'_>,
+    cancel: &Cancel<'_>,
+) -> Result<(), PipelineError> {
+    session.find_directions(events, cancel)?;
+    let space = candidates::space(session.model.engine.info())?;
+    let settings = session.settings().search.clone();
+    let sampler = sampler(&settings)?;
+    let search = Search {
+        sampler: &*sampler,
+        space: &space,
+        seed: settings.seed,
+        batch: settings.parallel_trials.max(1),
+    };
+    let mut batch = study.running(&search)?;
+    if !study.trials().is_empty() {
+        let complete = study.trials().iter().filter(|it| it.values.is_some()).count();
+        events(Event::Resumed { complete, running: batch.len() });
+    }
+    loop {
+        cancel.check()?;
+        batch.extend(study.ask_batch(&search, n_trials)?);
+        if batch.is_empty() {
+            break;
+        }
+        evaluate_batch(session, study, &batch, n_trials, events, cancel)?;
+        batch.clear();
+    }
+    study.set_user_attr(attributes::FINISHED, json!(true))?;
+    Ok(())
+}
+
+/// Scores trials together and tells the study.
+fn evaluate_batch(
+    session: &mut Session,
+    study: &mut Study,
+    batch: &[Trial],
+    n_trials: usize,
+    events: &mut Events<'_>,
+    cancel: &Cancel<'_>,
+) -> Result<(), PipelineError> {
+    let started = Instant::now();
+    let info = session.model.engine.info();
+    let tried: Vec<Parameters> =
+        batch.iter().map(|it| candidates::parameters(&it.assignment, info)).collect::<Result<_, _>>()?;
+    let outcomes = session.evaluate(&tried, cancel)?;
+    let seconds = started.elapsed().as_secs_f64() / batch.len() as f64;
+    for ((trial, parameters), outcome) in batch.iter().zip(tried).zip(outcomes) {
+        match outcome {
+            Ok(evaluation) => {
+                let values: Vec<f64> = evaluation.objectives.iter().map(|it| it.value).collect();
+                study.tell(trial.number, &values, notes(trial.number, &parameters, &evaluation, seconds))?;
+                let Evaluation { scores, objectives } = evaluation;
+                let front = study.front().iter().map(|it| it.number).collect();
+                events(Event::Trial(Box::new(TrialEvent {
+                    number: trial.number,
+                    n_trials,
+                    parameters,
+                    scores,
+                    objectives,
+                    seconds,
+                    hypervolume: hypervolume(study),
+                    front,
+                })));
+            }
+            Err(error) => {
+                let reason = chain(&error);
+                study.fail(trial.number)?;
+                events(Event::TrialFailed { number: trial.number, reason });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What is stored beside a trial's values.
+fn notes(number: usize, parameters: &Parameters, evaluation: &Evaluation, seconds: f64) -> Attributes {
+    let mut notes = Attributes::new();
+    notes.insert(attributes::INDEX.into(), json!(number + 1));
+    notes.insert(attributes::DIRECTION_INDEX.into(), json!(parameters.direction_index));
+    notes.insert(attributes::PARAMETERS.into(), json!(parameters.abliteration_parameters));
+    // Values of every prompt would make the file grow by megabytes.
+    let scores: Vec<ScoreRecord> =
+        evaluation.scores.iter().cloned().map(ScoreRecord::without_prompts).collect();
+    notes.insert(attributes::SCORES.into(), json!(scores));
+    notes.insert(attributes::SECONDS.into(), json!(seconds));
+    notes
+}
+
+/// The parameters of a trial as they were tried, from what was stored beside it.
+pub fn parameters_of(trial: &Trial) -> Option<Parameters> {
+    serde_json::from_value(json!({
+        "direction_index": trial.user_attrs.get(attributes::DIRECTION_INDEX)?,
+        "abliteration_parameters": trial.user_attrs.get(attributes::PARAMETERS)?,
+    }))
+    .ok()
+}
+
+/// The scores of a trial, from what was stored beside it.
+pub fn scores_of(trial: &Trial) -> Vec<ScoreRecord> {
+    let stored = trial.user_attrs.get(attributes::SCORES).cloned();
+    stored.and_then(|it| serde_json::from_value(it).ok()).unwrap_or_default()
+}
+
+/// Hypervolume of the front, as a share of the box between the best and the worst value of each objective so far.
+fn hypervolume(study: &Study) -> Option<f64> {
+    let losses: Vec<Vec<f64>> = study
+        .trials()
+        .iter()
+        .filter_map(|it| it.values.as_ref())
+        .map(|values| values.iter().zip(study.objectives()).map(|(&it, of)| of.goal.loss(it)).collect())
+        .collect();
+    let first = losses.first()?;
+    let bound = |better: fn(f64, f64) -> f64| -> Vec<f64> {
+        (0..first.len()).map(|i| losses.iter().map(|it| it[i]).fold(first[i], better)).collect()
+    };
+    let (best, worst) = (bound(f64::min), bound(f64::max));
+    let scaled: Vec<Vec<f64>> = losses
+        .iter()
+        .map(|it| {
+            it.iter().zip(&best).zip(&worst).map(|((it, b), w)| (it - b) / (w - b).max(1e-12)).collect()
+        })
+        .collect();
+    Some(search::hypervolume::hypervolume(&scaled, &vec![1.0; first.len()]))
+}
+
+fn sampler(settings: &crate::settings::SearchSettings) -> Result<Box<dyn Sampler>, PipelineError> {
+    let member = search::samplers::SAMPLERS.iter().find(|it| it.name == settings.sampler);
+    let member = member.ok_or_else(|| PipelineError::UnknownSampler {
+        found: settings.sampler.clone(),
+        known: search::samplers::SAMPLERS.iter().map(|it| it.name.to_owned()).collect(),
+    })?;
+    Ok((member.build)(&Options { n_startup_trials: Some(settings.n_startup_trials) }))
+}
+
+/// The objectives of a study under these settings.
+pub fn objectives(settings: &crate::Settings) -> Result<Vec<search::Objective>, PipelineError> {
+    let objectives = evaluate::objectives(&evaluate::configure(settings)?);
+    if objectives.is_empty() { Err(PipelineError::NoObjective) } else { Ok(objectives) }
+}
+
+fn chain(error: &PipelineError) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(source) = cause {
+        text += ": ";
+        text += &source.to_string();
+        cause = source.source();
+    }
+    text
+}
