@@ -56,17 +56,39 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let (trials, seed) = (arguments.trials.to_string(), arguments.seed.to_string());
     let startup = arguments.trials.div_ceil(3).to_string();
     let mut words = vec![
-        "run", &model, "--good-prompts", "embedded:demo-answered-train", "--bad-prompts",
-        "embedded:demo-refused-train", "--refusal-prompts", "embedded:demo-refused-eval", "--kl-prompts",
-        "embedded:demo-answered-eval", "--detect-false-refusals", "--max-response-length", "32", "--trials",
-        &trials, "--startup-trials", &startup, "--seed", &seed, "--study", &study, "--pick",
-        "min kl where refusals <= 5%", "--save", &edited,
+        "run",
+        &model,
+        "--good-prompts",
+        "embedded:demo-answered-train",
+        "--bad-prompts",
+        "embedded:demo-refused-train",
+        "--refusal-prompts",
+        "embedded:demo-refused-eval",
+        "--kl-prompts",
+        "embedded:demo-answered-eval",
+        "--detect-false-refusals",
+        "--max-response-length",
+        "32",
+        "--trials",
+        &trials,
+        "--startup-trials",
+        &startup,
+        "--seed",
+        &seed,
+        "--study",
+        &study,
+        "--pick",
+        "min kl where refusals <= 5%",
+        "--save",
+        &edited,
     ];
     if arguments.json {
         words.push("--json");
     }
-    let told: Vec<String> =
-        words.iter().map(|it| if it.contains(' ') { format!("\"{it}\"") } else { (*it).to_owned() }).collect();
+    let told: Vec<String> = words
+        .iter()
+        .map(|it| if it.contains(' ') { format!("\"{it}\"") } else { (*it).to_owned() })
+        .collect();
     remark(&format!("$ ablate {}\n", told.join(" ")));
     run::run(&Run::try_parse_from(words)?.arguments)?;
     remark(&format!("\nthe report: {edited}/README.md\ntalk to it:  ablate chat {edited}"));
