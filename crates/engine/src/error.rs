@@ -2,6 +2,7 @@
 
 use checkpoint::CheckpointError;
 
+use crate::backend::WeightDtype;
 use crate::config::ConfigError;
 
 /// Why a model could not be loaded.
@@ -36,6 +37,16 @@ pub enum LoadError {
         /// What stands there.
         value: f32,
     },
+    /// Products in bf16 were asked for, and weights in another precision.
+    #[error(
+        "weights in {} for products in bf16\n\nhint: products in bf16 need weights in bf16; leave one of the two at \
+         its default",
+        dtype.name()
+    )]
+    Arithmetic {
+        /// What weights were to be kept in.
+        dtype: WeightDtype,
+    },
     /// The threads of the back end could not be started.
     #[error("starting {threads} threads")]
     Threads {
@@ -48,7 +59,7 @@ pub enum LoadError {
 }
 
 /// Why a request cannot be served.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EngineError {
     /// A sequence without tokens has no next token.
     #[error("request {request}: the prompt has no tokens")]
@@ -65,6 +76,20 @@ pub enum EngineError {
         token: u32,
         /// The vocabulary's size.
         vocab: usize,
+    },
+    /// A sequence longer than the frequencies of the model's rotary embedding hold.
+    #[error(
+        "request {request}: position {position} of {limit}, where this model's frequencies (dynamic rotary scaling) \
+         would begin to change with the length of the sequence\n\n\
+         hint: shorten the prompt, or ask for fewer new tokens"
+    )]
+    TooLong {
+        /// The request's place in the list.
+        request: usize,
+        /// The last position that would have to be computed, from 0.
+        position: usize,
+        /// How many positions there are.
+        limit: usize,
     },
     /// An edit index that was not set.
     #[error("request {request}: edit set {edit} does not exist; there are {sets} and 0, the original")]

@@ -172,6 +172,7 @@ impl Engine {
     ) -> Result<Vec<Answer>, EngineError> {
         for (index, request) in requests.iter().enumerate() {
             self.check(index, &request.tokens, request.edit)?;
+            self.check_length(index, request.tokens.len().saturating_add(how.max_tokens.max(1)))?;
         }
         let mut answers: Vec<Answer> = requests
             .iter()
@@ -191,7 +192,10 @@ impl Engine {
         while !(waiting.is_empty() && active.is_empty()) {
             // New sequences come in groups: a pass of few rows costs nearly as much as one of many.
             let free = batch - active.len();
+            // Which sequences have a new token: after a prefill, those that joined.
+            let mut fresh = 0;
             if !waiting.is_empty() && (active.is_empty() || free >= batch.div_ceil(4)) {
+                fresh = active.len();
                 let joining: Vec<usize> = waiting.drain(..free.min(waiting.len())).collect();
                 let sequences = self.prefill(&job, &joining, watch, &mut answers, &mut step.out);
                 for ((request, sequence), &(next, logit)) in
@@ -205,7 +209,12 @@ impl Engine {
                     (active.next, active.logit) = (next, logit);
                 }
             }
+            let mut place = 0;
             active.retain(|it| {
+                place += 1;
+                if place <= fresh {
+                    return true;
+                }
                 let ended = take_token(it, how, watch, &mut answers[it.request]);
                 if ended {
                     self.table.close(it.sequence);
@@ -228,6 +237,16 @@ impl Engine {
             return Err(EngineError::UnknownEdit { request, edit, sets: self.edit_sets });
         }
         Ok(())
+    }
+
+    /// Refuses a sequence that is too long with its answer, whose last token is not computed any more.
+    fn check_length(&self, request: usize, tokens: usize) -> Result<(), EngineError> {
+        match self.info().position_limit {
+            Some(limit) if tokens - 1 > limit => {
+                Err(EngineError::TooLong { request, position: tokens - 2, limit })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn check_tokens(&self, request: usize, tokens: &[TokenId]) -> Result<(), EngineError> {
@@ -367,6 +386,7 @@ impl Engine {
             if it.continuation.is_empty() {
                 return Err(EngineError::EmptyContinuation { request });
             }
+            self.check_length(request, it.prompt.len() + it.continuation.len())?;
         }
         let vocab = self.info().vocab;
         let mut targets = Vec::new();
@@ -443,12 +463,7 @@ fn wants_first(how: &Generation) -> bool {
 }
 
 /// Adds a sequence's next token to its answer; true when the answer has ended.
-fn take_token(
-    active: &Active,
-    how: &Generation,
-    watch: &mut dyn Watch,
-    answer: &mut Answer,
-) -> bool {
+fn take_token(active: &Active, how: &Generation, watch: &mut dyn Watch, answer: &mut Answer) -> bool {
     if how.max_tokens == 0 {
         return true;
     }

@@ -12,6 +12,7 @@ use crate::config::{Config, ConfigError};
 #[derive(Clone, Copy)]
 enum Scaling {
     Default,
+    Dynamic,
     Linear,
     Llama3,
     Yarn,
@@ -20,8 +21,7 @@ enum Scaling {
 const SCALINGS: [(&str, Scaling); 5] = [
     ("default", Scaling::Default),
     ("linear", Scaling::Linear),
-    // Frequencies change only past the trained length; up to it they are the default ones.
-    ("dynamic", Scaling::Default),
+    ("dynamic", Scaling::Dynamic),
     ("llama3", Scaling::Llama3),
     ("yarn", Scaling::Yarn),
 ];
@@ -86,9 +86,16 @@ pub(crate) fn rope(
 
     let plain = |i: usize| theta.powf(-2.0 * i as f64 / rotated as f64);
     let pairs = 0..rotated / 2;
-    let mut magnitude = 1.0;
+    let (mut magnitude, mut limit) = (1.0, None);
     let frequencies: Vec<f64> = match kind {
         Scaling::Default => pairs.map(plain).collect(),
+        Scaling::Dynamic => {
+            // Up to the model's length they are the default ones. Past it the reference stack computes all of them
+            // anew for the longest sequence of the batch, while keys already in the cache keep their old rotation:
+            // an answer would depend on the company and on how its prompt was cut into passes. So it ends there.
+            limit = Some(config.size("max_position_embeddings")?);
+            pairs.map(plain).collect()
+        }
         Scaling::Linear => {
             let factor = needed("factor")?;
             pairs.map(|i| plain(i) / factor).collect()
@@ -137,6 +144,7 @@ pub(crate) fn rope(
         frequencies: frequencies.into_iter().map(|it| it as f32).collect(),
         magnitude: magnitude as f32,
         pairing,
+        limit,
     })
 }
 
@@ -173,6 +181,15 @@ mod tests {
         let frequencies = read(&value).frequencies;
         assert_eq!(frequencies[0], 1.0, "16 turns in 100 positions: kept");
         assert_eq!(frequencies[1], 0.01 / 8.0, "a sixth of a turn: divided by the factor");
+    }
+
+    #[test]
+    fn dynamic_scaling_holds_as_long_as_the_model_does() {
+        let value = json!({"max_position_embeddings": 64, "rope_theta": 100.0,
+            "rope_scaling": {"type": "dynamic", "factor": 4.0}});
+        assert_eq!((read(&value).frequencies, read(&value).limit), (vec![1.0, 0.1], Some(64)));
+        let plain = json!({"max_position_embeddings": 64, "rope_theta": 100.0});
+        assert_eq!((read(&plain).frequencies, read(&plain).limit), (vec![1.0, 0.1], None));
     }
 
     #[test]

@@ -141,6 +141,25 @@ fn a_batch_has_the_bits_of_single_runs() {
     }
 }
 
+/// Found by a search that was killed in the middle of a batch: a sequence that went on while others joined got its last
+/// token twice.
+#[test]
+fn sequences_that_join_while_others_go_on_leave_their_answers_alone() {
+    let golden = goldens().into_iter().next().unwrap();
+    let requests: Vec<Request> = requests(&golden).into_iter().cycle().take(13).collect();
+    // Answers of different lengths, so that places become free one by one.
+    let mut ends = |request: usize, answer: &[TokenId]| answer.len() > request * 7 % 12;
+    let mut engine = golden.engine(Device::Cpu);
+    let mut answers = |batch| {
+        let how = Generation { batch, ..EVERYTHING };
+        engine.generate(&requests, &how, &mut ends).unwrap()
+    };
+    let together = answers(13);
+    for batch in [1, 2, 4, 5, 8] {
+        assert!(answers(batch) == together, "batch of {batch}");
+    }
+}
+
 #[test]
 fn prompts_with_a_common_head_have_the_bits_of_single_runs() {
     for golden in goldens() {

@@ -69,7 +69,7 @@ impl Spoiled {
 
 fn load(folder: &Path, device: Device) -> Result<Engine, LoadError> {
     let dtype = DtypeChoice::Fixed(WeightDtype::F32);
-    let options = LoadOptions { device, dtype, threads: 1, family: None };
+    let options = LoadOptions { device, dtype, threads: 1, ..LoadOptions::default() };
     Engine::load(&Checkpoint::open(folder).unwrap(), &options, &mut |_, _| {})
 }
 
@@ -347,6 +347,36 @@ fn requests_that_cannot_be_served_are_named_and_leave_the_engine_usable() {
     assert_eq!(unknown.to_string(), "request 1: token 97 is outside the vocabulary of 97 tokens");
     assert_eq!(generate(Some(&[5, 97])), Err(unknown));
     assert_eq!(generate(None).unwrap(), before);
+}
+
+#[test]
+fn a_sequence_past_the_end_of_dynamic_rotary_scaling_is_refused_before_anything_is_computed() {
+    for device in [Device::Cpu, Device::Reference] {
+        let mut engine = golden("llama_dynamic_rope").engine(device);
+        assert_eq!(engine.info().position_limit, Some(64));
+        let tokens = prompt(&[1; 60]);
+        let mut answer = |max_tokens| {
+            let how = Generation { max_tokens, ..Generation::default() };
+            let answers =
+                engine.generate(&[Request { tokens: tokens.clone(), edit: 0 }], &how, &mut |_, _| false)?;
+            Ok(answers[0].tokens.len())
+        };
+        // Positions 0 to 59 are the prompt's, 60 to 63 those of four tokens; the fifth is chosen, not computed.
+        assert_eq!(answer(5), Ok(5));
+        let error = EngineError::TooLong { request: 0, position: 64, limit: 64 };
+        assert_eq!(answer(6), Err(error.clone()));
+        assert!(error.to_string().starts_with("request 0: position 64 of 64, "), "{error}");
+        assert!(answer(usize::MAX).is_err());
+        let mut force = |given: usize| {
+            let continuation = prompt(&vec![2; given]);
+            engine.force(
+                &[Continuation { prompt: tokens.clone(), continuation, edit: 0 }],
+                false,
+                &mut |_| {},
+            )
+        };
+        assert_eq!((force(5), force(6)), (Ok(()), Err(error)));
+    }
 }
 
 #[test]

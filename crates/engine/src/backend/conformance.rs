@@ -21,9 +21,9 @@ use std::sync::OnceLock;
 use proptest::strategy::Strategy;
 use proptest::test_runner::{RngSeed, TestCaseError, TestRunner};
 
-use super::Backend;
 use super::cpu::{Cpu, Isa};
 use super::reference::Reference;
+use super::{Arithmetic, Backend};
 
 /// One rounding more or less in each operation: twice f32's unit roundoff, for sets without fused multiply-add.
 const UNIT: f64 = f32::EPSILON as f64;
@@ -64,7 +64,12 @@ fn for_all<C: Case>(strategy: impl Strategy<Value = C>, cases: u32, check: impl 
 
 /// Compares back ends with the oracle.
 fn agree<B: Backend>(backends: Vec<B>, case: &impl Case) -> Verdict {
-    let exact = case.outcome(&mut Reference);
+    agree_with(&mut Reference::default(), backends, case)
+}
+
+/// Compares back ends with the oracle of their arithmetic.
+fn agree_with<B: Backend>(oracle: &mut Reference, backends: Vec<B>, case: &impl Case) -> Verdict {
+    let exact = case.outcome(oracle);
     let tolerance = case.tolerance(&exact);
     for mut backend in backends {
         let name = backend.describe();
@@ -109,24 +114,31 @@ fn on_threads<T: Send>(threads: usize, f: impl FnOnce() -> T + Send) -> T {
 /// The processor's promise: bits depend neither on the number of threads, nor on what else is computed, nor on
 /// which instruction set with fused multiply-add there is.
 fn same_bits(case: &(impl Case + Sync)) -> Verdict {
+    same_bits_in(Arithmetic::F32, case)
+}
+
+/// The same promise for products in a chosen arithmetic. A set that multiplies pairs of bf16 keeps to itself then.
+fn same_bits_in(arithmetic: Arithmetic, case: &(impl Case + Sync)) -> Verdict {
+    let cpu = |isa| Cpu::with_isa(isa).computing_in(arithmetic);
     let mut fused: Option<(Isa, Vec<Vec<u32>>)> = None;
     for isa in Isa::available() {
         let run = |case: &(dyn Fn() -> Vec<Vec<f32>> + Sync), threads| on_threads(threads, || bits(&case()));
-        let all = run(&|| case.outcome(&mut Cpu::with_isa(isa)), 1);
+        let all = run(&|| case.outcome(&mut cpu(isa)), 1);
         for threads in [2, 3] {
-            let again = run(&|| case.outcome(&mut Cpu::with_isa(isa)), threads);
+            let again = run(&|| case.outcome(&mut cpu(isa)), threads);
             if again != all {
                 return Err(TestCaseError::fail(format!("{}: {threads} threads are not one", isa.name())));
             }
         }
         let parts = case.parts();
         for part in [0, parts / 2, parts - 1] {
-            let alone = run(&|| case.only(part).outcome(&mut Cpu::with_isa(isa)), 2);
+            let alone = run(&|| case.only(part).outcome(&mut cpu(isa)), 2);
             if alone[0] != all[part] {
                 return Err(TestCaseError::fail(format!("{}: part {part} alone differs", isa.name())));
             }
         }
-        if isa != Isa::Portable {
+        let by_pairs = arithmetic == Arithmetic::Bf16 && isa.multiplies_bf16();
+        if isa != Isa::Portable && !by_pairs {
             match &fused {
                 None => fused = Some((isa, all)),
                 Some((first, bits)) if *bits != all => {
@@ -262,6 +274,74 @@ mod cpu_bits {
                 let run = |it: attending::Scenario| bits(&it.outcome(&mut Cpu::with_isa(isa)));
                 proptest::prop_assert_eq!(run(cut), run(whole), "{}", isa.name());
             }
+            Ok(())
+        });
+    }
+}
+
+/// Products in bf16: instruction sets with and without an instruction for it.
+mod cpu_in_bf16 {
+    use super::*;
+
+    fn agree(case: &impl Case) -> Verdict {
+        let mut oracle = Reference::computing_in(Arithmetic::Bf16);
+        let cpus = Isa::available().into_iter().map(|it| Cpu::with_isa(it).computing_in(Arithmetic::Bf16));
+        agree_with(&mut oracle, cpus.collect(), case)
+    }
+
+    fn same_bits(case: &(impl Case + Sync)) -> Verdict {
+        same_bits_in(Arithmetic::Bf16, case)
+    }
+
+    #[test]
+    fn linear_layers_agree_with_the_oracle() {
+        for_all(products::linears(), 48, |it| agree(&it.clone().in_bf16()));
+    }
+
+    #[test]
+    fn every_number_of_rows_agrees_with_the_oracle_and_has_the_same_bits() {
+        for case in products::linears_of_every_row_count() {
+            agree(&case.clone().in_bf16()).unwrap();
+            same_bits(&case.in_bf16()).unwrap();
+        }
+    }
+
+    #[test]
+    fn gated_layers_agree_with_the_oracle() {
+        for_all(products::gates(), 48, |it| agree(&it.clone().in_bf16()));
+    }
+
+    #[test]
+    fn heads_agree_with_the_oracle() {
+        for_all(products::heads(), 48, |it| agree(&it.clone().in_bf16()));
+    }
+
+    #[test]
+    fn of_equal_logits_the_lower_token_comes_first() {
+        for_all(products::ties(), 32, |it| agree(&it.clone().in_bf16()));
+    }
+
+    #[test]
+    fn linear_layers_have_the_same_bits_in_any_company() {
+        for_all(products::linears(), 24, |it| same_bits(&it.clone().in_bf16()));
+    }
+
+    #[test]
+    fn gated_layers_have_the_same_bits_in_any_company() {
+        for_all(products::gates(), 24, |it| same_bits(&it.clone().in_bf16()));
+    }
+
+    #[test]
+    fn heads_have_the_same_bits_in_any_company() {
+        for_all(products::heads(), 24, |it| same_bits(&it.clone().in_bf16()));
+    }
+
+    #[test]
+    fn rounding_the_input_does_something() {
+        for_all(products::linears(), 8, |it| {
+            let case = it.clone().in_bf16();
+            let run = |arithmetic| case.outcome(&mut Reference::computing_in(arithmetic));
+            proptest::prop_assert_ne!(run(Arithmetic::Bf16), run(Arithmetic::F32));
             Ok(())
         });
     }

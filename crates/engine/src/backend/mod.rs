@@ -18,7 +18,31 @@ use crate::LoadError;
 use crate::blueprint::{Activation, Rope};
 use crate::plan::{PAGE, Plan};
 
-/// The precision that weights are kept in. Arithmetic is f32 in every case.
+/// What products with weights compute in. Everything else, the residual stream above all, is f32 in either case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Arithmetic {
+    /// Weights as they are kept times the input as it is, summed in f32.
+    #[default]
+    F32,
+    /// Weights in bf16 times the input rounded to bf16 (to nearest, halves to even), summed in f32.
+    ///
+    /// This rounds activations, which `F32` never does, whatever the weights are kept in. It is meant for processors
+    /// that multiply bf16 faster, and defined alike for all: a back end without such products rounds the input
+    /// and computes in f32. A sum may take numbers below the smallest normal one, 1.2e-38, for zero.
+    Bf16,
+}
+
+impl Arithmetic {
+    /// The name used in settings and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        }
+    }
+}
+
+/// The precision that weights are kept in. What they are multiplied in is [`Arithmetic`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WeightDtype {
     /// 32 bits.
@@ -101,9 +125,10 @@ pub struct HeadWants {
 /// The head's output, row after row.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct HeadOutput {
-    /// The largest logits, `[rows, top]`, largest first; of equal ones the lower token first.
+    /// The largest logits, `[rows, top]`, largest first; of equal ones the lower token first. NaN counts as larger
+    /// than every number, so that a row with one cannot look healthy.
     pub top: Vec<(TokenId, f32)>,
-    /// `[rows]`, in nats.
+    /// `[rows]`, in nats; not finite where a logit is NaN or all are infinite.
     pub logsumexp: Vec<f32>,
     /// `[rows, vocab]`.
     pub logits: Vec<f32>,
@@ -171,7 +196,7 @@ pub trait Backend: Sized + Send {
     /// How many rows a pass should have at most, so that activations stay in the fast memory.
     fn row_block(&self) -> usize;
 
-    /// A matrix from tensors `[n_i, k]` stacked as told.
+    /// A matrix from tensors `[n_i, k]` stacked as told; in [`Arithmetic::Bf16`] its `dtype` is bf16.
     ///
     /// # Errors
     /// [`LoadError::NotFinite`] names the tensor with an infinite number or NaN.

@@ -7,7 +7,8 @@ use checkpoint::Tensor;
 use glossary::{Edit, TokenId};
 
 use super::{
-    AttentionShape, Backend, HeadNorms, HeadOutput, HeadWants, NormParams, Stacking, WeightDtype, WriteParams,
+    Arithmetic, AttentionShape, Backend, HeadNorms, HeadOutput, HeadWants, NormParams, Stacking, WeightDtype,
+    WriteParams,
 };
 use crate::LoadError;
 use crate::blueprint::{Activation, NormKind, Pairing, Rope};
@@ -15,7 +16,24 @@ use crate::plan::Plan;
 
 /// Plain loops.
 #[derive(Default)]
-pub struct Reference;
+pub struct Reference {
+    arithmetic: Arithmetic,
+}
+
+impl Reference {
+    /// The oracle of a chosen arithmetic.
+    pub fn computing_in(arithmetic: Arithmetic) -> Self {
+        Self { arithmetic }
+    }
+
+    /// A row as the input of a product; the product itself is exact.
+    fn input(&self, row: &[f32]) -> Vec<f32> {
+        match self.arithmetic {
+            Arithmetic::F32 => row.to_vec(),
+            Arithmetic::Bf16 => row.iter().map(|&it| rounded(it, WeightDtype::Bf16)).collect(),
+        }
+    }
+}
 
 /// `[rows][cols]`
 #[derive(Clone, Debug, Default)]
@@ -122,7 +140,10 @@ impl Backend for Reference {
     type Angles = Rope;
 
     fn describe(&self) -> String {
-        "reference (plain loops)".to_owned()
+        match self.arithmetic {
+            Arithmetic::F32 => "reference (plain loops)".to_owned(),
+            Arithmetic::Bf16 => "reference (plain loops), products of numbers rounded to bf16".to_owned(),
+        }
     }
 
     fn row_block(&self) -> usize {
@@ -177,8 +198,9 @@ impl Backend for Reference {
 
     fn linear(&mut self, x: &Grid, weights: &Weights, bias: Option<&Vec<f32>>, out: &mut Grid) {
         let output = |row: &Vec<f32>| {
+            let row = self.input(row);
             let bias = |i: usize| bias.map_or(0.0, |it| f64::from(it[i]));
-            weights.0.iter().enumerate().map(|(i, w)| (dot(w, row) + bias(i)) as f32).collect()
+            weights.0.iter().enumerate().map(|(i, w)| (dot(w, &row) + bias(i)) as f32).collect()
         };
         out.rows = x.rows.iter().map(output).collect();
     }
@@ -323,17 +345,20 @@ impl Backend for Reference {
         out: &mut HeadOutput,
     ) {
         for (row, x) in x.rows.iter().enumerate() {
+            let x = self.input(x);
             let logits: Vec<f32> = weights
                 .0
                 .iter()
                 .map(|w| {
-                    let logit = dot(w, x) * f64::from(scale);
+                    let logit = dot(w, &x) * f64::from(scale);
                     let logit = softcap.map_or(logit, |cap| f64::from(cap) * (logit / f64::from(cap)).tanh());
                     logit as f32 + 0.0 // so that a zero has no sign and equals every other
                 })
                 .collect();
             let mut order: Vec<usize> = (0..logits.len()).collect();
-            order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
+            // NaN first, of whichever sign, then the largest; the sort is stable.
+            let key = |it: usize| if logits[it].is_nan() { f32::NAN } else { logits[it] };
+            order.sort_by(|&a, &b| key(b).total_cmp(&key(a)));
             out.top.extend(order.iter().take(wants.top).map(|&it| (TokenId(it as u32), logits[it])));
             if wants.logsumexp {
                 let largest = f64::from(logits[order[0]]);

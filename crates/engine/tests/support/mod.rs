@@ -60,8 +60,8 @@ pub fn read_tensor(file: &[u8], name: &str) -> (Vec<usize>, Vec<f32>) {
 
 /// A model in f32.
 pub fn engine(path: &Path, device: Device) -> Engine {
-    let options =
-        LoadOptions { device, dtype: DtypeChoice::Fixed(WeightDtype::F32), threads: 2, family: None };
+    let dtype = DtypeChoice::Fixed(WeightDtype::F32);
+    let options = LoadOptions { device, dtype, threads: 2, ..LoadOptions::default() };
     let checkpoint = Checkpoint::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     Engine::load(&checkpoint, &options, &mut |_, _| {})
         .unwrap_or_else(|error| panic!("{}: {error}", path.display()))

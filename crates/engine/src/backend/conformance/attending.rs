@@ -34,7 +34,7 @@ impl Preparation {
         self.rope.map(|(share, pairing, magnitude)| {
             let pairs = (d_head as f64 * share) as usize / 2;
             let frequency = |i: usize| 1000_f64.powf(-(i as f64) / pairs as f64) as f32;
-            Rope { frequencies: (0..pairs).map(frequency).collect(), magnitude, pairing }
+            Rope { frequencies: (0..pairs).map(frequency).collect(), magnitude, pairing, limit: None }
         })
     }
 
@@ -295,7 +295,7 @@ impl Case for Scenario {
     /// and rotates within 40; that shifts weights by twice as much of themselves. The sum of weights and the
     /// weighted sum of up to n values, each at most 1, are off by one rounding for each position.
     fn tolerance(&self, exact: &[Vec<f32>]) -> Vec<Vec<f64>> {
-        let (_, [query, key]) = self.run(&mut super::Reference);
+        let (_, [query, key]) = self.run(&mut super::Reference::default());
         let roundings = self.shape.d_head as f64 + 4.0 + 2.0 * 40.0;
         let score = f64::from(self.shape.scale) * query * key * roundings * UNIT
             + self.shape.softcap.map_or(0.0, |cap| 8.0 * UNIT * f64::from(cap));

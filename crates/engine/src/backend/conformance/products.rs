@@ -20,11 +20,12 @@ fn row_counts() -> impl Strategy<Value = usize> {
 /// Multiply-adds that the oracle has the patience for.
 const WORK: usize = 6_000_000;
 
-/// Weight numbers are rounded to f16 or bf16: 1 % covers the latter's 2^-9.
+/// Weights are rounded to f16 or bf16, in bf16 arithmetic the input as well: 1 % covers twice the latter's 2^-9.
 const ROUNDED: f64 = 1.01;
 
 /// `x Wᵀ + bias` in f64, and how far an f32 implementation may be: one rounding for each of k multiply-adds, in
-/// whatever order, of Σ |x| |w| + |bias|. Weights as they are before rounding.
+/// whatever order, of Σ |x| |w| + |bias|. Input and weights as they are before rounding. Products of bf16 numbers
+/// are exact in f32, so bf16 arithmetic has no more roundings than that, however a processor adds up pairs.
 fn product(x: &[f32], weights: &[Vec<f32>], bias: Option<&[f32]>) -> Vec<(f64, f64)> {
     let k = x.len() as f64;
     weights
@@ -80,6 +81,11 @@ pub(super) fn linears_of_every_row_count() -> impl Iterator<Item = Linear> {
 }
 
 impl Linear {
+    /// The same with weights for products in bf16.
+    pub(super) fn in_bf16(self) -> Self {
+        Self { dtype: WeightDtype::Bf16, ..self }
+    }
+
     fn x(&self) -> Vec<Vec<f32>> {
         let x = Noise::new(self.seed, 1).grid(self.rows, self.k, 1.0);
         self.only.map_or(x.clone(), |it| vec![x[it].clone()])
@@ -149,6 +155,11 @@ pub(super) fn gates() -> impl Strategy<Value = Gated> {
 }
 
 impl Gated {
+    /// The same with weights for products in bf16.
+    pub(super) fn in_bf16(self) -> Self {
+        Self { dtype: WeightDtype::Bf16, ..self }
+    }
+
     fn x(&self) -> Vec<Vec<f32>> {
         let x = Noise::new(self.seed, 1).grid(self.rows, self.k, self.size);
         self.only.map_or(x.clone(), |it| vec![x[it].clone()])
@@ -239,6 +250,11 @@ pub(super) fn ties() -> impl Strategy<Value = Head> {
 }
 
 impl Head {
+    /// The same with weights for products in bf16.
+    pub(super) fn in_bf16(self) -> Self {
+        Self { dtype: WeightDtype::Bf16, ..self }
+    }
+
     fn grid(&self, purpose: u64, rows: usize) -> Vec<Vec<f32>> {
         let mut noise = Noise::new(self.seed, purpose);
         if self.ties {

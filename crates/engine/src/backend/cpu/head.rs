@@ -4,6 +4,9 @@
 //! than everything else of a decoding step. So each tile of the product is reduced at once: its largest logits,
 //! its sum of exponentials, the logits of wanted tokens. Tiles have a fixed number of panels, so the order of
 //! summation depends on nothing but the vocabulary.
+//!
+//! NaN is never lost: it counts as larger than every number, so that a row with one NaN among its logits has it as
+//! its largest, and its logsumexp is NaN.
 
 use glossary::TokenId;
 
@@ -134,6 +137,11 @@ fn merge_logsumexp(partials: impl Iterator<Item = Partial> + Clone) -> f32 {
     (f64::from(largest) + sum.ln()) as f32
 }
 
+/// Whether a logit stands before one of a later token.
+fn precedes(earlier: f32, later: f32) -> bool {
+    earlier >= later || earlier.is_nan()
+}
+
 /// The largest of the tiles' largest, appended in order; of equal ones the lower token first.
 fn merge_top<'a>(
     tiles: impl Iterator<Item = &'a [(TokenId, f32)]>,
@@ -145,7 +153,7 @@ fn merge_top<'a>(
         for &(token, value) in tile {
             let kept = &out[start..];
             // Tiles come in order of token, so an equal one stays behind.
-            let place = kept.partition_point(|it| it.1 >= value);
+            let place = kept.partition_point(|it| precedes(it.1, value));
             if place >= top {
                 break;
             }
@@ -162,19 +170,17 @@ fn largest(values: &[f32], known: f32, top: usize, mut tell: impl FnMut(usize, u
     match top {
         0 => {}
         1 => {
-            let index = values.iter().position(|it| it.to_bits() == known.to_bits());
-            // Only a row of NaN has no largest: it keeps the placeholder, token 0.
-            if let Some(index) = index {
-                tell(0, index, known);
-            }
+            let is_known = |it: &f32| it.to_bits() == known.to_bits() || it.is_nan() && known.is_nan();
+            let index = values.iter().position(is_known).expect("the largest is one of them");
+            tell(0, index, known);
         }
         _ => {
             let mut best: Vec<(usize, f32)> = Vec::with_capacity(top + 1);
             for (index, &value) in values.iter().enumerate() {
-                if best.len() == top && value <= best[top - 1].1 {
+                if best.len() == top && precedes(best[top - 1].1, value) {
                     continue;
                 }
-                let place = best.partition_point(|it| it.1 >= value);
+                let place = best.partition_point(|it| precedes(it.1, value));
                 best.insert(place, (index, value));
                 best.truncate(top);
             }
@@ -216,7 +222,7 @@ unsafe fn finish_kernel<S: Simd>(line: &LogitLine, partial: &mut Partial) {
         }
         let mut largest = S::splat(f32::NEG_INFINITY);
         for i in 0..vectors {
-            largest = S::max(largest, S::load(line.logits.add(i * LANES)));
+            largest = S::max_or_nan(largest, S::load(line.logits.add(i * LANES)));
         }
         partial.largest = S::largest(largest);
         if line.sum {
@@ -245,6 +251,43 @@ mod tests {
         let b = [(TokenId(9), 2.0), (TokenId(8), 1.5)];
         merge_top([&a[..], &b[..]].into_iter(), 2, &mut out);
         assert_eq!(out, [(TokenId(0), 2.0), (TokenId(9), 2.0)]);
+    }
+
+    #[test]
+    fn nan_stands_before_every_number() {
+        let (nan, token) = (f32::NAN, TokenId);
+        for top in 1..=3 {
+            let mut told = Vec::new();
+            largest(&[1.0, 7.0, nan, 9.0, -nan], nan, top, |_, index, _| told.push(index));
+            assert_eq!(told, [2, 4, 3][..top]);
+        }
+        let (a, b, c) = ([(token(1), 9.0)], [(token(20), -nan)], [(token(40), 10.0)]);
+        for tiles in [[&a[..], &b[..], &c[..]], [&b[..], &c[..], &a[..]], [&c[..], &a[..], &b[..]]] {
+            let mut out = Vec::new();
+            merge_top(tiles.into_iter(), 1, &mut out);
+            assert_eq!(out[0].0, token(20));
+        }
+    }
+
+    #[test]
+    fn one_nan_among_the_logits_leaves_no_statistic_finite_on_every_instruction_set() {
+        for isa in Isa::available() {
+            for (at, nan) in [(0, f32::NAN), (16, -f32::NAN), (20, f32::NAN)] {
+                let mut logits = [1.0_f32; 2 * LANES];
+                logits[at] = nan;
+                for cap in [None, Some(30.0)] {
+                    let line =
+                        LogitLine { logits: logits.as_mut_ptr(), width: 21, scale: 1.0, cap, sum: true };
+                    let mut partial = Partial { largest: 0.0, sum: 0.0 };
+                    // SAFETY: two lines.
+                    unsafe { finish_line(isa, &line, &mut partial) };
+                    assert!(partial.largest.is_nan() && partial.sum.is_nan(), "{}", isa.name());
+                    let healthy = Partial { largest: 1.0, sum: 1.0 };
+                    let tiles = [[healthy, partial], [partial, healthy]];
+                    assert!(tiles.into_iter().all(|it| !merge_logsumexp(it.into_iter()).is_finite()));
+                }
+            }
+        }
     }
 
     #[test]

@@ -8,12 +8,22 @@
 //! **The order of summation never depends on the batch.** Every output is a sum of partial sums over [`K_CHUNK`]
 //! values of k, each a single chain of multiply-adds in order of k, whichever kernel computes it. So a row's
 //! result has the same bits whatever rows are computed beside it, on one thread or many.
+//!
+//! **Products of bf16 with bf16** ([`Arithmetic::Bf16`](crate::backend::Arithmetic)) read x rounded to bf16
+//! ([`super::rounding`]). Where the processor has AVX512-BF16, weights are packed as pairs along k,
+//! `[n / 16][k / 2][16][2]`, and a step of the kernels above is a step over two values of k: one line of pairs, one
+//! broadcast pair per row, one `vdpbf16ps` that adds both products to a sum in f32. Everything else stays as it is.
+//! The instruction takes subnormal numbers for zeros, and how it rounds between its two additions is the
+//! processor's affair; so bits are those of the same kind of processor, with an error of at most two roundings a
+//! step. Elsewhere the f32 kernels multiply the rounded numbers, whose products are exact in f32.
 
 use super::rows::{Line, Rows, Shared};
+#[cfg(target_arch = "x86_64")]
+use super::simd::Avx512;
 use super::simd::{Isa, LANES, Simd, with_isa};
 
-/// Values of k summed in one chain. A panel's slice of so many values, as f32, is 24 KiB: it stays in a
-/// first-level cache of 32 KiB beside the rows.
+/// Steps summed in one chain: values of k, or pairs of them. A panel's slice of so many lines is 24 KiB: it stays
+/// in a first-level cache of 32 KiB beside the rows.
 const K_CHUNK: usize = 384;
 
 /// Rows of x that one task works on: 192 rows of 1,536 f32 are 1.1 MiB, about a second-level cache.
@@ -31,7 +41,15 @@ pub(super) enum Panels {
     F32(Vec<Line>),
     Bf16(Vec<HalfLine>),
     F16(Vec<HalfLine>),
+    /// `[n / 16][k / 2][16][2]` in bf16; of an odd k the last number's partner is zero. Only where the processor
+    /// [multiplies pairs](Isa::multiplies_bf16).
+    Bf16Pairs(Vec<PairLine>),
 }
+
+/// Sixteen pairs of bf16 numbers, the one of the lower k in the lower half.
+#[derive(Clone, Copy, Default)]
+#[repr(C, align(64))]
+pub(super) struct PairLine(pub(super) [u32; LANES]);
 
 /// Sixteen half-precision numbers.
 #[derive(Clone, Copy, Default)]
@@ -43,14 +61,30 @@ impl Matrix {
     pub(super) fn panel_count(&self) -> usize {
         self.n.div_ceil(LANES)
     }
+
+    /// Whether it is multiplied by pairs.
+    pub(super) fn in_pairs(&self) -> bool {
+        matches!(self.panels, Panels::Bf16Pairs(_))
+    }
+
+    /// Lines of a panel, and columns of what it is multiplied with: k, or half of it.
+    pub(super) fn steps(&self) -> usize {
+        if self.in_pairs() { self.k.div_ceil(2) } else { self.k }
+    }
 }
 
-/// How weights of one kind come into registers.
-trait Storage: Copy {
+/// How weights of one kind come into registers and are multiplied there.
+trait Storage<S: Simd>: Copy {
     type Element: Copy;
-    /// Whether weights are f32 already.
+    /// Whether weights are multiplied as they are stored.
     const WIDE: bool = false;
-    unsafe fn load<S: Simd>(from: *const Self::Element) -> S::V;
+    unsafe fn load(from: *const Self::Element) -> S::V;
+    /// `sum + x w`, x being four bytes of a row in every lane.
+    #[inline(always)]
+    unsafe fn multiply_add(x: S::V, w: S::V, sum: S::V) -> S::V {
+        // SAFETY: register arithmetic; the caller promises the instruction set.
+        unsafe { S::fma(x, w, sum) }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -59,30 +93,52 @@ struct F32;
 struct Bf16;
 #[derive(Clone, Copy)]
 struct F16;
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy)]
+struct Bf16Pairs;
 
-impl Storage for F32 {
+impl<S: Simd> Storage<S> for F32 {
     type Element = f32;
     const WIDE: bool = true;
     #[inline(always)]
-    unsafe fn load<S: Simd>(from: *const f32) -> S::V {
+    unsafe fn load(from: *const f32) -> S::V {
         // SAFETY: the caller's promise.
         unsafe { S::load(from) }
     }
 }
-impl Storage for Bf16 {
+impl<S: Simd> Storage<S> for Bf16 {
     type Element = u16;
     #[inline(always)]
-    unsafe fn load<S: Simd>(from: *const u16) -> S::V {
+    unsafe fn load(from: *const u16) -> S::V {
         // SAFETY: the caller's promise.
         unsafe { S::load_bf16(from) }
     }
 }
-impl Storage for F16 {
+impl<S: Simd> Storage<S> for F16 {
     type Element = u16;
     #[inline(always)]
-    unsafe fn load<S: Simd>(from: *const u16) -> S::V {
+    unsafe fn load(from: *const u16) -> S::V {
         // SAFETY: the caller's promise.
         unsafe { S::load_f16(from) }
+    }
+}
+#[cfg(target_arch = "x86_64")]
+impl Storage<Avx512> for Bf16Pairs {
+    type Element = u32;
+    const WIDE: bool = true;
+    #[inline(always)]
+    unsafe fn load(from: *const u32) -> std::arch::x86_64::__m512 {
+        // SAFETY: the caller's promise. Loads move bits, whatever they mean.
+        unsafe { Avx512::load(from.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn multiply_add(
+        x: std::arch::x86_64::__m512,
+        w: std::arch::x86_64::__m512,
+        sum: std::arch::x86_64::__m512,
+    ) -> std::arch::x86_64::__m512 {
+        // SAFETY: only reached through `pairs_tile`, which enables AVX512-BF16; 32 bf16 have the size of 16 f32.
+        unsafe { std::arch::x86_64::_mm512_dpbf16_ps(sum, std::mem::transmute(x), std::mem::transmute(w)) }
     }
 }
 
@@ -142,7 +198,7 @@ impl Ahead {
 
 /// `R` rows × `P` panels in registers: y (+)= x Wᵀ over one chunk of k.
 #[inline(always)]
-unsafe fn micro_kernel<S: Simd, W: Storage, const R: usize, const P: usize>(
+unsafe fn micro_kernel<S: Simd, W: Storage<S>, const R: usize, const P: usize>(
     step: Step,
     w: *const W::Element,
 ) {
@@ -152,15 +208,18 @@ unsafe fn micro_kernel<S: Simd, W: Storage, const R: usize, const P: usize>(
         for k in 0..step.k {
             let mut weights = [S::splat(0.0); P];
             for (p, weight) in weights.iter_mut().enumerate() {
-                *weight = W::load::<S>(w.add(p * step.panel_stride + k * LANES));
+                *weight = W::load(w.add(p * step.panel_stride + k * LANES));
             }
-            if P == 1 {
-                S::prefetch(step.ahead.at.wrapping_add(k * step.ahead.stride));
+            if P <= TOGETHER && R > 4 {
+                for p in 0..P {
+                    let panel = p * step.panel_stride * size_of::<W::Element>();
+                    S::prefetch(step.ahead.at.wrapping_add(panel + k * step.ahead.stride));
+                }
             }
             for (r, row) in sums.iter_mut().enumerate() {
                 let x = S::splat(*step.x.add(r * step.x_stride + k));
                 for (sum, weight) in row.iter_mut().zip(weights) {
-                    *sum = S::fma(x, weight, *sum);
+                    *sum = W::multiply_add(x, weight, *sum);
                 }
             }
         }
@@ -173,9 +232,28 @@ unsafe fn micro_kernel<S: Simd, W: Storage, const R: usize, const P: usize>(
     }
 }
 
+/// Panels on which many rows are multiplied at once where the registers allow it: each broadcast number then
+/// serves two multiply-adds, which takes half the loads and half the traffic of x out of the second-level cache.
+const TOGETHER: usize = 2;
+
+/// One group of up to `S::ACCUMULATORS / TOGETHER` rows, at most 12, on two panels.
+#[inline(always)]
+unsafe fn two_panels<S: Simd, W: Storage<S>>(rows: usize, step: Step, w: *const W::Element) {
+    macro_rules! rows {
+        ($($n:literal)*) => {
+            match rows {
+                $($n if TOGETHER * $n <= S::ACCUMULATORS => micro_kernel::<S, W, $n, TOGETHER>(step, w),)*
+                _ => unreachable!("row groups are no larger than the registers allow"),
+            }
+        };
+    }
+    // SAFETY: as the caller promises.
+    unsafe { rows!(1 2 3 4 5 6 7 8 9 10 11 12) }
+}
+
 /// One group of up to `S::ACCUMULATORS` rows on one panel.
 #[inline(always)]
-unsafe fn one_panel<S: Simd, W: Storage>(rows: usize, step: Step, w: *const W::Element) {
+unsafe fn one_panel<S: Simd, W: Storage<S>>(rows: usize, step: Step, w: *const W::Element) {
     macro_rules! rows {
         ($($n:literal)*) => {
             match rows {
@@ -188,36 +266,21 @@ unsafe fn one_panel<S: Simd, W: Storage>(rows: usize, step: Step, w: *const W::E
     unsafe { rows!(1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24) }
 }
 
-/// A few rows on several panels at once: enough independent sums to hide the latency of multiply-add.
+/// How many of the panels that are left are worked on at once.
+///
+/// A few rows need several for enough independent sums to hide the latency of multiply-add.
 #[inline(always)]
-unsafe fn few_rows<S: Simd, W: Storage>(
-    rows: usize,
-    panels: usize,
-    step: Step,
-    w: *const W::Element,
-) -> usize {
-    // SAFETY: as the caller promises; at most `panels` panels are touched.
-    unsafe {
-        if S::ACCUMULATORS >= 24 {
-            match rows {
-                1 if panels >= 8 => micro_kernel::<S, W, 1, 8>(step, w),
-                2 if panels >= 4 => micro_kernel::<S, W, 2, 4>(step, w),
-                3 if panels >= 4 => micro_kernel::<S, W, 3, 4>(step, w),
-                4 if panels >= 2 => micro_kernel::<S, W, 4, 2>(step, w),
-                _ => {
-                    one_panel::<S, W>(rows, step, w);
-                    return 1;
-                }
-            }
-            return [8, 4, 4, 2][rows - 1];
-        }
-        if rows == 1 && panels >= 4 && S::ACCUMULATORS >= 4 {
-            micro_kernel::<S, W, 1, 4>(step, w);
-            return 4;
-        }
-        one_panel::<S, W>(rows, step, w);
-        1
-    }
+fn panels_at_once<S: Simd, W: Storage<S>>(rows: usize, left: usize) -> usize {
+    let wanted = match rows {
+        1 if S::ACCUMULATORS >= 24 => 8,
+        2 | 3 if S::ACCUMULATORS >= 24 => 4,
+        4 if S::ACCUMULATORS >= 24 => TOGETHER,
+        // Half-precision weights are widened for one panel at a time.
+        _ if S::ACCUMULATORS >= 24 && W::WIDE => TOGETHER,
+        1 if S::ACCUMULATORS >= 4 => 4,
+        _ => 1,
+    };
+    if wanted <= left { wanted } else { 1 }
 }
 
 /// All rows of a tile in as few groups as the registers allow, of as equal size as possible.
@@ -230,39 +293,51 @@ fn groups(rows: usize, largest: usize) -> impl Iterator<Item = (usize, usize)> {
     })
 }
 
-/// All rows of a tile on one panel, or a few rows on several; answers how many panels are done.
+/// All rows of a tile on `count` panels, as many as [`panels_at_once`] said.
 ///
-/// `next` is the slice of weights that is needed after this one, null if there is none.
+/// `next` is the slice of weights that is needed after these, null if there is none.
 #[inline(always)]
-unsafe fn panels<S: Simd, W: Storage>(
+unsafe fn panels<S: Simd, W: Storage<S>>(
     tile: &Tile<'_>,
-    left: usize,
+    count: usize,
     step: Step,
     w: *const W::Element,
     next: *const W::Element,
-) -> usize {
+) {
+    let line = LANES * size_of::<W::Element>();
+    let ahead = |group, groups| Ahead::share(next.cast(), step.k, line, group, groups);
     // SAFETY: the tile's pointers cover what the groups touch.
     unsafe {
-        if tile.rows <= S::ACCUMULATORS {
-            return few_rows::<S, W>(tile.rows, left, step, w);
+        match (tile.rows, count) {
+            (1, 8) => micro_kernel::<S, W, 1, 8>(step, w),
+            (1, 4) => micro_kernel::<S, W, 1, 4>(step, w),
+            (2, 4) => micro_kernel::<S, W, 2, 4>(step, w),
+            (3, 4) => micro_kernel::<S, W, 3, 4>(step, w),
+            (rows, TOGETHER) => {
+                let most = S::ACCUMULATORS / TOGETHER;
+                let all = rows.div_ceil(most);
+                for (group, (row, rows)) in groups(rows, most).enumerate() {
+                    two_panels::<S, W>(rows, step.of_rows(row, ahead(group, all)), w);
+                }
+            }
+            (rows, _) => {
+                let all = rows.div_ceil(S::ACCUMULATORS);
+                let widen = !W::WIDE && all > 1;
+                if widen {
+                    for k in 0..step.k {
+                        S::store(tile.widened.add(k * LANES), W::load(w.add(k * LANES)));
+                    }
+                }
+                for (group, (row, rows)) in groups(rows, S::ACCUMULATORS).enumerate() {
+                    let step = step.of_rows(row, ahead(group, all));
+                    if widen {
+                        one_panel::<S, F32>(rows, step, tile.widened);
+                    } else {
+                        one_panel::<S, W>(rows, step, w);
+                    }
+                }
+            }
         }
-        let line = LANES * size_of::<W::Element>();
-        let count = tile.rows.div_ceil(S::ACCUMULATORS);
-        if W::WIDE {
-            for (group, (row, rows)) in groups(tile.rows, S::ACCUMULATORS).enumerate() {
-                let ahead = Ahead::share(next.cast(), step.k, line, group, count);
-                one_panel::<S, W>(rows, step.of_rows(row, ahead), w);
-            }
-        } else {
-            for k in 0..step.k {
-                S::store(tile.widened.add(k * LANES), W::load::<S>(w.add(k * LANES)));
-            }
-            for (group, (row, rows)) in groups(tile.rows, S::ACCUMULATORS).enumerate() {
-                let ahead = Ahead::share(next.cast(), step.k, line, group, count);
-                one_panel::<S, F32>(rows, step.of_rows(row, ahead), tile.widened);
-            }
-        }
-        1
     }
 }
 
@@ -286,21 +361,23 @@ unsafe fn tile_kernel<S: Simd>(tile: &Tile<'_>) {
             Panels::F32(lines) => tile_of::<S, F32>(tile, lines.as_ptr().cast()),
             Panels::Bf16(lines) => tile_of::<S, Bf16>(tile, lines.as_ptr().cast()),
             Panels::F16(lines) => tile_of::<S, F16>(tile, lines.as_ptr().cast()),
+            Panels::Bf16Pairs(_) => unreachable!("`run_tile` has a kernel of its own for pairs"),
         }
     }
 }
 
 #[inline(always)]
-unsafe fn tile_of<S: Simd, W: Storage>(tile: &Tile<'_>, weights: *const W::Element) {
-    let k = tile.matrix.k;
+unsafe fn tile_of<S: Simd, W: Storage<S>>(tile: &Tile<'_>, weights: *const W::Element) {
+    let k = tile.matrix.steps();
     // SAFETY: `Tile` is only made by `run`, whose bounds it keeps.
     unsafe {
         let slice = |panel: usize, from: usize| weights.add(((tile.panel + panel) * k + from) * LANES);
         for from in (0..k).step_by(K_CHUNK) {
             let mut panel = 0;
             while panel < tile.panels {
-                let next = if panel + 1 < tile.panels {
-                    slice(panel + 1, from)
+                let count = panels_at_once::<S, W>(tile.rows, tile.panels - panel);
+                let next = if panel + count < tile.panels {
+                    slice(panel + count, from)
                 } else if from + K_CHUNK < k {
                     slice(0, from + K_CHUNK)
                 } else {
@@ -316,13 +393,32 @@ unsafe fn tile_of<S: Simd, W: Storage>(tile: &Tile<'_>, weights: *const W::Eleme
                     first: from == 0,
                     ahead: Ahead::NOTHING,
                 };
-                panel += panels::<S, W>(tile, tile.panels - panel, step, slice(panel, from), next);
+                panels::<S, W>(tile, count, step, slice(panel, from), next);
+                panel += count;
             }
         }
     }
 }
 
-with_isa! { unsafe fn run_tile(tile: &Tile<'_>) = tile_kernel }
+with_isa! { unsafe fn run_f32_tile(tile: &Tile<'_>) = tile_kernel }
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bf16,avx2,fma,f16c")]
+unsafe fn run_pairs_tile(tile: &Tile<'_>, weights: &[PairLine]) {
+    // SAFETY: as promised by the caller; the features are enabled here.
+    unsafe { tile_of::<Avx512, Bf16Pairs>(tile, weights.as_ptr().cast()) }
+}
+
+unsafe fn run_tile(isa: Isa, tile: &Tile<'_>) {
+    // SAFETY: as the caller promises; pairs are only packed for instruction sets that multiply them.
+    unsafe {
+        match &tile.matrix.panels {
+            #[cfg(target_arch = "x86_64")]
+            Panels::Bf16Pairs(weights) => run_pairs_tile(tile, weights),
+            _ => run_f32_tile(isa, tile),
+        }
+    }
+}
 
 /// What a task computed: rows × panels of y, still in a cache.
 pub(super) struct Computed {
@@ -413,7 +509,7 @@ fn run(
     out: Option<Shared>,
     consume: impl Fn(Computed) + Sync,
 ) {
-    assert_eq!(x.cols(), weights.k, "the input's columns are the weights' inputs");
+    assert_eq!(x.cols(), weights.steps(), "the input's columns are the weights' inputs");
     let (rows, panels) = (x.rows(), weights.panel_count());
     let mut cut = Cut::new(rows, panels, unit, rayon::current_num_threads());
     if let Some(fixed) = panels_per_task {

@@ -1,7 +1,7 @@
 //! The processor, with packed weights and fused kernels.
 //!
-//! Weights are packed once, in f32, bf16 or f16; arithmetic is f32. Kernels are compiled for each instruction
-//! set that the architecture has and chosen at run time. A row's results have the same bits whatever else is in
+//! Weights are packed once, in f32, bf16 or f16; arithmetic is f32, or for products bf16. Kernels are compiled for
+//! each instruction set that the architecture has and chosen at run time. A row's results have the same bits whatever else is in
 //! the batch, however many threads there are: see the modules `matmul`, `attention` and `head` for how.
 
 #![allow(
@@ -15,6 +15,7 @@ mod machine;
 mod matmul;
 mod pack;
 mod rotary;
+mod rounding;
 mod rows;
 mod rowwise;
 mod simd;
@@ -27,7 +28,8 @@ use self::rows::Line;
 pub use self::simd::Isa;
 use self::simd::LANES;
 use super::{
-    AttentionShape, Backend, HeadNorms, HeadOutput, HeadWants, NormParams, Stacking, WeightDtype, WriteParams,
+    Arithmetic, AttentionShape, Backend, HeadNorms, HeadOutput, HeadWants, NormParams, Stacking, WeightDtype,
+    WriteParams,
 };
 use crate::LoadError;
 use crate::blueprint::{Activation, Rope};
@@ -38,7 +40,10 @@ pub(crate) use pack::check_finite;
 /// The processor as a back end.
 pub struct Cpu {
     isa: Isa,
+    arithmetic: Arithmetic,
     head: head::HeadScratch,
+    /// The input of a product in bf16, rounded.
+    rounded: rows::Rows,
 }
 
 impl Cpu {
@@ -50,7 +55,18 @@ impl Cpu {
     /// A chosen instruction set, one of [`Isa::available`].
     pub fn with_isa(isa: Isa) -> Self {
         assert!(Isa::available().contains(&isa), "this processor has no {}", isa.name());
-        Self { isa, head: head::HeadScratch::default() }
+        Self {
+            isa,
+            arithmetic: Arithmetic::F32,
+            head: head::HeadScratch::default(),
+            rounded: rows::Rows::default(),
+        }
+    }
+
+    /// The same with products in a chosen arithmetic.
+    #[must_use]
+    pub fn computing_in(self, arithmetic: Arithmetic) -> Self {
+        Self { arithmetic, ..self }
     }
 
     /// The instruction set in use.
@@ -98,6 +114,24 @@ fn parallel_rows(rows: usize, grain: usize, f: impl Fn(usize) + Sync) {
     (0..rows).into_par_iter().with_min_len(grain).for_each(&f);
 }
 
+/// What a product reads: x itself, or x rounded.
+fn input<'a>(
+    isa: Isa,
+    arithmetic: Arithmetic,
+    x: &'a rows::Rows,
+    weights: &matmul::Matrix,
+    rounded: &'a mut rows::Rows,
+) -> &'a rows::Rows {
+    match arithmetic {
+        Arithmetic::F32 => x,
+        Arithmetic::Bf16 => {
+            assert_eq!(x.cols(), weights.k, "the input's columns are the weights' inputs");
+            rounding::round_rows(isa, x, weights, rounded);
+            rounded
+        }
+    }
+}
+
 fn norm_view(norm: &NormParams<Vector>) -> rowwise::NormView<'_> {
     rowwise::NormView {
         kind: norm.kind,
@@ -121,7 +155,16 @@ impl Backend for Cpu {
     type Angles = rotary::Angles;
 
     fn describe(&self) -> String {
-        format!("cpu ({})", self.isa.name())
+        let isa = self.isa.name();
+        match self.arithmetic {
+            Arithmetic::F32 => format!("cpu ({isa})"),
+            Arithmetic::Bf16 if self.isa.multiplies_bf16() => format!("cpu ({isa}), products in bf16"),
+            Arithmetic::Bf16 => {
+                format!(
+                    "cpu ({isa}), products of numbers rounded to bf16 at the speed of f32: {isa} has no other"
+                )
+            }
+        }
     }
 
     fn row_block(&self) -> usize {
@@ -136,7 +179,18 @@ impl Backend for Cpu {
         stacking: Stacking,
         dtype: WeightDtype,
     ) -> Result<Self::Matrix, LoadError> {
-        pack::pack(parts, stacking, dtype)
+        let packing = match self.arithmetic {
+            Arithmetic::F32 => pack::Packing::Single(dtype),
+            Arithmetic::Bf16 => {
+                assert_eq!(dtype, WeightDtype::Bf16, "bf16 arithmetic is for weights in bf16");
+                if self.isa.multiplies_bf16() {
+                    pack::Packing::Bf16Pairs
+                } else {
+                    pack::Packing::Single(dtype)
+                }
+            }
+        };
+        pack::pack(parts, stacking, packing)
     }
 
     fn vector(&self, values: &[f32]) -> Vector {
@@ -221,7 +275,8 @@ impl Backend for Cpu {
         bias: Option<&Vector>,
         out: &mut Self::Rows,
     ) {
-        matmul::product(self.isa, x, weights, bias.map(|it| it.lines.as_slice()), out);
+        let (isa, x) = (self.isa, input(self.isa, self.arithmetic, x, weights, &mut self.rounded));
+        matmul::product(isa, x, weights, bias.map(|it| it.lines.as_slice()), out);
     }
 
     fn gated_linear(
@@ -234,6 +289,7 @@ impl Backend for Cpu {
     ) {
         out.resize(x.rows());
         let (isa, shared) = (self.isa, out.shared());
+        let x = input(isa, self.arithmetic, x, weights, &mut self.rounded);
         matmul::product_tiles(isa, x, weights, 2, None, |done| {
             let pair = done.panel / 2;
             let bias = bias.map(|it| {
@@ -333,6 +389,7 @@ impl Backend for Cpu {
         wants: &HeadWants,
         out: &mut HeadOutput,
     ) {
+        let x = input(self.isa, self.arithmetic, x, weights, &mut self.rounded);
         head::head(self.isa, x, weights, scale, softcap, wants, &mut self.head, out);
     }
 

@@ -5,17 +5,26 @@ use std::sync::Mutex;
 use checkpoint::Tensor;
 use half::{bf16, f16};
 
-use super::matmul::{HalfLine, Matrix, Panels};
+use super::matmul::{HalfLine, Matrix, PairLine, Panels};
 use super::rows::Line;
 use super::simd::LANES;
 use crate::LoadError;
 use crate::backend::{Stacking, WeightDtype};
 
+/// The layout of packed weights.
+#[derive(Clone, Copy)]
+pub(super) enum Packing {
+    /// A line for each value of k.
+    Single(WeightDtype),
+    /// A line for each two values of k, in bf16.
+    Bf16Pairs,
+}
+
 /// Packs tensors `[n_i, k]`, stacked, into one matrix.
 ///
 /// Paired tensors alternate panel by panel, gate first, so that a tile holds both halves of its outputs; their
 /// output count is rounded up to whole panels.
-pub(super) fn pack(parts: &[Tensor], stacking: Stacking, dtype: WeightDtype) -> Result<Matrix, LoadError> {
+pub(super) fn pack(parts: &[Tensor], stacking: Stacking, packing: Packing) -> Result<Matrix, LoadError> {
     let k = parts[0].row_len();
     let n: usize = match stacking {
         Stacking::EndToEnd => parts.iter().map(Tensor::rows).sum(),
@@ -44,12 +53,19 @@ pub(super) fn pack(parts: &[Tensor], stacking: Stacking, dtype: WeightDtype) -> 
         }
     };
     let count = n.div_ceil(LANES);
-    let panels = match dtype {
-        WeightDtype::F32 => Panels::F32(fill(count, k, &source, |it| it, Line)?),
-        WeightDtype::Bf16 => {
-            Panels::Bf16(fill(count, k, &source, |it| bf16::from_f32(it).to_bits(), HalfLine)?)
+    let bf16_bits = |it: f32| bf16::from_f32(it).to_bits();
+    let f16_bits = |it: f32| f16::from_f32(it).to_bits();
+    let pair =
+        |numbers: &[f32]| numbers.iter().rev().fold(0, |bits, it| bits << 16 | u32::from(bf16_bits(*it)));
+    let panels = match packing {
+        Packing::Single(WeightDtype::F32) => Panels::F32(fill(count, k, 1, &source, |it| it[0], Line)?),
+        Packing::Single(WeightDtype::Bf16) => {
+            Panels::Bf16(fill(count, k, 1, &source, |it| bf16_bits(it[0]), HalfLine)?)
         }
-        WeightDtype::F16 => Panels::F16(fill(count, k, &source, |it| f16::from_f32(it).to_bits(), HalfLine)?),
+        Packing::Single(WeightDtype::F16) => {
+            Panels::F16(fill(count, k, 1, &source, |it| f16_bits(it[0]), HalfLine)?)
+        }
+        Packing::Bf16Pairs => Panels::Bf16Pairs(fill(count, k, 2, &source, pair, PairLine)?),
     };
     for part in parts {
         part.release();
@@ -57,17 +73,20 @@ pub(super) fn pack(parts: &[Tensor], stacking: Stacking, dtype: WeightDtype) -> 
     Ok(Matrix { n, k, panels })
 }
 
+/// The lines of all panels; an element of a line holds `step` neighbouring numbers of an output, or what is left.
 fn fill<'a, E: Copy + Default + Send, L: Copy + Default + Send>(
     panels: usize,
     k: usize,
+    step: usize,
     source: &(impl Fn(usize, usize) -> Option<(&'a Tensor, usize)> + Sync),
-    convert: impl Fn(f32) -> E + Sync,
+    convert: impl Fn(&[f32]) -> E + Sync,
     line: impl Fn([E; LANES]) -> L + Sync,
 ) -> Result<Vec<L>, LoadError> {
     use rayon::prelude::*;
-    let mut lines = vec![L::default(); panels * k];
+    let steps = k.div_ceil(step);
+    let mut lines = vec![L::default(); panels * steps];
     let bad: Mutex<Option<LoadError>> = Mutex::new(None);
-    lines.par_chunks_mut(k.max(1)).enumerate().for_each_init(
+    lines.par_chunks_mut(steps.max(1)).enumerate().for_each_init(
         || vec![0.0_f32; LANES * k],
         |rows, (panel, lines)| {
             for lane in 0..LANES {
@@ -83,7 +102,8 @@ fn fill<'a, E: Copy + Default + Send, L: Copy + Default + Send>(
                 }
             }
             for (at, out) in lines.iter_mut().enumerate() {
-                *out = line(std::array::from_fn(|lane| convert(rows[lane * k + at])));
+                let (from, to) = (at * step, k.min((at + 1) * step));
+                *out = line(std::array::from_fn(|lane| convert(&rows[lane * k..][from..to])));
             }
         },
     );

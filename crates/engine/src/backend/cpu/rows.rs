@@ -46,6 +46,12 @@ impl Rows {
         }
     }
 
+    /// Sets the number of rows and columns, for scratch memory that serves several widths.
+    pub(super) fn reshape(&mut self, rows: usize, cols: usize) {
+        (self.cols, self.stride) = (cols, cols.div_ceil(LANES) | 1);
+        self.resize(rows);
+    }
+
     pub(super) fn rows(&self) -> usize {
         self.count
     }

@@ -30,6 +30,9 @@ pub enum Isa {
     /// AVX-512 F.
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    /// AVX-512 F with products of bf16 numbers (AVX512-BF16). Arithmetic in f32 is that of [`Self::Avx512`].
+    #[cfg(target_arch = "x86_64")]
+    Avx512Bf16,
     /// ARM's Advanced SIMD.
     #[cfg(target_arch = "aarch64")]
     Neon,
@@ -49,12 +52,24 @@ impl Isa {
                 found.push(Self::Avx2);
                 if is_x86_feature_detected!("avx512f") {
                     found.push(Self::Avx512);
+                    if is_x86_feature_detected!("avx512bf16") {
+                        found.push(Self::Avx512Bf16);
+                    }
                 }
             }
         }
         #[cfg(target_arch = "aarch64")]
         found.push(Self::Neon);
         found
+    }
+
+    /// Whether it multiplies pairs of bf16 numbers.
+    pub fn multiplies_bf16(self) -> bool {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Bf16 => true,
+            _ => false,
+        }
     }
 
     /// The set's name in settings and reports.
@@ -65,6 +80,8 @@ impl Isa {
             Self::Avx2 => "avx2",
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Bf16 => "avx512bf16",
             #[cfg(target_arch = "aarch64")]
             Self::Neon => "neon",
         }
@@ -94,8 +111,12 @@ pub(super) trait Simd: Copy + 'static {
     unsafe fn div(a: Self::V, b: Self::V) -> Self::V;
     /// a b + c, rounded once where the set can.
     unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// a where a > b, else b: of two zeros the second, and b where one of them is NaN.
     unsafe fn max(a: Self::V, b: Self::V) -> Self::V;
+    /// a where a < b, else b: of two zeros the second, and b where one of them is NaN.
     unsafe fn min(a: Self::V, b: Self::V) -> Self::V;
+    /// Like [`Self::max`], but NaN where either is NaN.
+    unsafe fn max_or_nan(a: Self::V, b: Self::V) -> Self::V;
     /// To the nearest integer, halves to even.
     unsafe fn round(a: Self::V) -> Self::V;
     /// 2^n for integers n in −126..=127.
@@ -119,16 +140,16 @@ pub(super) trait Simd: Copy + 'static {
         lanes[0]
     }
 
-    /// The largest lane.
+    /// The largest lane; NaN where there is one.
     #[inline(always)]
     unsafe fn largest(v: Self::V) -> f32 {
         let mut lanes = [0.0_f32; LANES];
         // SAFETY: the array has 16 elements.
         unsafe { Self::store(lanes.as_mut_ptr(), v) };
-        lanes.iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b))
+        lanes.iter().fold(f32::NEG_INFINITY, |a, &b| if a > b || a.is_nan() { a } else { b })
     }
 
-    /// e^x within 2 ulp; 0 below −87.3, no overflow handling above 88.
+    /// e^x within 2 ulp; 0 below −87.3, e^88.3 above it, NaN of NaN.
     ///
     /// x = n ln 2 + r with |r| ≤ ln 2 / 2; e^r by its Taylor polynomial of degree 7, whose remainder is
     /// (ln 2 / 2)^8 / 8! = 5e-9.
@@ -143,7 +164,8 @@ pub(super) trait Simd: Copy + 'static {
         unsafe {
             // Below this, 2^n would leave the normal numbers.
             let smallest = Self::splat(-87.3);
-            let clamped = Self::min(Self::max(x, smallest), Self::splat(88.3));
+            // x comes second both times, so that NaN stays NaN.
+            let clamped = Self::min(Self::splat(88.3), Self::max(smallest, x));
             let n = Self::round(Self::mul(clamped, Self::splat(std::f32::consts::LOG2_E)));
             let r = Self::fma(n, Self::splat(-LN2_HIGH), clamped);
             let r = Self::fma(n, Self::splat(-LN2_LOW), r);
@@ -187,7 +209,7 @@ macro_rules! with_isa {
                     #[cfg(target_arch = "x86_64")]
                     Isa::Avx2 => avx2($($arg),*),
                     #[cfg(target_arch = "x86_64")]
-                    Isa::Avx512 => avx512($($arg),*),
+                    Isa::Avx512 | Isa::Avx512Bf16 => avx512($($arg),*),
                     #[cfg(target_arch = "aarch64")]
                     Isa::Neon => $kernel::<$crate::backend::cpu::simd::Neon>($($arg),*),
                 }
@@ -245,6 +267,64 @@ mod tests {
             // SAFETY: 16 elements.
             unsafe { exp_16(isa, y.as_mut_ptr()) };
             assert_eq!(y, [0.0; LANES]);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn compare_kernel<S: Simd>(a: *const f32, b: *const f32, out: &mut [[f32; LANES]; 4]) {
+        // SAFETY: the test passes 16 elements each.
+        unsafe {
+            let (a, b) = (S::load(a), S::load(b));
+            S::store(out[0].as_mut_ptr(), S::max(a, b));
+            S::store(out[1].as_mut_ptr(), S::min(a, b));
+            S::store(out[2].as_mut_ptr(), S::max_or_nan(a, b));
+            S::store(out[3].as_mut_ptr(), S::select_less(a, b, a, b));
+        }
+    }
+    with_isa! {
+        unsafe fn compare_16(a: *const f32, b: *const f32, out: &mut [[f32; LANES]; 4]) = compare_kernel
+    }
+
+    #[test]
+    fn every_instruction_set_answers_alike_for_nan_and_signed_zeros() {
+        const CORNERS: [f32; 8] =
+            [0.0, -0.0, 1.0, -1.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, f32::MIN_POSITIVE];
+        let pairs: Vec<(f32, f32)> =
+            CORNERS.iter().flat_map(|&a| CORNERS.iter().map(move |&b| (a, b))).collect();
+        for isa in Isa::available() {
+            for pairs in pairs.chunks_exact(LANES) {
+                let (a, b): (Vec<f32>, Vec<f32>) = pairs.iter().copied().unzip();
+                let mut out = [[0.0; LANES]; 4];
+                // SAFETY: 16 elements each.
+                unsafe { compare_16(isa, a.as_ptr(), b.as_ptr(), &mut out) };
+                for (lane, &(a, b)) in pairs.iter().enumerate() {
+                    let larger = if a > b { a } else { b };
+                    let smaller = if a < b { a } else { b };
+                    let expected = [larger, smaller, if a.is_nan() { a } else { larger }, smaller];
+                    let found = out.map(|it| it[lane]);
+                    let place = format!("{}: {a} and {b}", isa.name());
+                    assert_eq!(found.map(f32::to_bits), expected.map(f32::to_bits), "{place}");
+                    assert_eq!(found[2].is_nan(), a.is_nan() || b.is_nan(), "{place}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn exp_of_nan_is_nan_beside_numbers_on_every_instruction_set() {
+        for isa in Isa::available() {
+            let mut y = [0.0_f32; LANES];
+            (y[3], y[9]) = (f32::NAN, -f32::NAN);
+            // SAFETY: 16 elements.
+            unsafe { exp_16(isa, y.as_mut_ptr()) };
+            for (lane, y) in y.into_iter().enumerate() {
+                assert!(if [3, 9].contains(&lane) { y.is_nan() } else { y == 1.0 }, "{}: {y}", isa.name());
+            }
+            // As far as it goes above; what is larger than the largest f32 is not needed by any kernel.
+            let mut y = [f32::INFINITY; LANES];
+            // SAFETY: 16 elements.
+            unsafe { exp_16(isa, y.as_mut_ptr()) };
+            assert!(y.iter().all(|it| *it > 2e38), "{}: {y:?}", isa.name());
         }
     }
 

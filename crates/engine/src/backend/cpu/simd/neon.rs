@@ -80,12 +80,21 @@ impl Simd for Neon {
 
     #[inline(always)]
     unsafe fn max(a: Self::V, b: Self::V) -> Self::V {
-        each(|i| unsafe { vmaxq_f32(a[i], b[i]) })
+        // Not `vmaxq_f32`, which knows NaN and the sign of zero.
+        each(|i| unsafe { vbslq_f32(vcgtq_f32(a[i], b[i]), a[i], b[i]) })
     }
 
     #[inline(always)]
     unsafe fn min(a: Self::V, b: Self::V) -> Self::V {
-        each(|i| unsafe { vminq_f32(a[i], b[i]) })
+        each(|i| unsafe { vbslq_f32(vcltq_f32(a[i], b[i]), a[i], b[i]) })
+    }
+
+    #[inline(always)]
+    unsafe fn max_or_nan(a: Self::V, b: Self::V) -> Self::V {
+        each(|i| unsafe {
+            let larger = vbslq_f32(vcgtq_f32(a[i], b[i]), a[i], b[i]);
+            vbslq_f32(vceqq_f32(a[i], a[i]), larger, a[i])
+        })
     }
 
     #[inline(always)]

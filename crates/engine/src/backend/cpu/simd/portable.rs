@@ -86,6 +86,11 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    unsafe fn max_or_nan(a: Self::V, b: Self::V) -> Self::V {
+        map2(a, b, |a, b| if a > b || a.is_nan() { a } else { b })
+    }
+
+    #[inline(always)]
     unsafe fn round(a: Self::V) -> Self::V {
         // Adding and taking away 1.5 * 2^23 leaves no room for a fraction: rounds to nearest even below 2^22.
         const SHIFT: f32 = 12_582_912.0;

@@ -82,6 +82,11 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn max_or_nan(a: Self::V, b: Self::V) -> Self::V {
+        unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a), _mm512_max_ps(a, b), a) }
+    }
+
+    #[inline(always)]
     unsafe fn round(a: Self::V) -> Self::V {
         unsafe { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
     }
@@ -197,6 +202,16 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn min(a: Self::V, b: Self::V) -> Self::V {
         unsafe { both!(_mm256_min_ps, a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn max_or_nan(a: Self::V, b: Self::V) -> Self::V {
+        unsafe {
+            let larger = Self::max(a, b);
+            let low = _mm256_cmp_ps::<_CMP_UNORD_Q>(a[0], a[0]);
+            let high = _mm256_cmp_ps::<_CMP_UNORD_Q>(a[1], a[1]);
+            [_mm256_blendv_ps(larger[0], a[0], low), _mm256_blendv_ps(larger[1], a[1], high)]
+        }
     }
 
     #[inline(always)]
