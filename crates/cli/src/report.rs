@@ -51,11 +51,6 @@ impl Teller {
         }
     }
 
-    /// Whether nobody reads any more.
-    pub(crate) fn failed(&self) -> bool {
-        self.failure.is_some()
-    }
-
     /// No more events come.
     pub(crate) fn done(&mut self) {
         self.progress = None;

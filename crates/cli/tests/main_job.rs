@@ -105,7 +105,8 @@ fn the_demo_ends_refusals_and_writes_a_model_that_scores_as_its_trial_did() {
     let edited = format!("{out}/edited");
     assert!(std::fs::read_to_string(format!("{edited}/README.md")).unwrap().contains("direction_index"));
     let model = format!("{out}/model");
-    let mut arguments = vec!["evaluate", &edited, "--against", &model, "--json", "--max-response-length", "32"];
+    let mut arguments =
+        vec!["evaluate", &edited, "--against", &model, "--json", "--max-response-length", "32"];
     arguments.extend(["--refusal-prompts", "embedded:demo-refused-eval"]);
     arguments.extend(["--kl-prompts", "embedded:demo-answered-eval"]);
     let written: Value = serde_json::from_str(&succeeded(&ablate(&arguments))).unwrap();
@@ -118,7 +119,8 @@ fn the_demo_ends_refusals_and_writes_a_model_that_scores_as_its_trial_did() {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../../demo/prompts/refused_eval.txt"),
     );
     let question = question.unwrap().lines().next().unwrap().to_owned();
-    let answer = |model: &str| succeeded(&ablate(&["generate", model, "--prompt", &question, "--max-tokens", "32"]));
+    let answer =
+        |model: &str| succeeded(&ablate(&["generate", model, "--prompt", &question, "--max-tokens", "32"]));
     assert_ne!(answer(&model), answer(&edited));
 }
 
@@ -180,7 +182,8 @@ fn false_refusals_are_counted_and_their_penalty_is_in_the_objective() {
 
 /// A run whose trials are told in events.
 fn run_arguments<'a>(toy: &'a str, study: &'a str, trials: &'a str, parallel: &'a str) -> Vec<&'a str> {
-    let mut arguments = vec!["run", toy, "--study", study, "--trials", trials, "--startup-trials", "6", "--seed"];
+    let mut arguments =
+        vec!["run", toy, "--study", study, "--trials", trials, "--startup-trials", "6", "--seed"];
     arguments.extend(["3", "--parallel-trials", parallel, "--json"]);
     arguments.extend(SETS);
     arguments.extend(SHORT);
@@ -189,7 +192,8 @@ fn run_arguments<'a>(toy: &'a str, study: &'a str, trials: &'a str, parallel: &'
 
 /// Number, state, values and parameters of all trials.
 fn trials(study: &str) -> Vec<Value> {
-    let shown: Value = serde_json::from_str(&succeeded(&ablate(&["study", "show", study, "--json"]))).unwrap();
+    let shown: Value =
+        serde_json::from_str(&succeeded(&ablate(&["study", "show", study, "--json"]))).unwrap();
     let trials = shown["trials"].as_array().unwrap().iter();
     trials.map(|it| json!([it["number"], it["state"], it["values"], it["parameters"]])).collect()
 }
@@ -226,16 +230,21 @@ fn a_run_that_is_killed_again_and_again_ends_like_one_that_was_not() {
 #[test]
 fn goals_are_in_the_study_in_the_order_of_the_scorers() {
     let (toy, folder) = (toy(), tempfile::tempdir().unwrap());
-    for scorers in [["kl_divergence:minimize", "refusals:maximize"], ["refusals:minimize", "kl_divergence:maximize"]] {
+    for scorers in
+        [["kl_divergence:minimize", "refusals:maximize"], ["refusals:minimize", "kl_divergence:maximize"]]
+    {
         let study = path(&folder, scorers[0].split(':').next().unwrap());
         let mut arguments = run_arguments(&toy, &study, "2", "1");
         arguments.extend(["--scorer", scorers[0], "--scorer", "flip_rate:none", "--scorer", scorers[1]]);
         let output = succeeded(&ablate(&arguments));
         let shown: Value =
             serde_json::from_str(&succeeded(&ablate(&["study", "show", &study, "--json"]))).unwrap();
-        let named: Vec<String> = shown["objectives"].as_array().unwrap().iter().map(|it| {
-            format!("{}:{}", it["name"].as_str().unwrap(), it["goal"].as_str().unwrap())
-        }).collect();
+        let named: Vec<String> = shown["objectives"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|it| format!("{}:{}", it["name"].as_str().unwrap(), it["goal"].as_str().unwrap()))
+            .collect();
         assert_eq!(named, scorers);
         for trial in events(&output).iter().filter(|it| it["event"] == "trial") {
             let number = trial["number"].as_u64().unwrap() as usize;

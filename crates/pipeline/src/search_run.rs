@@ -62,7 +62,10 @@ pub fn search(
     }
     loop {
         cancel.check()?;
-        batch.extend(study.ask_batch(&search, n_trials)?);
+        // What was left behind is told first: the next batch is proposed from all that came before it.
+        if batch.is_empty() {
+            batch = study.ask_batch(&search, n_trials)?;
+        }
         if batch.is_empty() {
             break;
         }

@@ -17,8 +17,14 @@
 //! let sampler = Random;
 //! let search = Search { sampler: &sampler, space: &space, seed: 7, batch: 4 };
 //! let mut batch = study.running(&search)?; // what a killed process left behind
-//! while !batch.is_empty() || study.trials().len() < 8 {
-//!     batch.extend(study.ask_batch(&search, 8)?);
+//! loop {
+//!     // What was left behind is told before the next batch is asked, so that all of it is known by then.
+//!     if batch.is_empty() {
+//!         batch = study.ask_batch(&search, 8)?;
+//!     }
+//!     if batch.is_empty() {
+//!         break; // there are eight
+//!     }
 //!     for trial in batch.drain(..) {
 //!         let (heat, grind) = (trial.assignment.float("temperature")?, trial.assignment.int("grind")?);
 //!         study.tell(trial.number, &[heat - 80.0, heat / grind as f64], Attributes::new())?;
