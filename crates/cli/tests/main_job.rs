@@ -171,10 +171,11 @@ fn false_refusals_are_counted_and_their_penalty_is_in_the_objective() {
     let weight = "2.5";
     let more = ["--detect-false-refusals", "--false-refusal-weight", weight];
     let scores = evaluate(&everywhere(-2.0), &more);
-    let refused = score(&scores, "false_refusals")["details"]["count"].as_f64().unwrap();
-    assert!(refused > 3.0, "{scores}");
+    let refused = &score(&scores, "false_refusals")["details"]["count"];
     let divergence = score(&scores, "kl_divergence");
-    assert_eq!(divergence["details"]["false_refusals"].as_f64().unwrap(), refused);
+    assert_eq!(&divergence["details"]["false_refusals"], refused);
+    let refused = refused.as_f64().unwrap();
+    assert!(refused > 3.0, "{scores}");
     let objective = scores["objectives"].as_array().unwrap().iter().find(|it| it["name"] == "kl_divergence");
     let expected = divergence["value"].as_f64().unwrap() + 2.5 * refused / 32.0;
     assert!((objective.unwrap()["value"].as_f64().unwrap() - expected).abs() < 1e-12, "{scores}");

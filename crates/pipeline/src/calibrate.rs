@@ -174,7 +174,7 @@ fn common_beginning(
         let answers = model.engine.generate(&requests, &how, &mut |_, _| cancel.requested())?;
         cancel.check()?;
         let shown = answers.iter().map(|it| with_end(model, it)).collect::<Result<Vec<_>, _>>()?;
-        common = common_prefix(&shown).to_owned();
+        common_prefix(&shown).clone_into(&mut common);
         // Where they have differed, more tokens change nothing.
         if shown.iter().all(|it| it.len() > common.len()) || max_tokens == settings.max_response_length {
             break;

@@ -99,7 +99,7 @@ impl Evaluator {
 
     /// What the original scores.
     pub(crate) fn baseline(&self) -> Evaluation {
-        self.records(self.baseline.clone())
+        self.records(&self.baseline)
     }
 
     /// Scores candidates, all in one batch; each may fail by itself. No edit is left in the engine.
@@ -130,12 +130,12 @@ impl Evaluator {
     }
 
     fn score(&self, evidence: &Evidence) -> Result<Evaluation, PipelineError> {
-        let scores = self.scorers.iter().map(|it| score(it, evidence)).collect::<Result<_, _>>()?;
-        Ok(self.records(scores))
+        let scores = self.scorers.iter().map(|it| score(it, evidence)).collect::<Result<Vec<_>, _>>()?;
+        Ok(self.records(&scores))
     }
 
-    fn records(&self, scores: Vec<Score>) -> Evaluation {
-        let named = || self.scorers.iter().zip(&scores);
+    fn records(&self, scores: &[Score]) -> Evaluation {
+        let named = || self.scorers.iter().zip(scores);
         let objectives = named()
             .filter(|(it, _)| it.goal != scorers::Goal::None)
             .map(|(it, score)| ObjectiveValue {

@@ -57,7 +57,7 @@ pub fn save(
         if cancel.requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     let written = match written {
-        Err(write::WriteError::Cancelled { .. }) if cancel.requested() => {
+        Err(write::WriteError::Cancelled) if cancel.requested() => {
             return Err(PipelineError::Interrupted);
         }
         other => other?,

@@ -71,22 +71,8 @@ impl FromStr for Pick {
 
     fn from_str(text: &str) -> Result<Self, PickError> {
         let malformed = |expected| PickError::Malformed { text: text.to_owned(), expected };
-        // Comparisons may be written without spaces around them.
-        let mut spaced = text.to_owned();
-        for sign in ["<=", ">=", "==", "<", ">", "="] {
-            let mut out = String::new();
-            let mut rest = spaced.as_str();
-            while let Some(at) = rest.find(sign) {
-                let (before, after) = (&rest[..at], &rest[at + sign.len()..]);
-                let part_of_longer =
-                    sign.len() == 1 && (before.ends_with(['<', '>', '=']) || after.starts_with('='));
-                out += before;
-                out += &if part_of_longer { sign.to_owned() } else { format!(" {sign} ") };
-                rest = after;
-            }
-            spaced = out + rest;
-        }
-        let mut words = spaced.split_whitespace();
+        let words = words(text);
+        let mut words = words.iter().map(String::as_str);
         let goal = match words.next() {
             Some("min" | "minimize") => Goal::Minimize,
             Some("max" | "maximize") => Goal::Maximize,
@@ -116,6 +102,22 @@ impl FromStr for Pick {
         }
         Ok(Self { text: text.to_owned(), goal, score, conditions })
     }
+}
+
+/// Words, with comparisons as words of their own even where no space is around them.
+fn words(text: &str) -> Vec<String> {
+    let is_sign = |it: char| matches!(it, '<' | '>' | '=');
+    let mut words: Vec<String> = Vec::new();
+    let mut before = ' ';
+    for it in text.chars().filter(|it| !it.is_control() || it.is_whitespace()) {
+        match words.last_mut() {
+            _ if it.is_whitespace() => {}
+            Some(word) if !before.is_whitespace() && is_sign(before) == is_sign(it) => word.push(it),
+            _ => words.push(it.to_string()),
+        }
+        before = it;
+    }
+    words
 }
 
 impl Pick {

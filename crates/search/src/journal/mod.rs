@@ -3,7 +3,7 @@
 //! Every line is one operation; the state of all studies in a file is what replaying its lines gives ([`Replay`]).
 //! Nothing is ever changed or removed, so whoever is killed at any instant leaves at worst an incomplete last line.
 //!
-//! Several programs may write at once, Python among them: each appends under a lock file ([`lock`]), and reads
+//! Several programs may write at once, Python among them: each appends under a lock file (`lock`), and reads
 //! back what others wrote before it. On top of that, a [`Journal`] opened for writing keeps an operating-system
 //! lock, so that two of *our* processes cannot work on one file; the system releases it however we die.
 //!

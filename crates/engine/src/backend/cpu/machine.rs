@@ -81,10 +81,10 @@ with_isa! { unsafe fn fma_chains(rounds: usize, out: &mut f32) = fma_kernel }
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bf16")]
 unsafe fn pair_chains(rounds: usize, out: &mut f32) {
-    use std::arch::x86_64::{_mm512_dpbf16_ps, _mm512_reduce_add_ps, _mm512_setzero_ps};
+    use std::arch::x86_64::{__m512bh, _mm512_dpbf16_ps, _mm512_reduce_add_ps, _mm512_setzero_ps};
     const ONES: [u32; LANES] = [0x3f80_3f80; LANES];
     // SAFETY: 16 pairs of bf16 are a register of them.
-    let ones = unsafe { std::mem::transmute(black_box(ONES)) };
+    let ones = unsafe { std::mem::transmute::<[u32; LANES], __m512bh>(black_box(ONES)) };
     let mut chains = [_mm512_setzero_ps(); CHAINS];
     for _ in 0..rounds {
         for chain in &mut chains {

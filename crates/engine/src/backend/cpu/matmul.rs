@@ -137,8 +137,12 @@ impl Storage<Avx512> for Bf16Pairs {
         w: std::arch::x86_64::__m512,
         sum: std::arch::x86_64::__m512,
     ) -> std::arch::x86_64::__m512 {
+        use std::arch::x86_64::{__m512, __m512bh, _mm512_dpbf16_ps};
         // SAFETY: only reached through `pairs_tile`, which enables AVX512-BF16; 32 bf16 have the size of 16 f32.
-        unsafe { std::arch::x86_64::_mm512_dpbf16_ps(sum, std::mem::transmute(x), std::mem::transmute(w)) }
+        unsafe {
+            let pairs = |it| std::mem::transmute::<__m512, __m512bh>(it);
+            _mm512_dpbf16_ps(sum, pairs(x), pairs(w))
+        }
     }
 }
 
