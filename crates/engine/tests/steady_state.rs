@@ -162,6 +162,10 @@ fn decoding_steps_that_open_no_page_allocate_nothing_but_rayons_queue() {
     drop(black_box(Vec::<u8>::with_capacity(black_box(8))));
     assert!(allocations() > before, "allocations are counted");
     for golden in goldens() {
+        // Rotary embeddings that hold for fewer positions than this needs.
+        if golden.engine(Device::Cpu).info().position_limit.is_some() {
+            continue;
+        }
         for threads in [1, 2] {
             check(&golden, Device::Cpu, threads);
         }
