@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use ablation::Parameters;
-use checkpoint::Checkpoint;
+use anyhow::Context;
 use checkpoint::write::{Dequantized, Settings, ShardSize};
+use checkpoint::{Checkpoint, Format};
 use clap::ValueEnum;
 use engine::{Engine, LoadOptions};
 use pipeline::{Cancel, Evaluation, Model, Session};
@@ -79,18 +80,24 @@ impl SaveArguments {
         let Some(path) = &self.save else { return Ok(()) };
         let target = pipeline::export::target(session, path);
         let cancel = Cancel(&interrupt::requested);
+        let card = pipeline::model_card(session, parameters, evaluation);
         let settings = Settings {
             max_shard_size: self.max_shard_size,
             dequantized: match self.dequantized {
                 StoredAs::F16 => Dequantized::F16,
                 StoredAs::F32 => Dequantized::F32,
             },
-            model_card: Some(pipeline::model_card(session, parameters, evaluation)),
+            model_card: Some(card.clone()),
         };
         let written =
             pipeline::save(session, parameters, &target, &settings, &mut |it| teller.tell(&it), &cancel)?;
         for file in &written.left_out {
             remark(&format!("not copied: {}", file.display()));
+        }
+        if session.model.checkpoint.format() == Format::Gguf {
+            // A file has no place for a card; it goes beside it.
+            let beside = target.with_extension("md");
+            std::fs::write(&beside, card).with_context(|| format!("writing `{}`", beside.display()))?;
         }
         if self.no_check {
             return Ok(());

@@ -96,8 +96,9 @@ fn survives_being_killed(batch: usize) {
     let mut kills = 0;
     loop {
         let mut child = start(&killed, batch, TRIALS);
-        // From before the first write to somewhere in the middle of the rest, a little longer each time.
-        let patience = stream.uniform() * (40.0 + f64::from(kills));
+        // From before the first write to somewhere in the middle of the rest, a little longer each time, so that a
+        // busy machine gets on as well.
+        let patience = stream.uniform() * (40.0 + 2.0 * f64::from(kills));
         std::thread::sleep(Duration::from_micros((1000.0 * patience) as u64));
         if let Some(status) = child.try_wait().unwrap() {
             assert!(status.success());
@@ -106,6 +107,12 @@ fn survives_being_killed(batch: usize) {
         child.kill().unwrap();
         child.wait().unwrap();
         kills += 1;
+        assert!(kills < 2000, "no end after {kills} kills");
+        let lock = folder.path().join("killed.jsonl.lock");
+        assert!(
+            std::fs::metadata(lock).map_or(true, |it| it.len() > 0),
+            "a lock without its mark is not broken"
+        );
         let complete = load(&killed).iter().filter(|it| it.state == TrialState::Complete).count();
         assert!(complete >= told, "{complete} after {told}");
         told = complete;

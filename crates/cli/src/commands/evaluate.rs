@@ -32,8 +32,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "MODEL", conflicts_with = "parameters")]
     against: Option<PathBuf>,
 
-    /// JSON file: {"direction_index": NUMBER or null, "abliteration_parameters": {COMPONENT: {"max_weight",
-    /// "max_weight_position", "min_weight", "min_weight_distance"}, …}}; `min_weight` is a strength, no fraction
+    /// JSON file with `direction_index` (a number, or null: each layer its own) and `abliteration_parameters`
+    ///
+    /// The latter has a profile for each component: `{"attn.o_proj": {"max_weight": 1.2, "max_weight_position": 20,
+    /// "min_weight": 0.4, "min_weight_distance": 9}, "mlp.down_proj": {…}}`. `min_weight` is a strength, no fraction.
     #[arg(long, value_name = "FILE", required_unless_present = "against")]
     parameters: Option<PathBuf>,
 

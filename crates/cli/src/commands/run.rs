@@ -225,7 +225,6 @@ fn resume(path: &Path, arguments: &Arguments) -> anyhow::Result<Option<(Settings
     let begun = snapshot.user_attrs.get(attributes::SETTINGS).and_then(serde_json::Value::as_str);
     let restart = match arguments.search.checkpoint_action {
         Some(CheckpointAction::Restart) => true,
-        Some(CheckpointAction::Continue) => false,
         Some(CheckpointAction::Ask) | None if begun.is_none() => false,
         Some(CheckpointAction::Ask) | None if interactive(arguments) => !menu::go_on(path, &snapshot)?,
         Some(CheckpointAction::Ask) => {
@@ -235,7 +234,7 @@ fn resume(path: &Path, arguments: &Arguments) -> anyhow::Result<Option<(Settings
                 path.display()
             )
         }
-        None => false,
+        Some(CheckpointAction::Continue) | None => false,
     };
     if restart {
         let mut old = path.as_os_str().to_owned();

@@ -6,7 +6,10 @@
 //! unchanged for 30 seconds belongs to the dead and is broken by whoever waits.
 //!
 //! Ours says inside that it is ours. A process of ours that waits holds the journal's system lock as well, so the
-//! owner of such a lock file is known to be dead, and nobody waits 30 seconds after a `kill -9`.
+//! owner of such a lock file is known to be dead, and nobody waits 30 seconds after a `kill -9`. For that it must
+//! never exist without its content: it is written under another name and linked, which fails like creation if the
+//! name exists. (Written in place, a kill between the two left an empty file that nobody dared to break; a process
+//! killed in a loop then never got on.)
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
@@ -57,18 +60,8 @@ impl FileLock {
         let mut wait = FIRST_WAIT;
         let mut unchanged: Option<(SystemTime, Instant)> = None;
         loop {
-            match OpenOptions::new().write(true).create_new(true).open(&lock.path) {
-                Ok(mut file) => {
-                    let written = file.write_all(lock.content.as_bytes());
-                    return match written {
-                        Ok(()) => Ok(lock),
-                        Err(source) => {
-                            // Nobody else can have taken it: it exists.
-                            drop(fs::remove_file(&lock.path));
-                            Err(lock.error("write the lock file", source))
-                        }
-                    };
-                }
+            match lock.create() {
+                Ok(()) => return Ok(lock),
                 Err(source) if source.kind() == ErrorKind::AlreadyExists => {}
                 Err(source) => return Err(lock.error("create the lock file", source)),
             }
@@ -90,6 +83,28 @@ impl FileLock {
             std::thread::sleep(wait);
             wait = (wait * 2).min(LONGEST_WAIT);
         }
+    }
+
+    /// Creates the lock file with its content; an error of the kind `AlreadyExists` if there is one.
+    fn create(&self) -> std::io::Result<()> {
+        // Only the holder of the journal's system lock gets here, so the name needs not be unique, and what a killed
+        // process left under it is overwritten.
+        let draft = beside(&self.path, ".new");
+        fs::write(&draft, &self.content)?;
+        let linked = fs::hard_link(&draft, &self.path);
+        // Whatever stays under that name hurts nobody.
+        drop(fs::remove_file(&draft));
+        match linked {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => self.create_in_place(),
+            linked => linked,
+        }
+    }
+
+    /// Where links are not to be had, as on FAT: whoever is killed in between leaves a lock to wait for.
+    fn create_in_place(&self) -> std::io::Result<()> {
+        let mut file = OpenOptions::new().write(true).create_new(true).open(&self.path)?;
+        // Nobody else can have taken a file that exists, so a half-written one can be removed.
+        file.write_all(self.content.as_bytes()).inspect_err(|_| drop(fs::remove_file(&self.path)))
     }
 
     fn error(&self, action: &'static str, source: std::io::Error) -> JournalError {
@@ -185,6 +200,18 @@ mod tests {
         let start = Instant::now();
         drop(FileLock::acquire(&journal, GRACE).unwrap());
         assert!(start.elapsed() < GRACE / 2);
+    }
+
+    #[test]
+    fn a_lock_is_as_good_where_there_are_no_links() {
+        let (folder, journal) = folder_with_journal();
+        let lock = FileLock { path: beside(&journal, ".lock"), content: format!("{MARK}x\n") };
+        lock.create_in_place().unwrap();
+        assert_eq!(lock.create_in_place().unwrap_err().kind(), ErrorKind::AlreadyExists);
+        assert_eq!(lock.create().unwrap_err().kind(), ErrorKind::AlreadyExists);
+        assert!(lock.is_of_a_dead_process_of_ours());
+        drop(lock);
+        assert_eq!(names(folder.path()), ["study.jsonl"]);
     }
 
     #[test]
