@@ -9,6 +9,7 @@ use std::hint::black_box;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use checkpoint::Checkpoint;
+use engine::backend::Arithmetic;
 use engine::backend::cpu::Isa;
 use engine::{Device, Engine, Generation, LoadOptions, Request};
 use glossary::{Edit, EditSet, TokenId};
@@ -121,10 +122,13 @@ fn candidates(engine: &Engine) -> Vec<EditSet> {
     vec![all().collect(), all().take(1).collect()]
 }
 
-fn check(golden: &Golden, device: Device, threads: usize) {
+fn check(golden: &Golden, device: Device, arithmetic: Arithmetic, threads: usize) {
     let checkpoint = Checkpoint::open(&golden.folder).unwrap();
-    let options = LoadOptions { device, threads, ..LoadOptions::default() };
+    let options = LoadOptions { device, arithmetic, threads, ..LoadOptions::default() };
     let mut engine = Engine::load(&checkpoint, &options, &mut |_, _| {}).unwrap();
+    if engine.info().position_limit.is_some_and(|limit| limit < LENGTH) {
+        return; // Dynamic rotary scaling: the model has no answers as long as these.
+    }
     let sets = candidates(&engine);
     engine.set_edits(&sets).unwrap();
     for batch in batches(60, sets.len()) {
@@ -167,10 +171,14 @@ fn decoding_steps_that_open_no_page_allocate_nothing_but_rayons_queue() {
             continue;
         }
         for threads in [1, 2] {
-            check(&golden, Device::Cpu, threads);
+            check(&golden, Device::Cpu, Arithmetic::F32, threads);
         }
     }
+    let goldens = goldens();
+    let plain = goldens.iter().find(|it| it.name == "llama_gqa_tied").unwrap();
     for isa in Isa::available() {
-        check(&goldens()[0], Device::CpuWith(isa), 2);
+        for arithmetic in [Arithmetic::F32, Arithmetic::Bf16] {
+            check(plain, Device::CpuWith(isa), arithmetic, 2);
+        }
     }
 }
