@@ -8,15 +8,20 @@ that are not finite, a ready-made trial, a waiting one, constraints, a deleted s
 over. `single_file.jsonl` has the structure of a study of heretic's, a tool that searches for edits of a model, with
 made-up numbers. Beside each, `….expected.json` has every study as Optuna reads it.
 
+`tpe.json` has histories with two and three objectives, and what Optuna 4.8's estimator makes of them: which trials are
+good, their weights, and log l − log g at some points, multivariate and univariate.
+
 Needs: optuna (written with 4.8).
 """
 
+import functools
 import json
 import math
 import pathlib
 import sys
 import warnings
 
+import numpy as np
 import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.storages.journal import JournalFileBackend
@@ -125,6 +130,63 @@ def one_model(path):
     study.set_user_attr("finished", True)
 
 
+ARGSORT = np.argsort
+
+SPACE = {
+    "real": FloatDistribution(-1.0, 2.0),
+    "scale": FloatDistribution(1e-4, 10.0, log=True),
+    "grid": FloatDistribution(0.0, 2.0, step=0.25),
+    "count": IntDistribution(1, 9),
+    "size": IntDistribution(1, 500, log=True),
+    "kind": CategoricalDistribution(["a", "b", "c"]),
+}
+
+
+def estimator(objectives):
+    """One history with ties and pending trials, as Optuna 4.8 sees it.
+
+    Optuna sorts with numpy's default, which leaves the order of equal observations to chance, and with it which of
+    them gets which bandwidth in the univariate mode. Here, as in ours, the order of the trials decides.
+    """
+    from optuna.samplers._tpe import sampler as tpe
+
+    np.argsort = functools.partial(ARGSORT, kind="stable")
+
+    directions = ["minimize", "maximize", "minimize"][:objectives]
+    study = optuna.create_study(directions=directions, sampler=optuna.samplers.RandomSampler(seed=objectives))
+    for place in range(93):
+        trial = study.ask(SPACE)
+        p = trial.params
+        values = [round((p["real"] - 0.5) ** 2 + p["count"] / 9, 1), round(p["grid"] - p["real"] ** 2, 1),
+                  round(abs(math.log(p["scale"])) + math.log(p["size"]), 1)]
+        if place not in (60, 91, 92):
+            study.tell(trial, values[:objectives])
+    probes = [study.ask(SPACE).params for _ in range(12)]
+    trials = [t for t in study.trials if t.number < 93]
+    n = sum(t.state == TrialState.COMPLETE for t in trials)
+    good, bad = tpe._split_trials(study, trials, tpe.default_gamma(n), False)
+    weights = tpe._calculate_weights_below_for_multi_objective(study, good, None)
+    found = {}
+    for mode, spaces in [("multivariate", [SPACE]), ("univariate", [{k: v} for k, v in SPACE.items()])]:
+        sampler = optuna.samplers.TPESampler(multivariate=mode == "multivariate", constant_liar=True)
+        found[mode] = []
+        for space in spaces:
+            low = sampler._build_parzen_estimator(study, space, good, handle_below=True)
+            high = sampler._build_parzen_estimator(study, space, bad, handle_below=False)
+            points = {k: np.array([d.to_internal_repr(p[k]) for p in probes], dtype=float) for k, d in space.items()}
+            found[mode].append((low.log_pdf(points) - high.log_pdf(points)).tolist())
+    internal = lambda params: [float(d.to_internal_repr(params[k])) for k, d in SPACE.items()]
+    return {
+        "goals": directions,
+        "trials": [{"params": internal(t.params), "values": t.values} for t in trials],
+        "good": [t.number for t in good],
+        "weights": weights.tolist(),
+        "probes": [internal(p) for p in probes],
+        "multivariate": found["multivariate"][0],
+        "univariate": dict(zip(SPACE, found["univariate"])),
+    }
+
+
 def number(value):
     if isinstance(value, float) and not math.isfinite(value):
         return {math.inf: "Infinity", -math.inf: "-Infinity"}.get(value, "NaN")
@@ -171,6 +233,9 @@ def main():
         write(path)
         (folder / f"{name}.expected.json").write_text(json.dumps(expected(path), indent=1) + "\n")
         print(path, path.stat().st_size, "bytes")
+    path = folder / "tpe.json"
+    path.write_text(json.dumps([estimator(2), estimator(3)]) + "\n")
+    print(path, path.stat().st_size, "bytes")
 
 
 if __name__ == "__main__":

@@ -29,8 +29,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let sampler = Tpe { n_startup_trials: 10, ..Tpe::default() };
     let search = Search { sampler: &sampler, space: &space, seed: 7, batch };
     let mut asked = study.running(&search)?;
+    // What was left behind is told before the next batch is asked, so that all of it is known by then.
     while !asked.is_empty() || study.trials().len() < trials {
-        asked.extend(study.ask_batch(&search, trials)?);
         for trial in asked.drain(..) {
             let (heat, pressure) = (trial.assignment.float("heat")?, trial.assignment.float("pressure")?);
             let (dose, grind) = (trial.assignment.float("dose")?, trial.assignment.int("grind")? as f64);
@@ -41,6 +41,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let note = Attributes::from_iter([("index".to_owned(), (trial.number + 1).into())]);
             study.tell(trial.number, &[bitterness, strength], note)?;
         }
+        asked = study.ask_batch(&search, trials)?;
     }
     for trial in study.front() {
         println!("{:3} {:?}", trial.number, trial.values);

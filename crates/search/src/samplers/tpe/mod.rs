@@ -145,16 +145,7 @@ impl Model<'_> {
         if parameters.is_empty() {
             return Vec::new();
         }
-        let (good, good_weights): (Vec<_>, Vec<_>) = self
-            .split
-            .good
-            .iter()
-            .filter_map(|&(place, weight)| Some((self.values(place, parameters)?, weight)))
-            .unzip();
-        let bad: Vec<_> = self.split.bad.iter().filter_map(|&it| self.values(it, parameters)).collect();
-        let bad_weights = split::recent_weights(bad.len());
-        let good = Mixture::new(parameters, &good, &good_weights, bandwidth);
-        let bad = Mixture::new(parameters, &bad, &bad_weights, bandwidth);
+        let (good, bad) = self.densities(parameters, bandwidth);
         let mut candidates: Vec<Vec<f64>> = (0..self.candidates).map(|_| good.draw(stream)).collect();
         let (likely, unlikely) = (good.log_densities(&candidates), bad.log_densities(&candidates));
         let mut best = (0, f64::NEG_INFINITY);
@@ -166,8 +157,122 @@ impl Model<'_> {
         candidates.swap_remove(best.0)
     }
 
+    /// The densities of the good and of the bad trials over some parameters.
+    fn densities(&self, parameters: &[&Parameter], bandwidth: Bandwidth) -> (Mixture, Mixture) {
+        let (good, good_weights): (Vec<_>, Vec<_>) = self
+            .split
+            .good
+            .iter()
+            .filter_map(|&(place, weight)| Some((self.values(place, parameters)?, weight)))
+            .unzip();
+        let bad: Vec<_> = self.split.bad.iter().filter_map(|&it| self.values(it, parameters)).collect();
+        let bad_weights = split::recent_weights(bad.len());
+        (
+            Mixture::new(parameters, &good, &good_weights, bandwidth),
+            Mixture::new(parameters, &bad, &bad_weights, bandwidth),
+        )
+    }
+
     /// A trial's values of some parameters; none unless it has all of them.
     fn values(&self, place: usize, parameters: &[&Parameter]) -> Option<Vec<f64>> {
         parameters.iter().map(|it| value_of(&self.history[place], it)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::{Distribution, Objective, Space};
+
+    /// The space of `tools/optuna_golden.py`.
+    fn space() -> Space {
+        let parameters = [
+            ("real", Distribution::float(-1.0, 2.0)),
+            ("scale", Distribution::Float { low: 1e-4, high: 10.0, step: None, log: true }),
+            ("grid", Distribution::Float { low: 0.0, high: 2.0, step: Some(0.25), log: false }),
+            ("count", Distribution::int(1, 9)),
+            ("size", Distribution::Int { low: 1, high: 500, step: 1, log: true }),
+            ("kind", Distribution::categorical(["a", "b", "c"])),
+        ];
+        Space::new(parameters.into_iter().map(|(name, it)| Parameter::new(name, it)).collect()).unwrap()
+    }
+
+    fn list(value: &Value) -> &[Value] {
+        value.as_array().unwrap()
+    }
+
+    fn numbers(value: &Value) -> Vec<f64> {
+        list(value).iter().map(|it| it.as_f64().unwrap()).collect()
+    }
+
+    /// ln l − ln g at the probes, for some parameters together.
+    fn log_ratios(
+        model: &Model<'_>,
+        parameters: &[&Parameter],
+        bandwidth: Bandwidth,
+        probes: &[Vec<f64>],
+    ) -> Vec<f64> {
+        let (good, bad) = model.densities(parameters, bandwidth);
+        good.log_densities(probes).iter().zip(bad.log_densities(probes)).map(|(l, g)| l - g).collect()
+    }
+
+    fn assert_close(ours: &[f64], theirs: &Value, what: &str) {
+        let theirs = numbers(theirs);
+        assert_eq!(ours.len(), theirs.len(), "{what}");
+        for (ours, theirs) in ours.iter().zip(theirs) {
+            // Both are exact to about 1e-12; a wrong rule shows in the first digits.
+            assert!((ours - theirs).abs() < 1e-9, "{what}: {ours} and {theirs}");
+        }
+    }
+
+    /// Compares one history's split, weights and densities with what Optuna made of it.
+    fn agrees_with_optuna(golden: &Value) {
+        let goal = |it: &Value| match it.as_str() {
+            Some("minimize") => Objective::minimize("f"),
+            _ => Objective::maximize("f"),
+        };
+        let objectives: Vec<Objective> = list(&golden["goals"]).iter().map(goal).collect();
+        let space = space();
+        let trial = |it: &Value| {
+            let values = it["values"].is_array().then(|| numbers(&it["values"]));
+            (Assignment::new(&space, &numbers(&it["params"])).unwrap(), values)
+        };
+        let trials: Vec<(Assignment, Option<Vec<f64>>)> = list(&golden["trials"]).iter().map(trial).collect();
+        let history: Vec<Observation<'_>> = trials
+            .iter()
+            .enumerate()
+            .map(|(number, (assignment, values))| {
+                let complete = |values| Outcome::Complete { values, violation: 0.0 };
+                let outcome = values.as_deref().map_or(Outcome::Pending, complete);
+                Observation { number, assignment, outcome }
+            })
+            .collect();
+
+        let split = split::split(&history, &objectives);
+        let (good, weights): (Vec<f64>, Vec<f64>) =
+            split.good.iter().map(|&(place, weight)| (place as f64, weight)).unzip();
+        assert_eq!(good, numbers(&golden["good"]));
+        assert_close(&weights, &golden["weights"], "weights");
+
+        let model = Model { history: &history, split, candidates: 1 };
+        let probes: Vec<Vec<f64>> = list(&golden["probes"]).iter().map(numbers).collect();
+        let all: Vec<&Parameter> = space.parameters().iter().collect();
+        let together = log_ratios(&model, &all, Bandwidth::Count, &probes);
+        assert_close(&together, &golden["multivariate"], "all parameters together");
+        for (place, &parameter) in all.iter().enumerate() {
+            let probes: Vec<Vec<f64>> = probes.iter().map(|it| vec![it[place]]).collect();
+            let alone = log_ratios(&model, &[parameter], Bandwidth::Neighbours, &probes);
+            assert_close(&alone, &golden["univariate"][&parameter.name], &parameter.name);
+        }
+    }
+
+    #[test]
+    fn split_weights_and_densities_are_those_of_optuna() {
+        let golden: Vec<Value> =
+            serde_json::from_str(include_str!("../../../tests/golden/tpe.json")).unwrap();
+        assert_eq!(golden.len(), 2);
+        golden.iter().for_each(agrees_with_optuna);
     }
 }

@@ -79,14 +79,20 @@ fn best(complete: &[(usize, Vec<f64>)], wanted: usize) -> Vec<(usize, f64)> {
     kept.iter().map(|&it| complete[it].0).zip(good_weights(&losses)).collect()
 }
 
-/// How much each good trial counts: by the volume that it adds to the others, relative to the largest.
+/// How much each good trial counts: by the volume that it adds to the rest of the front, relative to the largest. What
+/// the front dominates counts for next to nothing, and takes nothing away from the front.
 fn good_weights(losses: &[Vec<f64>]) -> Vec<f64> {
     let reference = reference_point(losses);
     // With one objective only the best would add anything; Optuna then counts all the same.
     if losses.len() <= 1 || reference.len() <= 1 {
         return vec![1.0; losses.len()];
     }
-    let contributions = hypervolume::contributions(losses, &reference);
+    let front = pareto::front_of_losses(losses);
+    let members: Vec<Vec<f64>> = front.iter().map(|&it| losses[it].clone()).collect();
+    let mut contributions = vec![0.0; losses.len()];
+    for (&member, contribution) in front.iter().zip(hypervolume::contributions(&members, &reference)) {
+        contributions[member] = contribution;
+    }
     let largest = contributions.iter().copied().fold(NEGLIGIBLE, f64::max);
     if losses.iter().flatten().chain(&reference).any(|it| !it.is_finite()) || !largest.is_finite() {
         return vec![1.0; losses.len()];
@@ -155,6 +161,11 @@ mod tests {
         // A dominated one and one that is there twice add nothing.
         let weights = good_weights(&[[1.0, 1.0], [1.0, 1.0], [0.5, 2.0], [2.0, 2.0]].map(Vec::from));
         assert_eq!(weights, [NEGLIGIBLE, NEGLIGIBLE, 1.0, NEGLIGIBLE]);
+        // The reference point is (2.2, 2.2). What (1, 1) has beside (2, 0.5) is 1.2 × 1.2, less 0.2 × 1.2 that the
+        // other reaches too; that (1, 2), which it dominates, reaches some of it as well takes nothing away.
+        let weights = good_weights(&[[1.0, 1.0], [1.0, 2.0], [2.0, 0.5]].map(Vec::from));
+        assert_eq!(weights[..2], [1.0, NEGLIGIBLE]);
+        assert!((weights[2] - 0.2 * 0.5 / 1.2).abs() < 1e-12, "{weights:?}");
     }
 
     #[test]
