@@ -42,7 +42,8 @@ fn work(path: &Path, batch: usize, count: usize) {
 }
 
 fn try_to_work(path: &Path, batch: usize, count: usize) -> Result<(), StudyError> {
-    let sampler = Tpe { n_startup_trials: 6, n_ei_candidates: 16, proposals: Proposals::Alternating };
+    let sampler =
+        Tpe { n_startup_trials: 6, n_ei_candidates: 16, proposals: Proposals::Alternating, ..Tpe::default() };
     let space = space();
     let search = Search { sampler: &sampler, space: &space, seed: 42, batch };
     let mut study = Study::open(path, "coffee", &objectives())?;

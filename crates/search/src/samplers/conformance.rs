@@ -8,7 +8,7 @@ fn all() -> Vec<Box<dyn Sampler>> {
     let modes = [Proposals::Multivariate, Proposals::Univariate, Proposals::Alternating];
     let mut all: Vec<Box<dyn Sampler>> = SAMPLERS.iter().map(|it| (it.build)(&Options::default())).collect();
     for proposals in modes {
-        all.push(Box::new(Tpe { n_startup_trials: 10, n_ei_candidates: 24, proposals }));
+        all.push(Box::new(Tpe { n_startup_trials: 10, n_ei_candidates: 24, proposals, ..Tpe::default() }));
     }
     all
 }

@@ -18,10 +18,11 @@ use crate::truncated_normal::{log_mass, quantile};
 use crate::{Distribution, Parameter, Stream};
 
 /// How wide kernels are, before clipping to between 1/min(100, N + 2) of the axis and all of it, for N observations.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Bandwidth {
-    /// The same for all: 0.2 · N^(−1/(d+4)) of the axis, with d parameters (Scott's rule). Optuna 4.8, multivariate.
-    Count,
+    /// The same for all: this times N^(−1/(d+4)) of the axis, with d parameters (Scott's rule). Optuna 4.8,
+    /// multivariate, has 0.2.
+    Count(f64),
     /// The larger distance to the two neighbouring observations, among which the middle of the axis counts.
     /// Optuna 4.8, univariate.
     Neighbours,
@@ -178,9 +179,9 @@ fn normal(axis: Axis, observed: &[f64], bandwidth: Bandwidth, d: usize) -> Facto
     let mut means: Vec<f64> = observed.iter().map(|&it| axis.coordinate(it)).collect();
     let middle = f64::midpoint(axis.low, axis.high);
     let mut widths = match bandwidth {
-        Bandwidth::Count => {
+        Bandwidth::Count(factor) => {
             let count = observed.len().max(1) as f64;
-            vec![0.2 * libm::pow(count, -1.0 / (d as f64 + 4.0)) * range; observed.len()]
+            vec![factor * libm::pow(count, -1.0 / (d as f64 + 4.0)) * range; observed.len()]
         }
         Bandwidth::Neighbours => neighbour_distances(&means, middle, axis.low, axis.high),
     };
@@ -245,7 +246,7 @@ mod tests {
         Mixture::new(&[&parameter], &observations, &vec![1.0; observed.len()], bandwidth)
     }
 
-    const BANDWIDTHS: [Bandwidth; 2] = [Bandwidth::Count, Bandwidth::Neighbours];
+    const BANDWIDTHS: [Bandwidth; 2] = [Bandwidth::Count(0.2), Bandwidth::Neighbours];
 
     #[test]
     fn densities_integrate_to_one() {
@@ -277,7 +278,8 @@ mod tests {
             let sum: f64 = mixture.log_densities(&grid).iter().map(|it| it.exp()).sum();
             assert!((sum - 1.0).abs() < 1e-12, "{sum} over {distribution:?}");
         }
-        let mixture = mixture(&Distribution::categorical(["a", "b", "c"]), &[0.0, 2.0], Bandwidth::Count);
+        let mixture =
+            mixture(&Distribution::categorical(["a", "b", "c"]), &[0.0, 2.0], Bandwidth::Count(0.2));
         let masses = mixture.log_densities(&[vec![0.0], vec![1.0], vec![2.0]]);
         assert!((masses.iter().map(|it| it.exp()).sum::<f64>() - 1.0).abs() < 1e-12);
         // Kernels (4/3, 1/3, 1/3)/2, its mirror image, and the prior 1/3 each, all of weight 1/3.
@@ -291,7 +293,7 @@ mod tests {
             (Distribution::int(0, 9), vec![0.0, 5.0, 5.0]),
         ];
         for (distribution, observed) in distributions {
-            let mixture = mixture(&distribution, &observed, Bandwidth::Count);
+            let mixture = mixture(&distribution, &observed, Bandwidth::Count(0.2));
             let mut stream = Stream::new(9, 9);
             let draws: Vec<f64> = (0..4000).map(|_| mixture.draw(&mut stream)[0]).collect();
             // The share at or below a tenth of the range, and at or below half of it, from draws and from densities.
@@ -324,7 +326,7 @@ mod tests {
 
     #[test]
     fn without_observations_the_prior_is_left() {
-        let mixture = mixture(&Distribution::float(0.0, 1.0), &[], Bandwidth::Count);
+        let mixture = mixture(&Distribution::float(0.0, 1.0), &[], Bandwidth::Count(0.2));
         let at = mixture.log_densities(&[vec![0.5], vec![0.0]]);
         // As wide as the range: from the middle to an end half a width, e^(−1/8).
         assert!((at[1] - at[0] + 0.125).abs() < 1e-12);
