@@ -1,6 +1,7 @@
 //! A conversation at the terminal.
 
-use engine::{Generation, Request};
+use engine::{Conversation, Generation};
+use glossary::TokenId;
 use pipeline::Model;
 use prompts::Message;
 use rustyline::error::ReadlineError;
@@ -29,11 +30,13 @@ pub(crate) fn hold(model: &mut Model, system: &str, max_tokens: usize, voice: Vo
     let beginning: Vec<Message> =
         Some(system).filter(|it| !it.is_empty()).map(Message::system).into_iter().collect();
     let mut conversation = beginning.clone();
+    let mut spoken = model.engine.converse(usize::from(voice != Voice::Original));
+    let mut compared = model.engine.converse(0);
     let mut editor = rustyline::DefaultEditor::new()?;
     loop {
         let said = match editor.readline("> ") {
             Ok(said) => said,
-            Err(ReadlineError::Interrupted | ReadlineError::Eof) => return Ok(()),
+            Err(ReadlineError::Interrupted | ReadlineError::Eof) => break,
             Err(error) => return Err(error.into()),
         };
         match said.trim() {
@@ -55,24 +58,31 @@ pub(crate) fn hold(model: &mut Model, system: &str, max_tokens: usize, voice: Vo
                 prompt.ids.len()
             ));
         }
-        let edit = usize::from(voice != Voice::Original);
-        let answer = stream(model, &Request { tokens: prompt.ids.clone(), edit }, &how)?;
+        let answer = stream(model, &mut spoken, &prompt.ids, &how)?;
         if !interrupt::take() && voice == Voice::Both {
             remark("-- the original:");
-            stream(model, &Request { tokens: prompt.ids, edit: 0 }, &how)?;
+            stream(model, &mut compared, &prompt.ids, &how)?;
             interrupt::take();
         }
         conversation.push(Message::assistant(answer));
     }
+    model.engine.end(spoken);
+    model.engine.end(compared);
+    Ok(())
 }
 
 /// Answers and prints the answer while it is written.
-fn stream(model: &mut Model, request: &Request, how: &Generation) -> anyhow::Result<String> {
+fn stream(
+    model: &mut Model,
+    conversation: &mut Conversation,
+    prompt: &[TokenId],
+    how: &Generation,
+) -> anyhow::Result<String> {
     let Model { engine, encoder, .. } = model;
     let mut decoder = encoder.tokenizer().decoder(true);
     let mut text = String::new();
     let mut failure: Option<anyhow::Error> = None;
-    engine.generate(std::slice::from_ref(request), how, &mut |_, answer| {
+    engine.reply(conversation, prompt, how, &mut |answer| {
         let Some(&last) = answer.last() else { return false };
         let told = decoder.push(last).map_err(anyhow::Error::from).and_then(|new| {
             text.push_str(&new);

@@ -10,7 +10,7 @@ use crate::blueprint::{Blueprint, Branch};
 use crate::executor::{Compute, Executor, Output, PartTimes, Wants};
 use crate::families::Source;
 use crate::model::Loader;
-use crate::plan::{PageTable, Plan, SequenceId};
+use crate::plan::{PAGE, PageTable, Plan, SequenceId};
 use crate::{EngineError, LoadError};
 
 /// Where a model runs.
@@ -107,6 +107,9 @@ pub struct Engine {
     threads: rayon::ThreadPool,
     info: ModelInfo,
     pub(crate) edit_sets: usize,
+    rows_computed: u64,
+    /// How often edits have been set.
+    pub(crate) edition: u64,
     pub(crate) table: PageTable,
     /// The rows of the pass at hand, and which of them have an output; kept for their memory.
     plan: Plan,
@@ -160,6 +163,8 @@ impl Engine {
             threads,
             info,
             edit_sets: 0,
+            rows_computed: 0,
+            edition: 0,
             table: PageTable::default(),
             plan: Plan::default(),
             outputs: Vec::new(),
@@ -203,12 +208,23 @@ impl Engine {
         }
         self.compute.set_edits(sets);
         self.edit_sets = sets.len();
+        self.edition += 1;
         Ok(())
     }
 
     /// The time spent in each part since this was last asked.
     pub fn take_times(&mut self) -> PartTimes {
         std::mem::take(self.compute.times())
+    }
+
+    /// Tokens that have gone through the model since it was loaded.
+    pub fn rows_computed(&self) -> u64 {
+        self.rows_computed
+    }
+
+    /// Positions that there is room for in the key/value cache, used or free; it grows and never shrinks.
+    pub fn cache_positions(&self) -> usize {
+        self.table.pages() * PAGE
     }
 
     /// Runs tokens through the model, in passes of at most `rows` rows and as equal as possible.
@@ -288,6 +304,7 @@ impl Engine {
 
     /// The pass that has been planned.
     fn forward(&mut self, wants: &Wants, out: &mut Output) {
+        self.rows_computed += self.plan.rows() as u64;
         let Self { compute, threads, plan, outputs, table, .. } = self;
         threads.install(|| {
             compute.reserve(table.pages());

@@ -1,4 +1,4 @@
-//! Sequences through the model: prefill, greedy decoding, given continuations.
+//! Sequences through the model: prefill and greedy decoding.
 //!
 //! Sequences that begin alike share their common head: it is computed once for each edit set. Sequences leave
 //! the batch when they end, and waiting ones take their place. A sequence's results do not depend on any of
@@ -85,36 +85,6 @@ pub struct Answer {
     pub residuals: Vec<f32>,
 }
 
-/// A given continuation of a prompt.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Continuation {
-    /// The prompt.
-    pub prompt: Vec<TokenId>,
-    /// What follows.
-    pub continuation: Vec<TokenId>,
-    /// The edit set; 0 is the original model.
-    pub edit: usize,
-}
-
-/// What the model thinks of one token of a given continuation.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Forced<'a> {
-    /// The request's place in the list.
-    pub request: usize,
-    /// The token's place in the continuation.
-    pub position: usize,
-    /// The token.
-    pub token: TokenId,
-    /// Its logit.
-    pub logit: f32,
-    /// The logarithm of the sum of all logits' exponentials, in nats.
-    pub logsumexp: f32,
-    /// The token that the model would have chosen.
-    pub choice: TokenId,
-    /// All logits, if they were wanted; else empty.
-    pub logits: &'a [f32],
-}
-
 /// A sequence in the batch.
 struct Active {
     request: usize,
@@ -144,7 +114,7 @@ pub trait Watch {
 }
 
 /// A rule of when to stop, and nothing else.
-struct Rule<'a>(&'a mut dyn FnMut(usize, &[TokenId]) -> bool);
+pub(crate) struct Rule<'a>(pub(crate) &'a mut dyn FnMut(usize, &[TokenId]) -> bool);
 
 impl Watch for Rule<'_> {
     fn ends(&mut self, request: usize, answer: &[TokenId]) -> bool {
@@ -170,24 +140,42 @@ impl Engine {
         how: &Generation,
         watch: &mut dyn Watch,
     ) -> Result<Vec<Answer>, EngineError> {
+        let mut answers = self.begin(requests, how)?;
+        let heads = self.common_heads(requests);
+        self.answer(&Job { requests, how, heads: &heads, keep: false }, watch, &mut answers);
+        for head in heads {
+            self.table.close(head.sequence);
+        }
+        Ok(answers)
+    }
+
+    /// Empty answers to requests that can be answered.
+    pub(crate) fn begin(&self, requests: &[Request], how: &Generation) -> Result<Vec<Answer>, EngineError> {
         for (index, request) in requests.iter().enumerate() {
             self.check(index, &request.tokens, request.edit)?;
             self.check_length(index, request.tokens.len().saturating_add(how.max_tokens.max(1)))?;
         }
-        let mut answers: Vec<Answer> = requests
-            .iter()
-            .map(|_| Answer {
-                tokens: Vec::with_capacity(how.max_tokens.min(1024)),
-                stop: StopReason::Length,
-                first_token: None,
-                residuals: Vec::new(),
-            })
-            .collect();
-        let heads = self.common_heads(requests);
-        let job = Job { requests, how, heads: &heads };
+        let empty = |_: &Request| Answer {
+            tokens: Vec::with_capacity(how.max_tokens.min(1024)),
+            stop: StopReason::Length,
+            first_token: None,
+            residuals: Vec::new(),
+        };
+        Ok(requests.iter().map(empty).collect())
+    }
+
+    /// Fills the answers in. Gives the sequences that were to be kept, in the order in which they ended.
+    pub(crate) fn answer(
+        &mut self,
+        job: &Job<'_>,
+        watch: &mut dyn Watch,
+        answers: &mut [Answer],
+    ) -> Vec<SequenceId> {
+        let &Job { requests, how, keep, .. } = job;
         let batch = how.batch.max(1);
         let mut waiting: VecDeque<usize> = (0..requests.len()).collect();
         let mut active: Vec<Active> = Vec::with_capacity(batch.min(requests.len()));
+        let mut kept = Vec::new();
         let mut step = Step::default();
         while !(waiting.is_empty() && active.is_empty()) {
             // New sequences come in groups: a pass of few rows costs nearly as much as one of many.
@@ -197,7 +185,7 @@ impl Engine {
             if !waiting.is_empty() && (active.is_empty() || free >= batch.div_ceil(4)) {
                 fresh = active.len();
                 let joining: Vec<usize> = waiting.drain(..free.min(waiting.len())).collect();
-                let sequences = self.prefill(&job, &joining, watch, &mut answers, &mut step.out);
+                let sequences = self.prefill(job, &joining, watch, answers, &mut step.out);
                 for ((request, sequence), &(next, logit)) in
                     joining.into_iter().zip(sequences).zip(&step.out.head.top)
                 {
@@ -216,19 +204,18 @@ impl Engine {
                     return true;
                 }
                 let ended = take_token(it, how, watch, &mut answers[it.request]);
-                if ended {
-                    self.table.close(it.sequence);
+                match (ended, keep) {
+                    (true, true) => kept.push(it.sequence),
+                    (true, false) => self.table.close(it.sequence),
+                    (false, _) => {}
                 }
                 !ended
             });
         }
-        for head in heads {
-            self.table.close(head.sequence);
-        }
-        Ok(answers)
+        kept
     }
 
-    fn check(&self, request: usize, tokens: &[TokenId], edit: usize) -> Result<(), EngineError> {
+    pub(crate) fn check(&self, request: usize, tokens: &[TokenId], edit: usize) -> Result<(), EngineError> {
         if tokens.is_empty() {
             return Err(EngineError::EmptyPrompt { request });
         }
@@ -240,7 +227,7 @@ impl Engine {
     }
 
     /// Refuses a sequence that is too long with its answer, whose last token is not computed any more.
-    fn check_length(&self, request: usize, tokens: usize) -> Result<(), EngineError> {
+    pub(crate) fn check_length(&self, request: usize, tokens: usize) -> Result<(), EngineError> {
         match self.info().position_limit {
             Some(limit) if tokens - 1 > limit => {
                 Err(EngineError::TooLong { request, position: tokens - 2, limit })
@@ -249,7 +236,7 @@ impl Engine {
         }
     }
 
-    fn check_tokens(&self, request: usize, tokens: &[TokenId]) -> Result<(), EngineError> {
+    pub(crate) fn check_tokens(&self, request: usize, tokens: &[TokenId]) -> Result<(), EngineError> {
         let vocab = self.info().vocab;
         match tokens.iter().find(|it| it.index() >= vocab) {
             Some(token) => Err(EngineError::UnknownToken { request, token: token.0, vocab }),
@@ -292,7 +279,7 @@ impl Engine {
     /// Computes the prompts of some requests and tells what is wanted of their first tokens.
     fn prefill(
         &mut self,
-        &Job { requests, how, heads }: &Job<'_>,
+        &Job { requests, how, heads, .. }: &Job<'_>,
         joining: &[usize],
         watch: &mut dyn Watch,
         answers: &mut [Answer],
@@ -368,87 +355,22 @@ impl Engine {
             &mut step.out,
         );
     }
-
-    /// The model's opinion of given continuations, token by token, in one pass without decoding.
-    ///
-    /// With `logits`, each token comes with the whole distribution that it was judged by.
-    pub fn force(
-        &mut self,
-        requests: &[Continuation],
-        logits: bool,
-        visit: &mut dyn FnMut(Forced<'_>),
-    ) -> Result<(), EngineError> {
-        // Room for the logits of one pass, in numbers: 128 MiB.
-        const LOGITS: usize = 32 << 20;
-        for (request, it) in requests.iter().enumerate() {
-            self.check(request, &it.prompt, it.edit)?;
-            self.check_tokens(request, &it.continuation)?;
-            if it.continuation.is_empty() {
-                return Err(EngineError::EmptyContinuation { request });
-            }
-            self.check_length(request, it.prompt.len() + it.continuation.len())?;
-        }
-        let vocab = self.info().vocab;
-        let mut targets = Vec::new();
-        let mut places = Vec::new();
-        let mut inputs = Vec::with_capacity(requests.len());
-        for (request, it) in requests.iter().enumerate() {
-            let given = it.continuation.len();
-            targets.extend_from_slice(&it.continuation);
-            places.extend((0..given).map(|position| (request, position)));
-            inputs.push([&it.prompt[..], &it.continuation[..given - 1]].concat());
-        }
-        let feeds: Vec<Feed<'_>> = requests
-            .iter()
-            .zip(&inputs)
-            .map(|(it, tokens)| Feed {
-                sequence: self.table.open(),
-                tokens,
-                edit: it.edit,
-                outputs: it.continuation.len(),
-            })
-            .collect();
-        let rows = if logits { (LOGITS / vocab).max(1) } else { usize::MAX };
-        let mut wants = Wants {
-            head: HeadWants { top: 1, logsumexp: true, logits, targets: targets.clone() },
-            residuals: false,
-        };
-        let mut done = 0;
-        self.run(&feeds, rows, &mut wants, &mut Output::default(), &mut |count, out| {
-            for row in 0..count {
-                let (request, position) = places[done];
-                visit(Forced {
-                    request,
-                    position,
-                    token: targets[done],
-                    logit: out.head.targets[row],
-                    logsumexp: out.head.logsumexp[row],
-                    choice: out.head.top[row].0,
-                    logits: if logits { &out.head.logits[row * vocab..][..vocab] } else { &[] },
-                });
-                done += 1;
-            }
-            out.clear();
-        });
-        for feed in feeds {
-            self.table.close(feed.sequence);
-        }
-        Ok(())
-    }
 }
 
 /// What does not change while requests are answered.
-struct Job<'a> {
-    requests: &'a [Request],
-    how: &'a Generation,
-    heads: &'a [CommonHead],
+pub(crate) struct Job<'a> {
+    pub(crate) requests: &'a [Request],
+    pub(crate) how: &'a Generation,
+    pub(crate) heads: &'a [CommonHead],
+    /// Whether sequences stay open when their answers end.
+    pub(crate) keep: bool,
 }
 
 /// The head that all prompts of an edit set have in common.
-struct CommonHead {
-    edit: usize,
-    len: usize,
-    sequence: SequenceId,
+pub(crate) struct CommonHead {
+    pub(crate) edit: usize,
+    pub(crate) len: usize,
+    pub(crate) sequence: SequenceId,
 }
 
 /// Memory that is kept from step to step.

@@ -12,17 +12,21 @@
 pub mod backend;
 pub mod blueprint;
 mod config;
+mod conversation;
 mod engine;
 mod error;
 mod executor;
 pub mod families;
+mod force;
 mod generate;
 mod model;
 pub mod plan;
 mod rope;
 
 pub use config::{Config, ConfigError, NoTensors, Tensors};
+pub use conversation::Conversation;
 pub use engine::{Device, DtypeChoice, Engine, LoadOptions, ModelInfo, WriterInfo};
 pub use error::{EngineError, LoadError};
 pub use executor::PartTimes;
-pub use generate::{Answer, Continuation, FirstToken, Forced, Generation, Request, StopReason, Watch};
+pub use force::{Continuation, Forced};
+pub use generate::{Answer, FirstToken, Generation, Request, StopReason, Watch};

@@ -158,10 +158,24 @@ impl PageTable {
         let sequence = self.sequences[id.0 as usize].take().expect("a sequence is closed once");
         self.vacant.push(id.0);
         for chunk in sequence.chunks {
-            let users = &mut self.users[chunk.page as usize];
-            *users -= 1;
-            if *users == 0 {
-                self.free.push(chunk.page);
+            release(&mut self.users, &mut self.free, chunk.page);
+        }
+    }
+
+    /// Forgets all positions of a sequence but the first `len`.
+    pub fn truncate(&mut self, id: SequenceId, len: usize) {
+        let sequence = self.sequences[id.0 as usize].as_mut().expect("the sequence is open");
+        while sequence.len as usize > len {
+            let surplus = sequence.len - len as u32;
+            let last = sequence.chunks.last_mut().expect("chunks hold all positions");
+            if last.len > surplus {
+                last.len -= surplus;
+                sequence.len -= surplus;
+            } else {
+                sequence.len -= last.len;
+                let page = last.page;
+                sequence.chunks.pop();
+                release(&mut self.users, &mut self.free, page);
             }
         }
     }
@@ -203,6 +217,15 @@ impl PageTable {
 
     fn get(&self, id: SequenceId) -> &Sequence {
         self.sequences[id.0 as usize].as_ref().expect("the sequence is open")
+    }
+}
+
+/// One chunk less refers to a page.
+fn release(users: &mut [u32], free: &mut Vec<u32>, page: u32) {
+    let users = &mut users[page as usize];
+    *users -= 1;
+    if *users == 0 {
+        free.push(page);
     }
 }
 
@@ -262,5 +285,33 @@ mod tests {
         let fork = table.fork(head);
         table.close(head);
         assert_eq!(table.append(fork), Slot { page: 0, offset: 3 });
+    }
+
+    #[test]
+    fn a_shortened_sequence_gives_pages_back_and_goes_on_where_it_ends() {
+        let mut table = PageTable::default();
+        let id = table.open();
+        fill(&mut table, id, 2 * PAGE + 3);
+        table.truncate(id, PAGE + 4);
+        assert_eq!(table.len(id), PAGE as u32 + 4);
+        assert_eq!(table.append(id), Slot { page: 1, offset: 4 });
+        let other = table.open();
+        assert_eq!(table.append(other).page, 2, "what was cut off is free");
+        table.truncate(id, 100);
+        assert_eq!(table.len(id), PAGE as u32 + 5);
+        table.truncate(id, 0);
+        assert!(table.chunks(id).is_empty() && table.len(id) == 0);
+    }
+
+    #[test]
+    fn what_a_fork_shares_survives_when_the_other_is_shortened() {
+        let mut table = PageTable::default();
+        let head = table.open();
+        fill(&mut table, head, PAGE + 2);
+        let fork = table.fork(head);
+        table.truncate(head, 3);
+        let slot = table.append(head);
+        assert!(slot.page > 1, "a shared page is never written");
+        assert_eq!(table.chunks(fork), [Chunk { page: 0, len: PAGE as u32 }, Chunk { page: 1, len: 2 }]);
     }
 }

@@ -174,7 +174,12 @@ struct Target<'a> {
 impl<'a> Target<'a> {
     fn create(path: &'a Path) -> anyhow::Result<Self> {
         let folder = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let beside = tempfile::NamedTempFile::new_in(folder)
+        let mut builder = tempfile::Builder::new();
+        // Readable by whom the user's umask says, as any file that a program writes; a temporary file is not.
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        let beside = builder
+            .tempfile_in(folder)
             .with_context(|| format!("writing residuals to `{}`", path.display()))?;
         Ok(Self { path, beside })
     }
