@@ -10,7 +10,7 @@ use crate::blueprint::{Blueprint, Branch};
 use crate::executor::{Compute, Executor, Output, PartTimes, Wants};
 use crate::families::Source;
 use crate::model::Loader;
-use crate::plan::{PAGE, PageTable, Plan, SequenceId};
+use crate::plan::{Following, PAGE, PageTable, Plan, SequenceId};
 use crate::{EngineError, LoadError};
 
 /// Where a model runs.
@@ -107,7 +107,8 @@ pub struct Engine {
     threads: rayon::ThreadPool,
     info: ModelInfo,
     pub(crate) edit_sets: usize,
-    rows_computed: u64,
+    /// The first block that each edit index changes, at most the last one.
+    first_edited: Vec<usize>,
     /// How often edits have been set.
     pub(crate) edition: u64,
     pub(crate) table: PageTable,
@@ -116,13 +117,29 @@ pub struct Engine {
     outputs: Vec<u32>,
 }
 
-/// Tokens to append to a sequence.
+/// Tokens to append to sequences that differ in their edits alone.
 pub(crate) struct Feed<'a> {
-    pub(crate) sequence: SequenceId,
     pub(crate) tokens: &'a [TokenId],
-    pub(crate) edit: usize,
+    pub(crate) variants: Vec<Variant>,
     /// How many of the last tokens have an output.
     pub(crate) outputs: usize,
+    /// For each output the token whose logit is wanted; empty: none.
+    pub(crate) targets: &'a [TokenId],
+}
+
+/// One of the sequences that the same tokens are appended to.
+#[derive(Clone, Copy)]
+pub(crate) struct Variant {
+    pub(crate) sequence: SequenceId,
+    pub(crate) edit: usize,
+}
+
+/// Which output a row of outputs is.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    pub(crate) feed: usize,
+    pub(crate) variant: usize,
+    pub(crate) output: usize,
 }
 
 impl Engine {
@@ -161,9 +178,9 @@ impl Engine {
         Ok(Self {
             compute,
             threads,
+            first_edited: vec![info.n_layers.saturating_sub(1)],
             info,
             edit_sets: 0,
-            rows_computed: 0,
             edition: 0,
             table: PageTable::default(),
             plan: Plan::default(),
@@ -207,6 +224,9 @@ impl Engine {
             }
         }
         self.compute.set_edits(sets);
+        let last = self.info.n_layers.saturating_sub(1);
+        let first = |set: &EditSet| set.iter().map(|it| it.0.layer.0).min().map_or(last, |it| it.min(last));
+        self.first_edited = std::iter::once(last).chain(sets.iter().map(first)).collect();
         self.edit_sets = sets.len();
         self.edition += 1;
         Ok(())
@@ -217,9 +237,9 @@ impl Engine {
         std::mem::take(self.compute.times())
     }
 
-    /// Tokens that have gone through the model since it was loaded.
-    pub fn rows_computed(&self) -> u64 {
-        self.rows_computed
+    /// How often a block has computed a token, since the model was loaded.
+    pub fn block_rows(&self) -> u64 {
+        self.compute.block_rows()
     }
 
     /// Positions that there is room for in the key/value cache, used or free; it grows and never shrinks.
@@ -227,54 +247,71 @@ impl Engine {
         self.table.pages() * PAGE
     }
 
-    /// Runs tokens through the model, in passes of at most `rows` rows and as equal as possible.
+    /// Runs tokens through the model, in passes of about `rows` rows and as equal as possible.
     ///
-    /// Outputs come in the order of the feeds and their tokens. `wants.head.targets`, if not empty, has one token
-    /// for each. After every pass `each` sees how many outputs it had; what it leaves in `out` stays there.
+    /// Outputs come pass by pass, in the order of the feeds, their variants and their tokens. After every pass
+    /// `each` sees which ones it had; what it leaves in `out` stays there.
     pub(crate) fn run(
         &mut self,
         feeds: &[Feed<'_>],
         rows: usize,
         wants: &mut Wants,
         out: &mut Output,
-        each: &mut dyn FnMut(usize, &mut Output),
+        each: &mut dyn FnMut(&[Place], &mut Output),
     ) {
-        let total: usize = feeds.iter().map(|it| it.tokens.len()).sum();
+        let total: usize = feeds.iter().map(|it| it.tokens.len() * it.variants.len()).sum();
         if total == 0 {
             return;
         }
         let rows = total.div_ceil(total.div_ceil(rows.min(self.compute.row_block())));
-        let targets = std::mem::take(&mut wants.head.targets);
-        let mut done = 0; // outputs
+        let mut places = Vec::new();
         let (mut feed, mut offset) = (0, 0);
         while feed < feeds.len() {
             self.plan.clear();
             self.outputs.clear();
-            while feed < feeds.len() && self.plan.rows() < rows {
-                let Feed { sequence, tokens, edit, outputs } = feeds[feed];
-                let end = tokens.len().min(offset + rows - self.plan.rows());
-                self.push(
-                    sequence,
-                    &tokens[offset..end],
-                    edit,
-                    tokens.len() - outputs.min(tokens.len()),
-                    offset,
-                );
+            wants.head.targets.clear();
+            places.clear();
+            while let Some(Feed { tokens, variants, outputs, targets }) = feeds.get(feed) {
+                let room = rows.saturating_sub(self.plan.rows()) / variants.len();
+                if room == 0 && self.plan.rows() > 0 {
+                    break;
+                }
+                let end = tokens.len().min(offset + room.max(1));
+                let first_output = (tokens.len() - outputs.min(&tokens.len())).max(offset);
+                let first_row = self.plan.rows();
+                for (index, &Variant { sequence, edit }) in variants.iter().enumerate() {
+                    self.push(sequence, &tokens[offset..end], edit, first_output - offset);
+                    let new = (first_output..end).map(|it| it - (tokens.len() - outputs));
+                    places.extend(new.clone().map(|output| Place { feed, variant: index, output }));
+                    if !targets.is_empty() {
+                        wants.head.targets.extend(new.map(|it| targets[it]));
+                    }
+                }
+                self.follow(variants, first_row, end - offset);
                 offset = end;
                 if offset == tokens.len() {
                     (feed, offset) = (feed + 1, 0);
                 }
             }
-            let count = self.outputs.len();
-            if !targets.is_empty() {
-                wants.head.targets.clear();
-                wants.head.targets.extend_from_slice(&targets[done..done + count]);
-            }
-            done += count;
             self.forward(wants, out);
-            each(count, out);
+            each(&places, out);
         }
-        wants.head.targets = targets;
+    }
+
+    /// Of variants whose rows begin at a row of the plan, lets all follow the one whose edits begin last.
+    fn follow(&mut self, variants: &[Variant], first_row: usize, rows: usize) {
+        let begins = |it: &Variant| self.first_edited[it.edit];
+        let Some((leader, _)) = variants.iter().enumerate().max_by_key(|it| begins(it.1)) else { return };
+        for (index, variant) in variants.iter().enumerate() {
+            let until = begins(variant);
+            if index == leader || until == 0 {
+                continue;
+            }
+            for row in 0..rows {
+                let leader = (first_row + leader * rows + row) as u32;
+                self.plan.follow(first_row + index * rows + row, Following { leader, until });
+            }
+        }
     }
 
     /// One more token for each of many sequences, every one with an output.
@@ -293,7 +330,7 @@ impl Engine {
             self.plan.clear();
             self.outputs.clear();
             for (sequence, token, edit) in rest.by_ref().take(rows) {
-                self.push(sequence, &[token], edit, 0, 0);
+                self.push(sequence, &[token], edit, 0);
             }
             if self.plan.rows() == 0 {
                 return;
@@ -304,7 +341,6 @@ impl Engine {
 
     /// The pass that has been planned.
     fn forward(&mut self, wants: &Wants, out: &mut Output) {
-        self.rows_computed += self.plan.rows() as u64;
         let Self { compute, threads, plan, outputs, table, .. } = self;
         threads.install(|| {
             compute.reserve(table.pages());
@@ -312,23 +348,15 @@ impl Engine {
         });
     }
 
-    /// Adds a part of a feed to the plan: `tokens`, which begin at `offset` of the feed; those from `first_output`
-    /// of the feed on have an output.
-    fn push(
-        &mut self,
-        sequence: SequenceId,
-        tokens: &[TokenId],
-        edit: usize,
-        first_output: usize,
-        offset: usize,
-    ) {
+    /// Adds tokens to the plan; those from `first_output` on have an output.
+    fn push(&mut self, sequence: SequenceId, tokens: &[TokenId], edit: usize, first_output: usize) {
         let first_row = self.plan.rows();
         let first_position = self.table.len(sequence);
         let context = self.plan.next_context();
         for (i, &token) in tokens.iter().enumerate() {
             let slot = self.table.append(sequence);
             self.plan.push_row(token, first_position + i as u32, edit as u32, slot, context);
-            if offset + i >= first_output {
+            if i >= first_output {
                 self.outputs.push((first_row + i) as u32);
             }
         }

@@ -11,6 +11,7 @@ use crate::backend::{Backend, HeadNorms, HeadOutput, HeadWants, WriteParams};
 use crate::blueprint::{Arrangement, Attention, Block, Blueprint, Mixer, Mlp};
 use crate::model::{BlockWeights, MixerWeights, MlpWeights, Model};
 use crate::plan::Plan;
+use crate::stage::Stage;
 
 /// What is wanted of the output rows of a pass.
 #[derive(Clone, Debug, Default)]
@@ -56,6 +57,8 @@ pub(crate) trait Compute: Send {
     fn set_edits(&mut self, sets: &[EditSet]);
     fn forward(&mut self, plan: &Plan, outputs: &[u32], wants: &Wants, out: &mut Output);
     fn times(&mut self) -> &mut PartTimes;
+    /// Rows that blocks have computed, all blocks together.
+    fn block_rows(&self) -> u64;
 }
 
 pub(crate) struct Executor<B: Backend> {
@@ -70,7 +73,9 @@ pub(crate) struct Executor<B: Backend> {
     buffers: Buffers<B>,
     /// The plan of the rows that are left in the last block.
     selected: Plan,
+    stage: Stage,
     times: PartTimes,
+    block_rows: u64,
 }
 
 struct BlockEdits<B: Backend> {
@@ -157,7 +162,9 @@ impl<B: Backend> Executor<B> {
             edits: blocks.iter().map(|_| BlockEdits { mixer: None, mlp: None }).collect(),
             buffers,
             selected: Plan::default(),
+            stage: Stage::default(),
             times: PartTimes::default(),
+            block_rows: 0,
             backend,
             blueprint,
             model,
@@ -189,7 +196,7 @@ impl<B: Backend> Executor<B> {
     ///
     /// `keep` names the rows that go on where not all do.
     fn mix(&mut self, index: usize, plan: &Plan, keep: Option<&[u32]>, next: Next) {
-        let Self { backend, blueprint, model, angles, pages, edits, buffers, selected, times } = self;
+        let Self { backend, blueprint, model, angles, pages, edits, buffers, selected, times, .. } = self;
         let (block, BlockWeights { mixer: weights, mlp }) = (&blueprint.blocks[index], &model.blocks[index]);
         let attention = attention(block);
         let MixerWeights::Attention { qkv: matrix, bias, query_norm, key_norm, sinks } = &weights.inner;
@@ -266,6 +273,85 @@ impl<B: Backend> Executor<B> {
         backend.write(&mut buffers.y, params, plan, &mut buffers.residual, &mut buffers.x);
         lap(&mut times.rest, &mut start);
     }
+
+    /// Makes rows of copies of rows, where what is to enter a block is.
+    fn spread(&mut self, index: usize, copies: &[u32]) {
+        let Self { backend, model, buffers, .. } = self;
+        backend.select(&buffers.residual, copies, &mut buffers.chosen);
+        std::mem::swap(&mut buffers.residual, &mut buffers.chosen);
+        if model.blocks[index].mixer.pre_norm.is_some() {
+            backend.select(&buffers.x, copies, &mut buffers.chosen);
+            std::mem::swap(&mut buffers.x, &mut buffers.chosen);
+        }
+    }
+
+    /// One pass; in the last block every row is computed for itself.
+    fn pass(&mut self, pass: &Plan, stage: &mut Stage, outputs: &[u32], wants: &Wants, out: &mut Output) {
+        let blocks = self.blueprint.blocks.len();
+        let sites = blocks + 1;
+        let first_row = out.residuals.len() / (sites * self.blueprint.d_model);
+        if wants.residuals {
+            out.residuals.resize((first_row + outputs.len()) * sites * self.blueprint.d_model, 0.0);
+        }
+        let taps = wants.residuals && !outputs.is_empty();
+        let mut start = Instant::now();
+        let Self { backend, blueprint, model, buffers, .. } = self;
+        let shared = pass.has_followers();
+        if shared {
+            stage.begin(pass);
+        }
+        let plan = if shared { &stage.plan } else { pass };
+        backend.embed(&model.embedding, plan, blueprint.embedding.scale, &mut buffers.residual);
+        if let Some(norm) =
+            model.blocks.first().map_or(Some(&model.final_norm), |it| it.mixer.pre_norm.as_ref())
+        {
+            backend.norm(&buffers.residual, norm, &mut buffers.x);
+        }
+        lap(&mut self.times.rest, &mut start);
+
+        for index in 0..blocks {
+            if shared && let Some(copies) = stage.advance(pass, index) {
+                self.spread(index, copies);
+            }
+            if taps {
+                let rows = if shared { stage.places(outputs) } else { outputs };
+                self.tap(Tap::Residual, Some(rows), index, first_row, out);
+            }
+            lap(&mut self.times.rest, &mut start);
+            let plan = if shared { &stage.plan } else { pass };
+            self.block_rows += plan.rows() as u64;
+            let last = index + 1 == blocks;
+            // The last block's keys and values are all that rows without an output are still needed for.
+            let keep = (last && outputs.len() < plan.rows()).then_some(outputs);
+            let next = match self.blueprint.blocks[index].arrangement {
+                Arrangement::Sequential => Next::Mlp,
+                Arrangement::Parallel => Next::Nothing,
+            };
+            self.mix(index, plan, keep, next);
+            if last && outputs.is_empty() {
+                return;
+            }
+            if keep.is_some() {
+                let selected = std::mem::take(&mut self.selected);
+                self.transform(index, &selected);
+                self.selected = selected;
+            } else {
+                self.transform(index, plan);
+            }
+            start = Instant::now();
+        }
+        if taps {
+            self.tap(Tap::Normed, None, blocks, first_row, out);
+            lap(&mut self.times.rest, &mut start);
+        }
+        let Self { backend, blueprint, model, buffers, times, .. } = self;
+        let head = &blueprint.head;
+        if wants.head.top > 0 || wants.head.logsumexp || wants.head.logits || !wants.head.targets.is_empty() {
+            backend.head(&buffers.x, &model.head, head.scale, head.softcap, &wants.head, &mut out.head);
+            backend.synchronize();
+            lap(&mut times.head, &mut start);
+        }
+    }
 }
 
 /// What a tap reads.
@@ -311,62 +397,16 @@ impl<B: Backend> Compute for Executor<B> {
     }
 
     fn forward(&mut self, plan: &Plan, outputs: &[u32], wants: &Wants, out: &mut Output) {
-        let blocks = self.blueprint.blocks.len();
-        let sites = blocks + 1;
-        let first_row = out.residuals.len() / (sites * self.blueprint.d_model);
-        if wants.residuals {
-            out.residuals.resize((first_row + outputs.len()) * sites * self.blueprint.d_model, 0.0);
-        }
-        let taps = wants.residuals && !outputs.is_empty();
-        let mut start = Instant::now();
-        let Self { backend, blueprint, model, buffers, .. } = self;
-        backend.embed(&model.embedding, plan, blueprint.embedding.scale, &mut buffers.residual);
-        if let Some(norm) =
-            model.blocks.first().map_or(Some(&model.final_norm), |it| it.mixer.pre_norm.as_ref())
-        {
-            backend.norm(&buffers.residual, norm, &mut buffers.x);
-        }
-        lap(&mut self.times.rest, &mut start);
-
-        for index in 0..blocks {
-            if taps {
-                self.tap(Tap::Residual, Some(outputs), index, first_row, out);
-                lap(&mut self.times.rest, &mut start);
-            }
-            let last = index + 1 == blocks;
-            // The last block's keys and values are all that rows without an output are still needed for.
-            let keep = (last && outputs.len() < plan.rows()).then_some(outputs);
-            let next = match self.blueprint.blocks[index].arrangement {
-                Arrangement::Sequential => Next::Mlp,
-                Arrangement::Parallel => Next::Nothing,
-            };
-            self.mix(index, plan, keep, next);
-            if last && outputs.is_empty() {
-                return;
-            }
-            if keep.is_some() {
-                let selected = std::mem::take(&mut self.selected);
-                self.transform(index, &selected);
-                self.selected = selected;
-            } else {
-                self.transform(index, plan);
-            }
-            start = Instant::now();
-        }
-        if taps {
-            self.tap(Tap::Normed, None, blocks, first_row, out);
-            lap(&mut self.times.rest, &mut start);
-        }
-        let Self { backend, blueprint, model, buffers, times, .. } = self;
-        let head = &blueprint.head;
-        if wants.head.top > 0 || wants.head.logsumexp || wants.head.logits || !wants.head.targets.is_empty() {
-            backend.head(&buffers.x, &model.head, head.scale, head.softcap, &wants.head, &mut out.head);
-            backend.synchronize();
-            lap(&mut times.head, &mut start);
-        }
+        let mut stage = std::mem::take(&mut self.stage);
+        self.pass(plan, &mut stage, outputs, wants, out);
+        self.stage = stage;
     }
 
     fn times(&mut self) -> &mut PartTimes {
         &mut self.times
+    }
+
+    fn block_rows(&self) -> u64 {
+        self.block_rows
     }
 }

@@ -3,7 +3,7 @@
 use glossary::TokenId;
 
 use crate::backend::HeadWants;
-use crate::engine::Feed;
+use crate::engine::{Feed, Variant};
 use crate::executor::{Output, Wants};
 use crate::{Engine, EngineError};
 
@@ -40,7 +40,9 @@ pub struct Forced<'a> {
 impl Engine {
     /// The model's opinion of given continuations, token by token, in one pass without decoding.
     ///
-    /// With `logits`, each token comes with the whole distribution that it was judged by.
+    /// With `logits`, each token comes with the whole distribution that it was judged by. Tokens of a request come
+    /// in order; requests that differ in their edits alone and follow each other come in turns, some tokens of the
+    /// one, then those of the next.
     pub fn force(
         &mut self,
         requests: &[Continuation],
@@ -57,50 +59,57 @@ impl Engine {
             }
             self.check_length(request, it.prompt.len() + it.continuation.len())?;
         }
-        let vocab = self.info().vocab;
-        let mut targets = Vec::new();
-        let mut places = Vec::new();
-        let mut inputs = Vec::with_capacity(requests.len());
-        for (request, it) in requests.iter().enumerate() {
-            let given = it.continuation.len();
-            targets.extend_from_slice(&it.continuation);
-            places.extend((0..given).map(|position| (request, position)));
-            inputs.push([&it.prompt[..], &it.continuation[..given - 1]].concat());
-        }
-        let feeds: Vec<Feed<'_>> = requests
+        // Candidates with the same tokens go through the model together.
+        let same =
+            |a: &Continuation, b: &Continuation| (&a.prompt, &a.continuation) == (&b.prompt, &b.continuation);
+        let groups: Vec<&[Continuation]> = requests.chunk_by(same).collect();
+        let inputs: Vec<Vec<TokenId>> = groups
+            .iter()
+            .map(|it| [&it[0].prompt[..], &it[0].continuation[..it[0].continuation.len() - 1]].concat())
+            .collect();
+        let feeds: Vec<Feed<'_>> = groups
             .iter()
             .zip(&inputs)
-            .map(|(it, tokens)| Feed {
-                sequence: self.table.open(),
+            .map(|(group, tokens)| Feed {
                 tokens,
-                edit: it.edit,
-                outputs: it.continuation.len(),
+                variants: group
+                    .iter()
+                    .map(|it| Variant { sequence: self.table.open(), edit: it.edit })
+                    .collect(),
+                outputs: group[0].continuation.len(),
+                targets: &group[0].continuation,
             })
             .collect();
+        let mut first_request = 0;
+        let first_requests: Vec<usize> = groups
+            .iter()
+            .map(|it| {
+                first_request += it.len();
+                first_request - it.len()
+            })
+            .collect();
+        let vocab = self.info().vocab;
         let rows = if logits { (LOGITS / vocab).max(1) } else { usize::MAX };
         let mut wants = Wants {
-            head: HeadWants { top: 1, logsumexp: true, logits, targets: targets.clone() },
+            head: HeadWants { top: 1, logsumexp: true, logits, targets: Vec::new() },
             residuals: false,
         };
-        let mut done = 0;
-        self.run(&feeds, rows, &mut wants, &mut Output::default(), &mut |count, out| {
-            for row in 0..count {
-                let (request, position) = places[done];
+        self.run(&feeds, rows, &mut wants, &mut Output::default(), &mut |places, out| {
+            for (row, place) in places.iter().enumerate() {
                 visit(Forced {
-                    request,
-                    position,
-                    token: targets[done],
+                    request: first_requests[place.feed] + place.variant,
+                    position: place.output,
+                    token: feeds[place.feed].targets[place.output],
                     logit: out.head.targets[row],
                     logsumexp: out.head.logsumexp[row],
                     choice: out.head.top[row].0,
                     logits: if logits { &out.head.logits[row * vocab..][..vocab] } else { &[] },
                 });
-                done += 1;
             }
             out.clear();
         });
-        for feed in feeds {
-            self.table.close(feed.sequence);
+        for variant in feeds.iter().flat_map(|it| &it.variants) {
+            self.table.close(variant.sequence);
         }
         Ok(())
     }

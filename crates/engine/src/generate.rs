@@ -4,12 +4,12 @@
 //! the batch when they end, and waiting ones take their place. A sequence's results do not depend on any of
 //! this: on the processor not in a single bit.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use glossary::TokenId;
 
 use crate::backend::HeadWants;
-use crate::engine::Feed;
+use crate::engine::{Feed, Variant};
 use crate::executor::{Output, Wants};
 use crate::plan::SequenceId;
 use crate::{Engine, EngineError};
@@ -173,7 +173,7 @@ impl Engine {
     ) -> Vec<SequenceId> {
         let &Job { requests, how, keep, .. } = job;
         let batch = how.batch.max(1);
-        let mut waiting: VecDeque<usize> = (0..requests.len()).collect();
+        let mut waiting = VecDeque::from(alike_together(requests));
         let mut active: Vec<Active> = Vec::with_capacity(batch.min(requests.len()));
         let mut kept = Vec::new();
         let mut step = Step::default();
@@ -262,18 +262,25 @@ impl Engine {
                 heads.push((edit, &first[..len]));
             }
         }
-        let heads: Vec<(CommonHead, &[TokenId])> = heads
-            .into_iter()
-            .map(|(edit, tokens)| {
-                (CommonHead { edit, len: tokens.len(), sequence: self.table.open() }, tokens)
+        let opened: Vec<CommonHead> = heads
+            .iter()
+            .map(|&(edit, tokens)| CommonHead { edit, len: tokens.len(), sequence: self.table.open() })
+            .collect();
+        let all: Vec<(&CommonHead, &[TokenId])> = opened.iter().zip(heads.iter().map(|it| it.1)).collect();
+        let feeds: Vec<Feed<'_>> = all
+            .chunk_by(|a, b| a.1 == b.1)
+            .map(|alike| Feed {
+                tokens: alike[0].1,
+                variants: alike
+                    .iter()
+                    .map(|(head, _)| Variant { sequence: head.sequence, edit: head.edit })
+                    .collect(),
+                outputs: 0,
+                targets: &[],
             })
             .collect();
-        let feeds: Vec<Feed<'_>> = heads
-            .iter()
-            .map(|(head, tokens)| Feed { sequence: head.sequence, tokens, edit: head.edit, outputs: 0 })
-            .collect();
         self.run(&feeds, usize::MAX, &mut Wants::default(), &mut Output::default(), &mut |_, _| {});
-        heads.into_iter().map(|it| it.0).collect()
+        opened
     }
 
     /// Computes the prompts of some requests and tells what is wanted of their first tokens.
@@ -285,18 +292,24 @@ impl Engine {
         answers: &mut [Answer],
         out: &mut Output,
     ) -> Vec<SequenceId> {
+        let shared = |request: usize| heads.iter().find(|it| it.edit == requests[request].edit);
+        let rest = |request: usize| &requests[request].tokens[shared(request).map_or(0, |it| it.len)..];
+        let groups: Vec<&[usize]> = joining
+            .chunk_by(|&a, &b| requests[a].tokens == requests[b].tokens && rest(a).len() == rest(b).len())
+            .collect();
         let mut sequences = Vec::with_capacity(joining.len());
-        let mut feeds = Vec::with_capacity(joining.len());
-        for &index in joining {
-            let Request { tokens, edit } = &requests[index];
-            let head = heads.iter().find(|it| it.edit == *edit);
-            let sequence = match head {
-                Some(head) => self.table.fork(head.sequence),
-                None => self.table.open(),
-            };
-            let shared = head.map_or(0, |it| it.len);
-            sequences.push(sequence);
-            feeds.push(Feed { sequence, tokens: &tokens[shared..], edit: *edit, outputs: 1 });
+        let mut feeds = Vec::with_capacity(groups.len());
+        for group in &groups {
+            let variants = group.iter().map(|&request| {
+                let sequence = match shared(request) {
+                    Some(head) => self.table.fork(head.sequence),
+                    None => self.table.open(),
+                };
+                sequences.push(sequence);
+                Variant { sequence, edit: requests[request].edit }
+            });
+            let variants = variants.collect();
+            feeds.push(Feed { tokens: rest(group[0]), variants, outputs: 1, targets: &[] });
         }
         let top = how.top.clamp(1, self.info().vocab);
         let watched = watch.wants_logits();
@@ -312,13 +325,11 @@ impl Engine {
         out.clear();
         let vocab = self.info().vocab;
         let stream = (self.info().n_layers + 1) * self.info().d_model;
-        let mut told = 0;
         let mut choices = Vec::with_capacity(joining.len());
-        self.run(&feeds, usize::MAX, &mut wants, out, &mut |count, out| {
-            for row in 0..count {
-                let request = joining[told];
+        self.run(&feeds, usize::MAX, &mut wants, out, &mut |places, out| {
+            for (row, place) in places.iter().enumerate() {
+                let request = groups[place.feed][place.variant];
                 let answer = &mut answers[request];
-                told += 1;
                 if watched {
                     watch.first_logits(request, &out.head.logits[row * vocab..][..vocab]);
                 }
@@ -378,6 +389,18 @@ pub(crate) struct CommonHead {
 struct Step {
     wants: Wants,
     out: Output,
+}
+
+/// The requests' places, those of the same prompt one after the other.
+fn alike_together(requests: &[Request]) -> Vec<usize> {
+    let mut first = HashMap::with_capacity(requests.len());
+    let mut order: Vec<(usize, usize)> = requests
+        .iter()
+        .enumerate()
+        .map(|(place, it)| (*first.entry(it.tokens.as_slice()).or_insert(place), place))
+        .collect();
+    order.sort_unstable();
+    order.into_iter().map(|it| it.1).collect()
 }
 
 fn wants_first(how: &Generation) -> bool {

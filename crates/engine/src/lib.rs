@@ -22,6 +22,7 @@ mod generate;
 mod model;
 pub mod plan;
 mod rope;
+mod stage;
 
 pub use config::{Config, ConfigError, NoTensors, Tensors};
 pub use conversation::Conversation;

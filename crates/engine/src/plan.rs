@@ -27,6 +27,15 @@ pub struct Slot {
     pub offset: u32,
 }
 
+/// What a row that another one stands for depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Following {
+    /// The row that is computed for it.
+    pub leader: u32,
+    /// The first block that it is computed in itself.
+    pub until: usize,
+}
+
 /// The rows of one forward pass.
 #[derive(Debug, Default)]
 pub struct Plan {
@@ -43,6 +52,10 @@ pub struct Plan {
     /// Where each context's chunks begin, and one more entry for where the last ends.
     starts: Vec<u32>,
     chunks: Vec<Chunk>,
+    /// By row, as far as rows follow others.
+    follows: Vec<Option<Following>>,
+    /// More slots that a row's key and value go to.
+    echoes: Vec<(u32, Slot)>,
 }
 
 impl Plan {
@@ -60,6 +73,8 @@ impl Plan {
         self.context.clear();
         self.starts.clear();
         self.chunks.clear();
+        self.follows.clear();
+        self.echoes.clear();
     }
 
     /// The number of the context that is added next.
@@ -83,6 +98,34 @@ impl Plan {
         self.edits.push(edit);
         self.slots.push(slot);
         self.context.push(context);
+    }
+
+    /// Lets a row follow another one.
+    pub fn follow(&mut self, row: usize, following: Following) {
+        self.follows.resize(self.rows(), None);
+        self.follows[row] = Some(following);
+    }
+
+    /// Whether any row follows another one.
+    pub fn has_followers(&self) -> bool {
+        !self.follows.is_empty()
+    }
+
+    /// What a row follows, if anything.
+    pub fn follows(&self, row: usize) -> Option<Following> {
+        self.follows.get(row).copied().flatten()
+    }
+
+    /// Lets keys and values go to more slots than their own.
+    pub fn echo(&mut self, echoes: impl IntoIterator<Item = (u32, Slot)>) {
+        self.echoes.extend(echoes);
+        self.echoes.sort_by_key(|it| it.0);
+    }
+
+    /// The other slots that a row's key and value go to.
+    pub fn echoes(&self, row: usize) -> impl Iterator<Item = Slot> {
+        let from = self.echoes.partition_point(|it| (it.0 as usize) < row);
+        self.echoes[from..].iter().take_while(move |it| it.0 as usize == row).map(|it| it.1)
     }
 
     /// The chunks that a row attends to; the row sees the first `positions[row] + 1` positions of them.

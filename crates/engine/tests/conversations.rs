@@ -60,11 +60,11 @@ fn a_reply_computes_only_what_is_new() {
     let mut conversation = engine.converse(0);
     let first: Vec<TokenId> = (0..40).map(|it| TokenId(it % 7 + 1)).collect();
     let answer = engine.reply(&mut conversation, &first, &HOW, &mut |_| false).unwrap();
-    let rows = engine.rows_computed();
+    let before = engine.block_rows();
     let second = next(&first, &answer, &[3, 1]);
     engine.reply(&mut conversation, &second, &HOW, &mut |_| false).unwrap();
     // The last token of the answer, the two new ones, and five of the six tokens of the new answer.
-    assert_eq!(engine.rows_computed() - rows, 1 + 2 + 5);
+    assert_eq!(engine.block_rows() - before, (1 + 2 + 5) * engine.info().n_layers as u64);
 }
 
 #[test]

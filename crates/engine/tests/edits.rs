@@ -348,13 +348,15 @@ fn an_edit_of_two_directions_with_a_scale_is_the_model_with_explicitly_edited_we
     }
 }
 
-/// Three candidates: all writers; one writer; every other one, in another mode.
+/// Five candidates: all writers; one writer; every other one, in another mode; the last layers; the last writer.
 fn candidates(subject: &Subject) -> Vec<EditSet> {
     let (all, _) = subject.both_ways(RowNormalization::Full, 1.0);
     let (pre, _) = subject.both_ways(RowNormalization::Pre, 0.6);
     let one = all.iter().take(1).map(|it| (it.0, it.1.clone())).collect();
     let every_other = pre.iter().step_by(2).map(|it| (it.0, it.1.clone())).collect();
-    vec![all, one, every_other]
+    let from = |place: usize| all.iter().skip(place).map(|it| (it.0, it.1.clone())).collect();
+    let (later, last) = (from(2), from(subject.writers.len() - 1));
+    vec![all, one, every_other, later, last]
 }
 
 #[test]
@@ -395,6 +397,32 @@ fn candidates_in_one_batch_have_the_bits_of_a_run_with_one_of_them() {
             }
         }
     }
+}
+
+#[test]
+fn candidates_share_what_comes_before_their_first_edits() {
+    let subject = Subject::new(goldens().remove(0));
+    let (all, _) = subject.both_ways(RowNormalization::Full, 1.0);
+    let edited_from = |layer: usize| -> EditSet {
+        all.iter().filter(|it| it.0.layer.0 >= layer).map(|it| (it.0, it.1.clone())).collect()
+    };
+    let mut engine = subject.golden.engine(Device::Cpu);
+    assert_eq!(engine.info().n_layers, 3);
+    // One candidate begins at layer 1, two at layer 2.
+    engine.set_edits(&[edited_from(2), edited_from(1), edited_from(2)]).unwrap();
+    let tokens: Vec<TokenId> = (0..20).map(|it| TokenId(it % 5 + 1)).collect();
+    let requests = |edits: &[usize]| -> Vec<Request> {
+        edits.iter().map(|&edit| Request { tokens: tokens.clone(), edit }).collect()
+    };
+    let mut cost = |edits: &[usize]| {
+        let before = engine.block_rows();
+        let prompts_only = Generation { max_tokens: 0, ..HOW };
+        engine.generate(&requests(edits), &prompts_only, &mut |_, _| false).unwrap();
+        engine.block_rows() - before
+    };
+    assert_eq!(cost(&[1]), 20 * 3);
+    assert_eq!(cost(&[1, 2, 3]), 20 * (1 + 2 + 3));
+    assert_eq!(cost(&[0, 1, 2, 3]), 20 * (1 + 2 + 4));
 }
 
 #[test]
@@ -460,12 +488,12 @@ fn an_edit_index_that_was_not_set_is_refused_with_how_many_there_are() {
     let error = engine.generate(&[request(0), request(1)], &HOW, &mut |_, _| false).unwrap_err();
     assert_eq!(error, EngineError::UnknownEdit { request: 1, edit: 1, sets: 0 });
     engine.set_edits(&candidates(&subject)).unwrap();
-    let error = engine.generate(&[request(4)], &HOW, &mut |_, _| false).unwrap_err();
-    assert_eq!(error, EngineError::UnknownEdit { request: 0, edit: 4, sets: 3 });
+    let error = engine.generate(&[request(6)], &HOW, &mut |_, _| false).unwrap_err();
+    assert_eq!(error, EngineError::UnknownEdit { request: 0, edit: 6, sets: 5 });
     let tokens = subject.requests[0].tokens.clone();
     let forced = Continuation { prompt: tokens.clone(), continuation: tokens, edit: 9 };
     let error = engine.force(&[forced], false, &mut |_| {}).unwrap_err();
-    assert_eq!(error, EngineError::UnknownEdit { request: 0, edit: 9, sets: 3 });
+    assert_eq!(error, EngineError::UnknownEdit { request: 0, edit: 9, sets: 5 });
 }
 
 #[test]

@@ -254,7 +254,7 @@ pub trait Backend: Sized + Send {
         out: &mut Self::Rows,
     );
 
-    /// Norms and rotates queries and keys in place, and stores keys and values at the rows' slots.
+    /// Norms and rotates queries and keys in place, and stores keys and values at the rows' slots and their echoes.
     fn rotate_and_store(
         &mut self,
         qkv: &mut Self::Rows,

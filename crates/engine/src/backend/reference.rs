@@ -247,12 +247,13 @@ impl Backend for Reference {
                     rotate(head, rope, plan.positions[row]);
                 }
             }
-            let slot = plan.slots[row];
-            let (page, offset) = (slot.page as usize, slot.offset as usize);
             let keys = shape.n_heads * d;
             let width = shape.n_kv_heads * d;
-            pages.keys[page][offset] = values[keys..keys + width].to_vec();
-            pages.values[page][offset] = values[keys + width..].to_vec();
+            for slot in std::iter::once(plan.slots[row]).chain(plan.echoes(row)) {
+                let (page, offset) = (slot.page as usize, slot.offset as usize);
+                pages.keys[page][offset] = values[keys..keys + width].to_vec();
+                pages.values[page][offset] = values[keys + width..].to_vec();
+            }
         }
     }
 

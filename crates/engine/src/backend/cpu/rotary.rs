@@ -91,10 +91,11 @@ pub(super) fn rotate_and_store(
                 }
             }
         }
-        let slot = plan.slots[row];
-        for (head, (key, value)) in keys.chunks_exact(d).zip(values.chunks_exact(d)).enumerate() {
-            // SAFETY: each row has its own slot.
-            unsafe { pages.store(slot.page, slot.offset, head, key, value) }
+        for slot in std::iter::once(plan.slots[row]).chain(plan.echoes(row)) {
+            for (head, (key, value)) in keys.chunks_exact(d).zip(values.chunks_exact(d)).enumerate() {
+                // SAFETY: each row has its own slots.
+                unsafe { pages.store(slot.page, slot.offset, head, key, value) }
+            }
         }
     });
 }
