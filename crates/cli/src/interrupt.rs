@@ -29,3 +29,8 @@ pub(crate) fn requested() -> bool {
 pub(crate) fn take() -> bool {
     REQUESTED.swap(false, Ordering::Relaxed)
 }
+
+/// Whether work ended because of it.
+pub(crate) fn was_cause(error: &anyhow::Error) -> bool {
+    error.chain().any(|it| matches!(it.downcast_ref(), Some(pipeline::PipelineError::Interrupted)))
+}

@@ -47,6 +47,10 @@ fn main() -> std::process::ExitCode {
     match result {
         Ok(()) if interrupt::requested() => std::process::ExitCode::from(interrupt::EXIT_CODE),
         Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) if interrupt::was_cause(&error) => {
+            terminal::remark("interrupted");
+            std::process::ExitCode::from(interrupt::EXIT_CODE)
+        }
         Err(error) => terminal::report(&error),
     }
 }

@@ -1,11 +1,19 @@
 //! Asking a person: which trial, and what to do with it.
+//!
+//! Escape or Ctrl-C at a question goes back to the one before it; at the first one it leaves. What fails is told, and
+//! the menu goes on: the trials are in the study file, and nothing that is tried here can harm them.
 
-use std::path::Path;
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
 
-use inquire::{InquireError, Select, Text};
-use pipeline::search_run::{parameters_of, scores_of};
-use pipeline::settings::PromptSetSettings;
-use pipeline::{Cancel, Evaluation, Session};
+use ablation::Parameters;
+use inquire::list_option::ListOption;
+use inquire::validator::Validation;
+use inquire::{CustomType, InquireError, Select, Text};
+use pipeline::search_run::{HeldOut, attributes, held_out_of, parameters_of, scores_of};
+use pipeline::settings::{KL_PROMPTS, PromptSetSettings, REFUSAL_PROMPTS};
+use pipeline::{Cancel, PipelineError, Session};
 use search::{Snapshot, Study, Trial};
 
 use crate::conversation::{self, Voice};
@@ -16,10 +24,62 @@ use crate::{interrupt, terminal};
 /// Whether a study that exists goes on; else it begins anew.
 pub(crate) fn go_on(path: &Path, snapshot: &Snapshot) -> anyhow::Result<bool> {
     let complete = snapshot.trials.iter().filter(|it| it.values.is_some()).count();
-    terminal::remark(&format!("the study `{}` exists, with {complete} complete trials", path.display()));
+    let finished = snapshot.user_attrs.get(attributes::FINISHED).is_some_and(|it| it == true);
+    let state = if finished { "it was finished" } else { "it was not finished" };
+    terminal::remark(&format!(
+        "the study `{}` exists, with {complete} complete trials; {state}",
+        path.display()
+    ));
     let choices =
         vec!["Go on with it, with the settings that it began with", "Begin anew; the old file is kept"];
-    Ok(Select::new("What is to be done?", choices).raw_prompt()?.index == 0)
+    let chosen = answered(Select::new("What is to be done?", choices).raw_prompt())?;
+    Ok(chosen.ok_or(PipelineError::Interrupted)?.index == 0)
+}
+
+/// A line of the first menu.
+enum Choice {
+    Trial { row: String, place: usize },
+    MoreTrials,
+    Leave,
+}
+
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Trial { row, .. } => row,
+            Self::MoreTrials => "Run more trials",
+            Self::Leave => "Leave",
+        })
+    }
+}
+
+/// What can be done with a trial, in the order of the menu.
+#[derive(Clone, Copy)]
+enum Action {
+    Save,
+    Talk,
+    TalkToBoth,
+    OtherPrompts,
+    Parameters,
+    Back,
+}
+
+impl Action {
+    const ALL: [Self; 6] =
+        [Self::Save, Self::Talk, Self::TalkToBoth, Self::OtherPrompts, Self::Parameters, Self::Back];
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Save => "Save the model",
+            Self::Talk => "Talk to it",
+            Self::TalkToBoth => "Talk to it, with the original's answers beside",
+            Self::OtherPrompts => "Score it on other prompts",
+            Self::Parameters => "Show its parameters",
+            Self::Back => "Back",
+        })
+    }
 }
 
 /// Lets the user look at the trials of the front until they have seen enough.
@@ -29,67 +89,70 @@ pub(crate) fn choose(
     save: &SaveArguments,
     teller: &mut Teller,
 ) -> anyhow::Result<()> {
+    let mut cursor = 0;
     loop {
-        let mut front: Vec<Trial> = study.front().into_iter().cloned().collect();
-        front.sort_by(|a, b| {
-            let key = |it: &Trial| it.values.clone().unwrap_or_default();
-            key(a)
-                .iter()
-                .zip(&key(b))
-                .map(|(a, b)| a.total_cmp(b))
-                .find(|it| it.is_ne())
-                .unwrap_or(a.number.cmp(&b.number))
-        });
-        let mut choices: Vec<String> = front.iter().map(title).collect();
-        choices.push("Run more trials".to_owned());
-        choices.push("Leave".to_owned());
-        let last = choices.len() - 1;
-        let Some(chosen) = answered(Select::new("Which trial?", choices).with_page_size(20).raw_prompt())?
-        else {
-            return Ok(());
+        let front = sorted_front(study);
+        let unseen = held_out_of(study.snapshot());
+        let mut table = report::trial_table(&front, &unseen).into_iter();
+        if let Some(heading) = table.next() {
+            // Two columns are the cursor's.
+            terminal::remark(&format!("\n{}\n  {heading}", report::about_unseen(&unseen)));
+        } else {
+            terminal::remark("\nno trial is complete");
+        }
+        let rows = table.enumerate().map(|(place, row)| Choice::Trial { row, place });
+        let choices: Vec<Choice> = rows.chain([Choice::MoreTrials, Choice::Leave]).collect();
+        let brief = |it: ListOption<&Choice>| match it.value {
+            Choice::Trial { place, .. } => (front[*place].number + 1).to_string(),
+            other => other.to_string(),
         };
-        match chosen.index {
-            index if index == last => return Ok(()),
-            index if index == last - 1 => more_trials(session, study, teller)?,
-            index => with_trial(session, &front[index], save, teller)?,
+        let asked = Select::new("Which trial?", choices)
+            .with_page_size(20)
+            .with_starting_cursor(cursor.min(front.len() + 1))
+            .with_formatter(&brief);
+        let Some(chosen) = answered(asked.raw_prompt())? else { return Ok(()) };
+        cursor = chosen.index;
+        match chosen.value {
+            Choice::Trial { place, .. } => with_trial(session, &front[place], &unseen, save, teller)?,
+            Choice::MoreTrials => more_trials(session, study, teller)?,
+            Choice::Leave => return Ok(()),
         }
     }
 }
 
-fn title(trial: &Trial) -> String {
-    let scores = scores_of(trial);
-    let parts: Vec<String> = scores
-        .iter()
-        .map(|it| {
-            let details = &it.details;
-            let more = match (details.interval, details.median, details.max) {
-                (Some([low, high]), ..) => format!(" ({:.0}–{:.0} %)", low * 100.0, high * 100.0),
-                (None, Some(median), Some(max)) => format!(" (median {median:.4}, largest {max:.3})"),
-                _ => String::new(),
-            };
-            format!("{} {}{more}", it.name, it.display)
-        })
-        .collect();
-    format!("[{:>3}] {}", trial.number + 1, parts.join(", "))
+/// The front, the best of the first objective first.
+fn sorted_front(study: &Study) -> Vec<Trial> {
+    let mut front: Vec<Trial> = study.front().into_iter().cloned().collect();
+    let losses = |it: &Trial| -> Vec<f64> {
+        let values = it.values.iter().flatten().zip(study.objectives());
+        values.map(|(&value, objective)| objective.goal.loss(value)).collect()
+    };
+    front.sort_by(|a, b| {
+        let (ours, theirs) = (losses(a), losses(b));
+        let unequal = ours.iter().zip(&theirs).map(|(a, b)| a.total_cmp(b)).find(|it| it.is_ne());
+        unequal.unwrap_or(a.number.cmp(&b.number))
+    });
+    front
 }
 
 fn more_trials(session: &mut Session, study: &mut Study, teller: &mut Teller) -> anyhow::Result<()> {
-    let asked = Text::new("How many more?").with_default("20").prompt();
-    let Some(text) = answered(asked)? else { return Ok(()) };
-    let Some(more) = text.trim().parse::<usize>().ok().filter(|&it| it > 0) else {
-        terminal::remark("that is no number above 0");
-        return Ok(());
-    };
-    let n_trials = study.trials().len() + more;
+    let asked = CustomType::<NonZeroUsize>::new("How many more?")
+        .with_default(NonZeroUsize::new(20).expect("20 is not 0"))
+        .with_error_message("a whole number above 0, please")
+        .prompt();
+    let Some(more) = answered(asked)? else { return Ok(()) };
+    let n_trials = study.trials().len().saturating_add(more.get());
     let cancel = Cancel(&interrupt::requested);
     let outcome = pipeline::search(session, study, n_trials, &mut |it| teller.tell(&it), &cancel);
     teller.done();
-    if interrupt::take() { Ok(()) } else { Ok(outcome?) }
+    tell(outcome.map_err(Into::into));
+    Ok(())
 }
 
 fn with_trial(
     session: &mut Session,
     trial: &Trial,
+    unseen: &HeldOut,
     save: &SaveArguments,
     teller: &mut Teller,
 ) -> anyhow::Result<()> {
@@ -98,75 +161,128 @@ fn with_trial(
         return Ok(());
     };
     let scores = scores_of(trial);
+    let unseen = unseen.get(&trial.number).map(Vec::as_slice).unwrap_or_default();
+    terminal::remark(&format!("\ntrial {}", trial.number + 1));
+    for text in report::score_table(&scores, unseen) {
+        terminal::remark(&text);
+    }
+    let mut cursor = 0;
     loop {
-        for text in report::score_table(&scores) {
-            terminal::remark(&text);
-        }
-        let choices = vec![
-            "Save the model",
-            "Talk to it",
-            "Talk to it, with the original's answers beside",
-            "Score it on other prompts",
-            "Show its parameters",
-            "Back",
-        ];
-        let Some(chosen) = answered(Select::new("What now?", choices).raw_prompt())? else { return Ok(()) };
-        match chosen.index {
-            0 => {
-                let asked = Text::new("Folder to write it to?").prompt();
-                if let Some(folder) = answered(asked)?.filter(|it| !it.trim().is_empty()) {
-                    let evaluation = Evaluation { scores: scores.clone(), objectives: Vec::new() };
-                    let target = save.to(Path::new(folder.trim()));
-                    if let Err(error) = target.save(session, &parameters, &evaluation, teller) {
-                        terminal::report(&error);
-                    }
-                }
+        terminal::remark("");
+        let asked = Select::new("What now?", Action::ALL.to_vec()).with_starting_cursor(cursor);
+        let Some(chosen) = answered(asked.raw_prompt())? else { return Ok(()) };
+        cursor = chosen.index;
+        match chosen.value {
+            Action::Save => {
+                let Some(path) = answered(place_to_save(save))? else { continue };
+                let target = save.to(&expanded(&path));
+                tell(target.save(session, &parameters, &scores, unseen, teller));
+                teller.done();
             }
-            1 | 2 => {
-                let edits = session.edit_set(&parameters)?;
-                session.model.engine.set_edits(&[edits])?;
-                let voice = if chosen.index == 1 { Voice::Edited } else { Voice::Both };
-                let system = session.settings().system_prompt.clone();
-                let outcome = conversation::hold(&mut session.model, &system, 1024, voice);
-                session.model.engine.set_edits(&[])?;
-                outcome?;
-            }
-            3 => other_prompts(session, &parameters, teller)?,
-            4 => terminal::line(&serde_json::to_string_pretty(&parameters)?)?,
-            _ => return Ok(()),
+            Action::Talk => tell(talk(session, &parameters, Voice::Edited)),
+            Action::TalkToBoth => tell(talk(session, &parameters, Voice::Both)),
+            Action::OtherPrompts => other_prompts(session, &parameters, teller)?,
+            Action::Parameters => terminal::line(&serde_json::to_string_pretty(&parameters)?)?,
+            Action::Back => return Ok(()),
         }
     }
 }
 
-fn other_prompts(
-    session: &mut Session,
-    parameters: &ablation::Parameters,
-    teller: &mut Teller,
-) -> anyhow::Result<()> {
-    use pipeline::settings::{KL_PROMPTS, REFUSAL_PROMPTS};
+/// Asks where to save, until it is a place that is free.
+fn place_to_save(save: &SaveArguments) -> Result<String, InquireError> {
+    let given = save.place().map(|it| it.display().to_string());
+    let free = {
+        let save = save.clone();
+        move |text: &str| {
+            let path = expanded(text);
+            if path.as_os_str().is_empty() {
+                return Ok(Validation::Invalid("a name, please; Escape goes back".into()));
+            }
+            Ok(if save.to(&path).check().is_ok() {
+                Validation::Valid
+            } else {
+                Validation::Invalid(format!("`{}` exists already", path.display()).into())
+            })
+        }
+    };
+    let mut asked =
+        Text::new("Where to? (a folder; for a GGUF model a file may be named)").with_validator(free);
+    if let Some(given) = &given {
+        asked = asked.with_default(given);
+    }
+    asked.prompt()
+}
+
+/// The path that a user means: no shell has replaced `~` here.
+fn expanded(text: &str) -> PathBuf {
+    let text = text.trim();
+    match (text.strip_prefix("~/"), std::env::home_dir()) {
+        (Some(rest), Some(home)) => home.join(rest),
+        _ => PathBuf::from(text),
+    }
+}
+
+fn talk(session: &mut Session, parameters: &Parameters, voice: Voice) -> anyhow::Result<()> {
+    terminal::remark(
+        "(Ctrl-C stops an answer; at the prompt it goes back, as Ctrl-D does; /reset begins anew)",
+    );
+    let edits = session.edit_set(parameters)?;
+    session.model.engine.set_edits(&[edits])?;
+    let system = session.settings().system_prompt.clone();
+    let outcome = conversation::hold(&mut session.model, &system, 1024, voice);
+    session.model.engine.set_edits(&[])?;
+    outcome
+}
+
+fn other_prompts(session: &mut Session, parameters: &Parameters, teller: &mut Teller) -> anyhow::Result<()> {
     let mut sets = Vec::new();
     for (name, what) in [
-        (REFUSAL_PROMPTS, "Prompts that show the behaviour (file, or embedded:NAME)?"),
+        (REFUSAL_PROMPTS, "Prompts that show the behaviour (a file, or embedded:NAME)?"),
         (KL_PROMPTS, "Prompts that do not?"),
     ] {
-        let now = session.settings().set(name)?.dataset.clone();
-        let Some(dataset) = answered(Text::new(what).with_default(&now).prompt())? else { return Ok(()) };
-        sets.push((name, PromptSetSettings { dataset, ..session.settings().set(name)?.clone() }));
+        let now = session.settings().set(name)?.clone();
+        let asked = Text::new(what)
+            .with_default(&now.dataset)
+            .with_help_message("Enter takes those that the search saw")
+            .with_validator(readable)
+            .prompt();
+        let Some(dataset) = answered(asked)? else { return Ok(()) };
+        sets.push((name, PromptSetSettings { dataset: dataset.trim().to_owned(), ..now }));
     }
     let cancel = Cancel(&interrupt::requested);
-    match session.evaluate_on(&sets, parameters, &cancel) {
+    let outcome = session.evaluate_on(&sets, parameters, &cancel);
+    teller.done();
+    match outcome {
         Ok(evaluation) => {
-            teller.done();
-            for text in report::score_table(&evaluation.scores) {
+            for text in report::score_table(&evaluation.scores, &[]) {
                 terminal::line(&text)?;
             }
         }
-        Err(error) => {
-            interrupt::take();
-            terminal::report(&error.into());
-        }
+        Err(error) => tell(Err(error.into())),
     }
     Ok(())
+}
+
+/// Whether a line names prompts that can be read; standard input cannot, where the answers come from.
+#[expect(clippy::unnecessary_wraps, reason = "inquire's validators may fail")]
+fn readable(line: &str) -> Result<Validation, inquire::CustomUserError> {
+    let line = line.trim();
+    if line.starts_with('-') {
+        return Ok(Validation::Invalid("standard input is the terminal here; name a file".into()));
+    }
+    Ok(match prompts::sources::open(line).and_then(|it| it.load()) {
+        Ok(_) => Validation::Valid,
+        Err(error) => Validation::Invalid(error.to_string().into()),
+    })
+}
+
+/// Tells what went wrong with something that was asked for here. That it was stopped is nothing wrong.
+fn tell(outcome: anyhow::Result<()>) {
+    match outcome {
+        Ok(()) => drop(interrupt::take()),
+        Err(_) if interrupt::take() => terminal::remark("(stopped)"),
+        Err(error) => drop(terminal::report(&error)),
+    }
 }
 
 /// What was answered; `None` when the question was left with Escape or Ctrl-C.

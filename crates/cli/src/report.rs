@@ -1,7 +1,9 @@
 //! What is told of a job: its events as they come, and tables.
 
+use pipeline::search_run::{HeldOut, scores_of};
 use pipeline::settings::ScorerSettings;
 use pipeline::{Event, ScoreRecord, Settings, Stage};
+use search::Trial;
 use serde_json::Value;
 
 use crate::terminal::{Progress, line, remark};
@@ -125,27 +127,72 @@ pub(crate) fn summary(scores: &[ScoreRecord]) -> String {
     parts.join(", ")
 }
 
-/// Scores as a table: name, value, the original's value, interval or median and maximum.
-pub(crate) fn score_table(scores: &[ScoreRecord]) -> Vec<String> {
-    let mut rows = vec![["score", "value", "original", ""].map(str::to_owned)];
+/// Scores as a table: name, value, the original's value, interval or median and maximum; below each score the one on
+/// prompts that the search did not see, where there is one.
+pub(crate) fn score_table(scores: &[ScoreRecord], unseen: &[ScoreRecord]) -> Vec<String> {
+    let row = |name: &str, it: &ScoreRecord| {
+        vec![name.to_owned(), it.display.clone(), it.baseline_display(), it.spread()]
+    };
+    let mut rows = vec![["score", "value", "original", ""].map(str::to_owned).to_vec()];
     for it in scores {
-        let details = &it.details;
-        let more = match (details.interval, details.median, details.max) {
-            (Some([low, high]), ..) => format!("95 % interval {:.1} % to {:.1} %", low * 100.0, high * 100.0),
-            (None, Some(median), Some(max)) => format!("median {median:.4}, largest {max:.4}"),
-            _ => String::new(),
-        };
-        let baseline = it.baseline.map_or(String::new(), |it| format!("{it:.4}"));
-        rows.push([it.name.clone(), it.display.clone(), baseline, more]);
+        rows.push(row(&it.name, it));
+        rows.extend(named(unseen, &it.name).map(|it| row(&format!("  {UNSEEN}"), it)));
     }
     columns(&rows)
 }
 
-/// Rows with their columns aligned.
-pub(crate) fn columns<const N: usize>(rows: &[[String; N]]) -> Vec<String> {
-    let width = |column: usize| rows.iter().map(|it| it[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..N).map(width).collect();
-    let row = |cells: &[String; N]| {
+/// The heading of scores on prompts that the search did not see.
+pub(crate) const UNSEEN: &str = "unseen";
+
+fn named<'a>(scores: &'a [ScoreRecord], name: &str) -> Option<&'a ScoreRecord> {
+    scores.iter().find(|it| it.name == name)
+}
+
+/// Trials as a table, its heading first: of each score the value, the interval of what counts, median and largest of
+/// what is a mean, and the value on prompts that the search did not see.
+pub(crate) fn trial_table<'a>(trials: impl IntoIterator<Item = &'a Trial>, unseen: &HeldOut) -> Vec<String> {
+    let mut rows = Vec::new();
+    for trial in trials {
+        let mut cells = vec![("trial".to_owned(), (trial.number + 1).to_string())];
+        for it in scores_of(trial) {
+            let details = &it.details;
+            cells.push((it.name.clone(), it.display.clone()));
+            if let Some([low, high]) = details.interval {
+                cells.push(("95 %".to_owned(), format!("{:.0}–{:.0} %", low * 100.0, high * 100.0)));
+            } else if let (Some(median), Some(max)) = (details.median, details.max) {
+                cells.push(("median".to_owned(), format!("{median:.4}")));
+                cells.push(("largest".to_owned(), format!("{max:.4}")));
+            }
+            if !unseen.is_empty() {
+                let elsewhere = unseen.get(&trial.number).and_then(|scores| named(scores, &it.name));
+                // A display may say more in brackets, for which a table has no room twice.
+                let shown = elsewhere.and_then(|it| it.display.split(" (").next());
+                cells.push((UNSEEN.to_owned(), shown.unwrap_or_default().to_owned()));
+            }
+        }
+        if rows.is_empty() {
+            rows.push(cells.iter().map(|it| it.0.clone()).collect());
+        }
+        rows.push(cells.into_iter().map(|it| it.1).collect());
+    }
+    columns(&rows)
+}
+
+/// What [`UNSEEN`] means, or that there is no such column.
+pub(crate) fn about_unseen(unseen: &HeldOut) -> &'static str {
+    if unseen.is_empty() {
+        "(no scores on prompts that the search did not see)"
+    } else {
+        "(unseen: on prompts of the same sources that the search did not see)"
+    }
+}
+
+/// Rows with their columns aligned; a row may lack the last ones.
+pub(crate) fn columns(rows: &[Vec<String>]) -> Vec<String> {
+    let width =
+        |column: usize| rows.iter().filter_map(|it| it.get(column)).map(|it| it.chars().count()).max();
+    let widths: Vec<usize> = (0..).map_while(width).collect();
+    let row = |cells: &Vec<String>| {
         let padded: Vec<String> = cells
             .iter()
             .zip(&widths)

@@ -8,7 +8,7 @@ use checkpoint::write::{Dequantized, Settings, ShardSize};
 use checkpoint::{Checkpoint, Format};
 use clap::ValueEnum;
 use engine::{Engine, LoadOptions};
-use pipeline::{Cancel, Evaluation, Model, Session};
+use pipeline::{Cancel, Model, ScoreRecord, Session};
 use prompts::{PromptEncoder, PromptFormat, PromptSettings};
 
 use crate::interrupt;
@@ -43,9 +43,9 @@ enum StoredAs {
 }
 
 impl SaveArguments {
-    /// Whether a model is to be written.
-    pub(crate) fn wanted(&self) -> bool {
-        self.save.is_some()
+    /// Where a model is to be written, if it is.
+    pub(crate) fn place(&self) -> Option<&Path> {
+        self.save.as_deref()
     }
 
     /// The same, to another place.
@@ -69,18 +69,20 @@ impl SaveArguments {
         Ok(())
     }
 
-    /// Writes the model, if that is wanted, and scores what was written.
+    /// Writes the model, if that is wanted, and scores what was written. The scores are for its card; `unseen` are
+    /// those on prompts that the search did not see, if there are any.
     pub(crate) fn save(
         &self,
         session: &mut Session,
         parameters: &Parameters,
-        evaluation: &Evaluation,
+        scores: &[ScoreRecord],
+        unseen: &[ScoreRecord],
         teller: &mut Teller,
     ) -> anyhow::Result<()> {
         let Some(path) = &self.save else { return Ok(()) };
         let target = pipeline::export::target(session, path);
         let cancel = Cancel(&interrupt::requested);
-        let card = pipeline::model_card(session, parameters, evaluation);
+        let card = pipeline::model_card(session, parameters, scores, unseen);
         let settings = Settings {
             max_shard_size: self.max_shard_size,
             dequantized: match self.dequantized {

@@ -4,10 +4,17 @@ use std::fmt::Write as _;
 
 use ablation::Parameters;
 
-use crate::{Evaluation, ScoreRecord, Session};
+use crate::{ScoreRecord, Session};
 
 /// The text of a `README.md` for an edited model.
-pub fn model_card(session: &Session, parameters: &Parameters, evaluation: &Evaluation) -> String {
+///
+/// `unseen`: scores on prompts that the search did not see; empty where there are none.
+pub fn model_card(
+    session: &Session,
+    parameters: &Parameters,
+    scores: &[ScoreRecord],
+    unseen: &[ScoreRecord],
+) -> String {
     let settings = session.settings();
     let original = session.model.checkpoint.path();
     let name = original.file_name().map_or_else(String::new, |it| it.to_string_lossy().into_owned());
@@ -19,11 +26,13 @@ pub fn model_card(session: &Session, parameters: &Parameters, evaluation: &Evalu
          A direction of the residual stream was taken out of this model's weights with \
          [ablate](https://github.com/ablate-rs/ablate) {}. Nothing was trained.\n\n\
          ## Scores\n\n{}\n\
-         The divergence is KL(original ‖ edited) of the first token of an answer, in nats. Intervals are of 95 %.\n\n\
+         The divergence is KL(original ‖ edited) of the first token of an answer, in nats. The prompts of \
+         the first columns are those that the parameters were chosen by, so that these scores flatter a little; the \
+         last column is of prompts that the search did not see, where there were any.\n\n\
          ## Parameters\n\n| parameter | value |\n|---|---|\n",
         serde_json::Value::from(name.as_str()),
         env!("CARGO_PKG_VERSION"),
-        score_rows(&evaluation.scores),
+        score_rows(scores, unseen),
     );
     match parameters.direction_index {
         Some(index) => {
@@ -54,22 +63,14 @@ pub fn model_card(session: &Session, parameters: &Parameters, evaluation: &Evalu
     card
 }
 
-fn score_rows(scores: &[ScoreRecord]) -> String {
-    let mut rows = String::from("| score | this model | original | |\n|---|---|---|---|\n");
+fn score_rows(scores: &[ScoreRecord], unseen: &[ScoreRecord]) -> String {
+    let mut rows =
+        String::from("| score | this model | original | | on unseen prompts |\n|---|---|---|---|---|\n");
     for it in scores {
-        let more = match (it.details.interval, it.details.median, it.details.max) {
-            (Some([low, high]), ..) => format!("{:.1} % to {:.1} %", low * 100.0, high * 100.0),
-            (None, Some(median), Some(max)) => format!("median {median:.4}, largest {max:.4}"),
-            _ => String::new(),
-        };
-        let baseline = match (it.baseline, it.details.total) {
-            (Some(share), Some(total)) if it.details.count.is_some() => {
-                format!("{:.0}/{total}", share * total as f64)
-            }
-            (Some(value), _) => format!("{value:.4}"),
-            (None, _) => String::new(),
-        };
-        let _ = writeln!(rows, "| {} | {} | {baseline} | {more} |", it.name, it.display);
+        let elsewhere = unseen.iter().find(|other| other.name == it.name);
+        let elsewhere = elsewhere.map_or(String::new(), |it| format!("{} ({})", it.display, it.spread()));
+        let (baseline, spread) = (it.baseline_display(), it.spread());
+        let _ = writeln!(rows, "| {} | {} | {baseline} | {spread} | {elsewhere} |", it.name, it.display);
     }
     rows
 }

@@ -34,6 +34,26 @@ impl ScoreRecord {
         self.details.per_prompt.clear();
         self
     }
+
+    /// What the original scores, for people: a count where the score counts.
+    pub fn baseline_display(&self) -> String {
+        match (self.baseline, self.details.count, self.details.total) {
+            (Some(share), Some(_), Some(total)) => format!("{:.0}/{total}", share * total as f64),
+            (Some(value), ..) => format!("{value:.4}"),
+            (None, ..) => String::new(),
+        }
+    }
+
+    /// How sure a count is, or how a mean came about.
+    pub fn spread(&self) -> String {
+        match (self.details.interval, self.details.median, self.details.max) {
+            (Some([low, high]), ..) => {
+                format!("95 % interval {:.1} % to {:.1} %", low * 100.0, high * 100.0)
+            }
+            (None, Some(median), Some(max)) => format!("median {median:.4}, largest {max:.4}"),
+            _ => String::new(),
+        }
+    }
 }
 
 /// The scorers of a run, and what they compare with.
@@ -50,6 +70,13 @@ pub struct Evaluation {
     pub scores: Vec<ScoreRecord>,
     /// What the search sees, in the order of the objectives.
     pub objectives: Vec<ObjectiveValue>,
+}
+
+impl Evaluation {
+    /// The scores as they are stored: values of every prompt would make a study grow by megabytes.
+    pub(crate) fn stored_scores(&self) -> Vec<ScoreRecord> {
+        self.scores.iter().cloned().map(ScoreRecord::without_prompts).collect()
+    }
 }
 
 /// The scorers that settings name.

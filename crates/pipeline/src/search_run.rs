@@ -1,15 +1,19 @@
 //! The search: a study proposes parameters, the session scores them, the study is told.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use ablation::Parameters;
 use search::samplers::Options;
-use search::{Attributes, Sampler, Search, Study, Trial};
+use search::{Attributes, Sampler, Search, Snapshot, Study, Trial};
 use serde_json::json;
 
 use crate::evaluate::{self, Evaluation};
 use crate::event::TrialEvent;
 use crate::{Cancel, Event, Events, PipelineError, ScoreRecord, Session, candidates};
+
+/// Scores by trial number.
+pub type HeldOut = BTreeMap<usize, Vec<ScoreRecord>>;
 
 /// Names of a study's and its trials' user attributes. Those of heretic have heretic's names and forms.
 pub mod attributes {
@@ -19,6 +23,8 @@ pub mod attributes {
     pub const CALIBRATION: &str = "calibration";
     /// Study: whether all trials that were wanted are done.
     pub const FINISHED: &str = "finished";
+    /// Study: scores on prompts that the search did not see, by trial number: trials that were told take no notes.
+    pub const HELD_OUT: &str = "held_out";
     /// Trial: its number from 1.
     pub const INDEX: &str = "index";
     /// Trial: the direction index; null: each layer has its own direction.
@@ -31,7 +37,8 @@ pub mod attributes {
     pub const SECONDS: &str = "seconds";
 }
 
-/// Runs trials until the study has as many as the settings want.
+/// Runs trials until the study has as many as the settings want, and scores the front on prompts that the search did
+/// not see.
 ///
 /// Trials that an interrupted run left behind are evaluated first. A trial whose scores cannot be had is marked as
 /// failed, with the reason, and the search goes on.
@@ -73,7 +80,7 @@ pub fn search(
         batch.clear();
     }
     study.set_user_attr(attributes::FINISHED, json!(true))?;
-    Ok(())
+    session.score_held_out(study, events, cancel)
 }
 
 /// Scores trials together and tells the study.
@@ -125,10 +132,7 @@ fn notes(number: usize, parameters: &Parameters, evaluation: &Evaluation, second
     notes.insert(attributes::INDEX.into(), json!(number + 1));
     notes.insert(attributes::DIRECTION_INDEX.into(), json!(parameters.direction_index));
     notes.insert(attributes::PARAMETERS.into(), json!(parameters.abliteration_parameters));
-    // Values of every prompt would make the file grow by megabytes.
-    let scores: Vec<ScoreRecord> =
-        evaluation.scores.iter().cloned().map(ScoreRecord::without_prompts).collect();
-    notes.insert(attributes::SCORES.into(), json!(scores));
+    notes.insert(attributes::SCORES.into(), json!(evaluation.stored_scores()));
     notes.insert(attributes::SECONDS.into(), json!(seconds));
     notes
 }
@@ -145,6 +149,12 @@ pub fn parameters_of(trial: &Trial) -> Option<Parameters> {
 /// The scores of a trial, from what was stored beside it.
 pub fn scores_of(trial: &Trial) -> Vec<ScoreRecord> {
     let stored = trial.user_attrs.get(attributes::SCORES).cloned();
+    stored.and_then(|it| serde_json::from_value(it).ok()).unwrap_or_default()
+}
+
+/// Scores on prompts that the search did not see, of the trials that have some, from what was stored beside the study.
+pub fn held_out_of(study: &Snapshot) -> HeldOut {
+    let stored = study.user_attrs.get(attributes::HELD_OUT).cloned();
     stored.and_then(|it| serde_json::from_value(it).ok()).unwrap_or_default()
 }
 

@@ -1,17 +1,18 @@
 //! A model with everything found of it: what evaluation, search and saving start from.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 
 use ablation::Parameters;
 use glossary::EditSet;
 use prompts::sources;
 use search::Study;
+use serde_json::json;
 
 use crate::calibrate::{self, Calibration};
 use crate::candidates::{Candidates, WriterEdit};
 use crate::evaluate::{Evaluation, Evaluator};
 use crate::model::{Model, PromptTexts};
-use crate::search_run::parameters_of;
+use crate::search_run::{attributes, held_out_of, parameters_of};
 use crate::settings::{KL_PROMPTS, PromptSetSettings, REFUSAL_PROMPTS};
 use crate::{Cancel, Event, Events, PipelineError, Settings, Stage, directions};
 
@@ -136,30 +137,36 @@ impl Session {
     }
 
     /// Scores the front once more, on prompts of the same sources that the search did not see, where there are
-    /// enough: what was best of many on the prompts of the search is a little worse elsewhere.
-    pub fn score_held_out(
+    /// enough: what was best of many on the prompts of the search is a little worse elsewhere. The scores are stored
+    /// beside the study; trials that have some are left alone.
+    pub(crate) fn score_held_out(
         &mut self,
-        study: &Study,
+        study: &mut Study,
         events: &mut Events<'_>,
         cancel: &Cancel<'_>,
-    ) -> Result<BTreeMap<usize, Evaluation>, PipelineError> {
-        let front: Vec<(usize, Parameters)> =
-            study.front().iter().filter_map(|it| Some((it.number, parameters_of(it)?))).collect();
-        let mut scored = BTreeMap::new();
+    ) -> Result<(), PipelineError> {
+        let mut known = held_out_of(study.snapshot());
+        let new = study.front().into_iter().filter(|it| !known.contains_key(&it.number));
+        let new: Vec<(usize, Parameters)> =
+            new.filter_map(|it| Some((it.number, parameters_of(it)?))).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
         let Some(texts) = held_out(&self.settings, &self.texts)? else {
             events(Event::NoHeldOut);
-            return Ok(scored);
+            return Ok(());
         };
         let evaluator = Evaluator::new(&mut self.model, &self.settings, &self.calibration, &texts, cancel)?;
-        for (done, (number, parameters)) in front.iter().enumerate() {
-            events(Event::Progress { stage: Stage::HeldOut, done, all: front.len() });
+        for (done, (number, parameters)) in new.iter().enumerate() {
+            events(Event::Progress { stage: Stage::HeldOut, done, all: new.len() });
             let set = self.edit_set(parameters)?;
             for evaluation in evaluator.evaluate(&mut self.model, &[set], cancel)?.into_iter().flatten() {
-                events(Event::HeldOut { number: *number, scores: evaluation.scores.clone() });
-                scored.insert(*number, evaluation);
+                known.insert(*number, evaluation.stored_scores());
+                study.set_user_attr(attributes::HELD_OUT, json!(known))?;
+                events(Event::HeldOut { number: *number, scores: evaluation.scores });
             }
         }
-        Ok(scored)
+        Ok(())
     }
 }
 

@@ -85,7 +85,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             session.find_directions(&mut |event| teller.tell(&event), &cancel)?;
             let mut evaluations = session.evaluate(std::slice::from_ref(&parameters), &cancel)?;
             let evaluation = evaluations.pop().context("no evaluation")??;
-            arguments.save.save(&mut session, &parameters, &evaluation, &mut teller)?;
+            arguments.save.save(&mut session, &parameters, &evaluation.scores, &[], &mut teller)?;
             evaluation
         }
         (None, None) => unreachable!("clap requires one of the two"),
@@ -99,7 +99,7 @@ fn tell(evaluation: &Evaluation, as_json: bool) -> anyhow::Result<()> {
         let object = json!({ "scores": evaluation.scores, "objectives": evaluation.objectives });
         line(&object.to_string())?;
     } else {
-        for text in report::score_table(&evaluation.scores) {
+        for text in report::score_table(&evaluation.scores, &[]) {
             line(&text)?;
         }
     }

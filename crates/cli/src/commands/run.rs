@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::ValueEnum;
 use pipeline::pick::Pick;
-use pipeline::search_run::{attributes, parameters_of, scores_of};
-use pipeline::{Calibration, Cancel, Evaluation, PipelineError, PromptTexts, Session, Settings};
+use pipeline::search_run::{HeldOut, attributes, held_out_of, parameters_of, scores_of};
+use pipeline::{Calibration, Cancel, PipelineError, PromptTexts, Session, Settings};
+use search::journal::Journal;
 use search::{Study, Trial};
 use serde_json::json;
 
@@ -96,7 +97,7 @@ pub(crate) struct SearchArguments {
 enum CheckpointAction {
     /// Go on with its settings
     Continue,
-    /// Begin anew; the old file is kept with `.old` at its name's end
+    /// Begin anew; the old file is kept, with `.old` (or `.old2`, …) at its name's end
     Restart,
     /// Ask
     Ask,
@@ -110,7 +111,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     arguments.job.apply(&mut settings)?;
     arguments.search.apply(&mut settings);
     arguments.save.check()?;
-    if arguments.pick.is_none() && arguments.save.wanted() && !interactive(arguments) {
+    if arguments.pick.is_none() && arguments.save.place().is_some() && !interactive(arguments) {
         anyhow::bail!(
             "--save without a terminal needs to know which trial\n\nhint: add --pick \"min kl where refusals <= 5\""
         );
@@ -150,23 +151,30 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let n_trials = session.settings().search.n_trials;
     let outcome = pipeline::search(&mut session, &mut study, n_trials, &mut |it| teller.tell(&it), &cancel);
     teller.done();
+    teller.done();
     match outcome {
         Err(PipelineError::Interrupted) if interactive(arguments) && !study.front().is_empty() => {
             interrupt::take();
             remark("interrupted; the same command goes on later. The trials so far:");
         }
+        Err(PipelineError::Interrupted) => {
+            remark(&format!("the same command goes on; told so far is in `{}`", path.display()));
+            return Err(PipelineError::Interrupted.into());
+        }
         other => other.with_context(|| format!("study `{}`", path.display()))?,
     }
-    session.score_held_out(&study, &mut |it| teller.tell(&it), &cancel)?;
     if let Some(pick) = &arguments.pick {
         let chosen = choose(&study, pick)?;
-        use_trial(arguments, &mut session, &chosen, &mut teller)?;
+        let unseen = held_out_of(study.snapshot());
+        use_trial(arguments, &mut session, &chosen, &unseen, &mut teller)?;
     } else if interactive(arguments) {
         menu::choose(&mut session, &mut study, &arguments.save, &mut teller)?;
     } else if !arguments.json {
-        for text in front_table(&study.front()) {
+        let unseen = held_out_of(study.snapshot());
+        for text in report::trial_table(study.front(), &unseen) {
             line(&text)?;
         }
+        remark(report::about_unseen(&unseen));
     }
     Ok(teller.finish()?)
 }
@@ -191,6 +199,7 @@ fn use_trial(
     arguments: &Arguments,
     session: &mut Session,
     trial: &Trial,
+    unseen: &HeldOut,
     teller: &mut Teller,
 ) -> anyhow::Result<()> {
     let parameters = parameters_of(trial)
@@ -205,15 +214,8 @@ fn use_trial(
     } else {
         line(&serde_json::to_string_pretty(&parameters)?)?;
     }
-    let evaluation = Evaluation { scores, objectives: Vec::new() };
-    arguments.save.save(session, &parameters, &evaluation, teller)
-}
-
-/// The front as a table.
-pub(crate) fn front_table(front: &[&Trial]) -> Vec<String> {
-    let mut rows = vec![["trial".to_owned(), "scores".to_owned()]];
-    rows.extend(front.iter().map(|it| [(it.number + 1).to_string(), report::summary(&scores_of(it))]));
-    report::columns(&rows)
+    let unseen = unseen.get(&trial.number).map(Vec::as_slice).unwrap_or_default();
+    arguments.save.save(session, &parameters, &scores, unseen, teller)
 }
 
 /// The settings and the calibration of a study that is to go on.
@@ -237,11 +239,8 @@ fn resume(path: &Path, arguments: &Arguments) -> anyhow::Result<Option<(Settings
         Some(CheckpointAction::Continue) | None => false,
     };
     if restart {
-        let mut old = path.as_os_str().to_owned();
-        old.push(".old");
-        std::fs::rename(path, &old)
-            .with_context(|| format!("moving the old study `{}` out of the way", path.display()))?;
-        remark(&format!("the old study is now `{}`", Path::new(&old).display()));
+        let old = set_aside(path)?;
+        remark(&format!("the old study is now `{}`", old.display()));
         return Ok(None);
     }
     let Some(begun) = begun else { return Ok(None) };
@@ -249,6 +248,22 @@ fn resume(path: &Path, arguments: &Arguments) -> anyhow::Result<Option<(Settings
         .with_context(|| format!("study `{}` has settings that this program cannot read", path.display()))?;
     let found = snapshot.user_attrs.get(attributes::CALIBRATION).cloned();
     Ok(Some((settings, found.and_then(|it| serde_json::from_value(it).ok()))))
+}
+
+/// Moves a study file to a name that is free, unless somebody is writing to it, and answers with that name.
+fn set_aside(path: &Path) -> anyhow::Result<PathBuf> {
+    drop(Journal::open(path)?);
+    let with = |ending: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(ending);
+        PathBuf::from(name)
+    };
+    let numbered = (2..).map(|it| with(&format!(".old{it}")));
+    let old = std::iter::once(with(".old")).chain(numbered).find(|it| !it.exists());
+    let old = old.expect("numbers do not end");
+    std::fs::rename(path, &old)
+        .with_context(|| format!("moving the old study `{}` out of the way", path.display()))?;
+    Ok(old)
 }
 
 impl SearchArguments {

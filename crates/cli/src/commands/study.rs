@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use pipeline::search_run::held_out_of;
 use search::{Study, Trial};
 use serde_json::{Value, json};
 
@@ -58,15 +59,23 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     let names: Vec<String> = study.objectives().iter().map(ToString::to_string).collect();
     line(&format!("study {}: {} trials; {}", study.name, study.trials.len(), names.join(", ")))?;
-    let mut rows = vec![["", "trial", "state", "scores", "parameters"].map(str::to_owned)];
+    let unseen = held_out_of(&study);
+    let mut rows =
+        vec![["", "trial", "state", "scores", report::UNSEEN, "parameters"].map(str::to_owned).to_vec()];
     for trial in trials {
-        rows.push([
+        rows.push(vec![
             if front.contains(&trial.number) { "*".to_owned() } else { String::new() },
             (trial.number + 1).to_string(),
             trial.state.to_string(),
             scores(trial, &study.objectives()),
+            unseen.get(&trial.number).map_or(String::new(), |it| report::summary(it)),
             parameters(trial),
         ]);
+    }
+    if unseen.is_empty() {
+        for row in &mut rows {
+            row.remove(4);
+        }
     }
     for text in report::columns(&rows) {
         line(&text)?;
