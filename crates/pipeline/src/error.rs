@@ -94,7 +94,7 @@ pub enum PipelineError {
     #[error(transparent)]
     Study(#[from] search::StudyError),
     /// A folder cannot be made.
-    #[error("creating folder `{}`", path.display())]
+    #[error("creating folder `{}`\n\nhint: name a place that you may write to", path.display())]
     Folder {
         /// Which.
         path: std::path::PathBuf,

@@ -75,7 +75,7 @@ pub enum WriteError {
         free: Option<u64>,
     },
     /// The system refused something else.
-    #[error("cannot write `{}`: {problem}", path.display())]
+    #[error("cannot write `{}`: {problem}\n\nhint: name a place that you may write to", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,

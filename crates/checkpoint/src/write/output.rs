@@ -128,7 +128,7 @@ impl<'a, 'm> Output<'a, 'm> {
 /// The error of a write, with a full disk told apart.
 pub(super) fn failed(path: &Path, problem: io::Error, needed: u64) -> WriteError {
     match problem.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
             WriteError::NoSpace { path: path.to_owned(), needed, free: None }
         }
         _ => WriteError::io(path, problem),

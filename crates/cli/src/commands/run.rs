@@ -136,7 +136,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         settings.set(set)?;
     }
     if let Some(folder) = path.parent().filter(|it| !it.as_os_str().is_empty()) {
-        std::fs::create_dir_all(folder).with_context(|| format!("creating folder `{}`", folder.display()))?;
+        std::fs::create_dir_all(folder)
+            .map_err(|source| PipelineError::Folder { path: folder.to_owned(), source })?;
     }
     let mut study = Study::open(&path, STUDY, &objectives)?;
     interrupt::listen()?;
