@@ -2,19 +2,27 @@
 """Checks that Optuna reads a journal of ours as we do.
 
     cargo run -p ablate-search --example coffee -- coffee.jsonl 40 8
-    python tools/optuna_check.py coffee.jsonl [--continue 5]
+    python tools/optuna_check.py coffee.jsonl [--continue 5] [--dashboard]
 
 Reads the journal twice: with `optuna.load_study`, and line by line with a replay that knows nothing but the format.
 Compares trials, states, parameters, distributions, values, attributes, objectives' names and the front, which is
 found here by comparing every trial with every other. With `--continue`, Optuna's own sampler then adds trials to the
 same file, as it would for a user who moves between the two.
 
-Needs: optuna (4.8 or 5.0).
+With `--dashboard`, optuna-dashboard serves the file, and what its HTTP interface answers is compared as well: objectives,
+trials with states, values, parameters and attributes, and the best trials.
+
+Needs: optuna (4.8 or 5.0); optuna-dashboard beside this Python for `--dashboard`.
 """
 
 import argparse
 import json
+import os
+import socket
+import subprocess
 import sys
+import time
+import urllib.request
 import warnings
 
 import optuna
@@ -65,10 +73,61 @@ def front(trials, directions):
     ]
 
 
+def check_dashboard(path, ours, trials):
+    """Compares what optuna-dashboard answers over HTTP."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    program = os.path.join(os.path.dirname(sys.executable), "optuna-dashboard")
+    command = [program, path, "--port", str(port), "--quiet"]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def get(what):
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/{what}") as answer:
+            return answer.read().decode()
+
+    try:
+        for _ in range(100):
+            try:
+                summaries = json.loads(get("api/studies"))["study_summaries"]
+                break
+            except OSError:
+                assert server.poll() is None, "the dashboard ended"
+                time.sleep(0.2)
+        assert [it["study_name"] for it in summaries] == [ours["name"]]
+        study = json.loads(get(f"api/studies/{summaries[0]['study_id']}?after=0"))
+        signs = {"minimize": 1, "maximize": 2}
+        assert [signs[it] for it in study["directions"]] == ours["directions"]
+        assert study["objective_names"] == ours["system"]["study:metric_names"]
+        states = ["Running", "Complete", "Pruned", "Fail", "Waiting"]
+        assert len(study["trials"]) == len(trials)
+        for shown, trial in zip(study["trials"], trials, strict=True):
+            name = f"dashboard, trial {shown['number']}"
+            assert shown["state"] == states[trial["state"]], name
+            assert shown.get("values") == trial["values"], name
+            parameters = {it["name"]: it["param_external_value"] for it in shown["params"]}
+            assert parameters == {key: str(value) for key, value in trial["params"].items()}, name
+            attributes = {it["key"]: it["value"] for it in shown["user_attrs"]}
+            for key, value in trial["user"].items():
+                # The interface cuts long attributes.
+                assert json.dumps(value).startswith(attributes[key][:200]), f"{name} {key}"
+        best = sorted(it["number"] for it in study["best_trials"])
+        assert best == front(trials, ours["directions"])
+        assert len(get(f"csv/{summaries[0]['study_id']}").splitlines()) == len(trials) + 1
+        get(f"api/studies/{summaries[0]['study_id']}/param_importances")
+        import optuna_dashboard
+
+        print(f"optuna-dashboard {optuna_dashboard.__version__}: {len(trials)} trials, best {best}: all equal")
+    finally:
+        server.terminate()
+        server.wait()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("journal")
     parser.add_argument("--continue", dest="more", type=int, default=0)
+    parser.add_argument("--dashboard", action="store_true")
     arguments = parser.parse_args()
     ours, trials = replay(arguments.journal)
     storage = optuna.storages.JournalStorage(JournalFileBackend(arguments.journal))
@@ -91,6 +150,8 @@ def main():
     best = [t.number for t in study.best_trials]
     assert sorted(best) == front(trials, ours["directions"])
     print(f"optuna {optuna.__version__}: study {study.study_name!r}, {len(trials)} trials, front {sorted(best)}: all equal")
+    if arguments.dashboard:
+        check_dashboard(arguments.journal, ours, trials)
     if arguments.more:
         study.sampler = optuna.samplers.TPESampler(n_startup_trials=5, multivariate=True, seed=0)
         for _ in range(arguments.more):
