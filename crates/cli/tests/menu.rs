@@ -72,12 +72,14 @@ impl Terminal {
     }
 }
 
+fn show(folder: &Path, more: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ablate"));
+    command.args(["study", "show", folder.join("study.jsonl").to_str().unwrap()]).args(more);
+    String::from_utf8(command.output().unwrap().stdout).unwrap()
+}
+
 fn study(folder: &Path) -> Value {
-    let shown = Command::new(env!("CARGO_BIN_EXE_ablate"))
-        .args(["study", "show", folder.join("study.jsonl").to_str().unwrap(), "--json"])
-        .output()
-        .unwrap();
-    serde_json::from_slice(&shown.stdout).unwrap()
+    serde_json::from_str(&show(folder, &["--json"])).unwrap()
 }
 
 #[test]
@@ -119,7 +121,10 @@ fn every_branch_of_the_menu_does_what_it_says_and_comes_back() {
     for member in study["front"].as_array().unwrap() {
         let unseen = &study["user_attrs"]["held_out"][member.to_string()];
         assert_eq!(unseen[0]["details"]["total"], 32, "{unseen}");
+        let display = unseen[1]["display"].as_str().unwrap();
+        assert!(show(folder.path(), &["--front"]).contains(&format!("kl_divergence {display}")), "{display}");
     }
+    assert!(show(folder.path(), &[]).lines().nth(1).unwrap().contains("unseen"));
 }
 
 fn other_prompts(at: &mut Terminal) {

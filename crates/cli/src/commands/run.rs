@@ -152,7 +152,6 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let n_trials = session.settings().search.n_trials;
     let outcome = pipeline::search(&mut session, &mut study, n_trials, &mut |it| teller.tell(&it), &cancel);
     teller.done();
-    teller.done();
     match outcome {
         Err(PipelineError::Interrupted) if interactive(arguments) && !study.front().is_empty() => {
             interrupt::take();
