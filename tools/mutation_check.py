@@ -8,6 +8,8 @@ writer, the order of a divergence, a step of a marker's normalization, a penalty
 the scratch folder, and only the copy is changed. `--target` names a folder of build results to begin with (it is used, not
 copied). The unchanged copy has to pass first.
 
+`--only` takes a part of a mutation's name, or a package.
+
 Prints a Markdown table of at most three tests each, and ends with 1 when a mutation was not noticed or could not be made.
 """
 
@@ -103,10 +105,11 @@ def main():
     arguments = parser.parse_args()
     scratch = arguments.scratch.resolve()
     target = arguments.target or str(scratch / "target")
-    if scratch.exists():
-        sys.exit(f"{scratch} exists; name a new folder")
-    shutil.copytree(ROOT, scratch, ignore=shutil.ignore_patterns("target", ".git", "models"))
-    chosen = [it for it in MUTATIONS if arguments.only in it[0]]
+    if scratch.exists() and any(it.name != "target" for it in scratch.iterdir()):
+        sys.exit(f"{scratch} is not empty; name a new folder")
+    ignored = shutil.ignore_patterns("target", ".git", "models")
+    shutil.copytree(ROOT, scratch, ignore=ignored, dirs_exist_ok=True)
+    chosen = [it for it in MUTATIONS if arguments.only in it[0] or arguments.only == it[4]]
     for package in dict.fromkeys(it[4] for it in chosen):
         built, failed, said = tests(package, scratch, target)
         if not built or failed:
