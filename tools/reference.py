@@ -44,14 +44,16 @@ class Continuation:
 
 def load(folder: pathlib.Path, dtype: torch.dtype = torch.float32):
     """The model of a folder with its weights upcast, in evaluation mode."""
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager")
+    # By name: not every container of a language model is listed among the causal ones.
+    model_class = getattr(transformers, transformers.AutoConfig.from_pretrained(folder).architectures[0])
+    model = model_class.from_pretrained(folder, dtype=dtype, attn_implementation="eager")
     return model.eval()
 
 
 @torch.no_grad()
 def read(model, ids: list[int]) -> Reading:
     caught = []
-    hook = model.model.norm.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0][0, -1]))
+    hook = model.get_decoder().norm.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0][0, -1]))
     try:
         output = model(torch.tensor([ids]), output_hidden_states=True, use_cache=False)
     finally:

@@ -1,6 +1,6 @@
-"""Tiny random checkpoints of the Llama family and what the reference stack computes with them.
+"""Tiny random checkpoints of every family and what the reference stack computes with them.
 
-    python tools/golden_llama_tiny.py [OUT_DIR] [--only NAME ...]
+    python tools/golden_tiny.py [OUT_DIR] [--only NAME ...]
 
 writes one folder per variant under OUT_DIR (default: crates/engine/tests/golden):
 
@@ -29,7 +29,6 @@ greedy answers vary; with the usual 0.02 the blocks would hardly move the residu
 
 import argparse
 import copy
-import dataclasses
 import json
 import pathlib
 import shutil
@@ -40,6 +39,7 @@ import torch
 import transformers
 
 import reference
+from golden_tiny_variants import VARIANTS, Variant
 
 PROMPT_LENGTHS = [1, 3, 5, 6, 17, 40]
 ANSWER_TOKENS = 16
@@ -51,255 +51,29 @@ SMALLEST_MATTER = 0.05
 SAME_LOGITS = 1e-4
 
 
-@dataclasses.dataclass
-class Variant:
-    """One checkpoint: its configuration, how it is stored, and what must be noticed when misread."""
-
-    name: str
-    seed: int
-    architecture: str  # of transformers: Llama, Mistral, SmolLM3
-    config: dict
-    about: str
-    dtype: torch.dtype = torch.bfloat16
-    spelling: int = 5  # the transformers version whose spelling config.json has
-    shards: int = 1
-    misread: dict[str, dict] = dataclasses.field(default_factory=dict)  # what is misread -> configuration overrides
-
-
-SMALL = {
-    "hidden_size": 48,
-    "intermediate_size": 80,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 6,
-    "num_key_value_heads": 2,
-    "vocab_size": 97,
-    "max_position_embeddings": 128,
-    "rms_norm_eps": 1e-5,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "pad_token_id": 0,
-    "tie_word_embeddings": False,
-}
-
-
-def rope(kind: str, theta: float, **more) -> dict:
-    return {"rope_parameters": {"rope_type": kind, "rope_theta": theta, **more}}
-
-
-GQA_TIED = {**SMALL, "tie_word_embeddings": True, "rms_norm_eps": 0.02, **rope("default", 500.0)}
-
-VARIANTS = [
-    Variant(
-        name="llama_gqa_tied",
-        seed=1,
-        architecture="Llama",
-        config=GQA_TIED,
-        about="six heads on two key/value heads, tied embeddings, a large epsilon in the norms",
-        dtype=torch.float32,
-        spelling=4,
-        misread={
-            "epsilon": {"rms_norm_eps": 1e-5},
-            "rope_theta": rope("default", 10000.0),
-        },
-    ),
-    Variant(
-        name="llama_sharded",
-        seed=1,
-        architecture="Llama",
-        config=GQA_TIED,
-        about="llama_gqa_tied again, in two files",
-        dtype=torch.float32,
-        spelling=5,
-        shards=2,
-    ),
-    Variant(
-        name="llama_untied_bias",
-        seed=102,
-        architecture="Llama",
-        config={
-            **SMALL,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 4,
-            "head_dim": 16,
-            "attention_bias": True,
-            "mlp_bias": True,
-            "vocab_size": 131,
-            **rope("default", 10000.0),
-        },
-        about="biases everywhere, heads wider than d_model / heads, no sharing of keys and values, untied",
-        misread={
-            "attention biases": {"attention_bias": False},
-            "mlp biases": {"mlp_bias": False},
-        },
-    ),
-    Variant(
-        name="llama3_rope",
-        seed=3,
-        architecture="Llama",
-        config={
-            **SMALL,
-            "num_attention_heads": 4,
-            "head_dim": 16,
-            **rope(
-                "llama3",
-                500.0,
-                factor=8.0,
-                low_freq_factor=1.0,
-                high_freq_factor=4.0,
-                original_max_position_embeddings=32,
-            ),
-        },
-        about="llama3 scaling with kept, blended and slowed frequencies, prompts beyond the original length",
-        misread={"rope scaling": rope("default", 500.0)},
-    ),
-    Variant(
-        name="llama_linear_rope",
-        seed=104,
-        architecture="Llama",
-        config={**SMALL, "num_hidden_layers": 2, **rope("linear", 100.0, factor=4.0)},
-        about="linear scaling; the transformers 4 spelling has the old key `type`",
-        spelling=4,
-        misread={"rope scaling": rope("default", 100.0)},
-    ),
-    Variant(
-        name="llama_dynamic_rope",
-        seed=5,
-        architecture="Llama",
-        config={**SMALL, "num_hidden_layers": 2, "max_position_embeddings": 64, **rope("dynamic", 100.0, factor=4.0)},
-        about="dynamic scaling, which is no scaling up to max_position_embeddings; nothing here is longer",
-        dtype=torch.float16,
-        misread={"dynamic as linear": rope("linear", 100.0, factor=4.0)},
-    ),
-    Variant(
-        name="llama_yarn",
-        seed=6,
-        architecture="Llama",
-        config={
-            **SMALL,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "head_dim": 16,
-            **rope("yarn", 10000.0, factor=4.0, original_max_position_embeddings=32),
-        },
-        about="YaRN with everything at its default: attention factor 0.1 ln(factor) + 1, truncated ramp",
-        spelling=4,
-        misread={
-            "rope scaling": rope("default", 10000.0),
-            "attention factor": rope(
-                "yarn", 10000.0, factor=4.0, original_max_position_embeddings=32, attention_factor=1.0
-            ),
-        },
-    ),
-    Variant(
-        name="llama_yarn_explicit",
-        seed=7,
-        architecture="Llama",
-        config={
-            **SMALL,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "head_dim": 16,
-            **rope(
-                "yarn",
-                1000.0,
-                factor=4.0,
-                original_max_position_embeddings=32,
-                attention_factor=1.3,
-                beta_fast=4.0,
-                beta_slow=0.5,
-                truncate=False,
-            ),
-        },
-        about="YaRN with its attention factor, both ends of its ramp and no truncation given",
-        misread={
-            "beta_fast and beta_slow": rope(
-                "yarn",
-                1000.0,
-                factor=4.0,
-                original_max_position_embeddings=32,
-                attention_factor=1.3,
-                truncate=False,
-            ),
-            "truncate": rope(
-                "yarn",
-                1000.0,
-                factor=4.0,
-                original_max_position_embeddings=32,
-                attention_factor=1.3,
-                beta_fast=4.0,
-                beta_slow=0.5,
-            ),
-        },
-    ),
-    Variant(
-        name="mistral_window",
-        seed=8,
-        architecture="Mistral",
-        config={**SMALL, "head_dim": 16, "vocab_size": 101, "sliding_window": 5, **rope("default", 10000.0)},
-        about="every token sees itself and four before it; prompts shorter, as long and longer",
-        misread={
-            "window": {"sliding_window": None},
-            "window one too short": {"sliding_window": 4},
-            "window one too long": {"sliding_window": 6},
-        },
-    ),
-    Variant(
-        name="smollm3_nope",
-        seed=9,
-        architecture="SmolLM3",
-        config={
-            **SMALL,
-            "num_hidden_layers": 4,
-            "tie_word_embeddings": True,
-            "no_rope_layers": [1, 0, 1, 0],
-            **rope("default", 2000.0),
-        },
-        about="every second layer without rotary positions",
-        spelling=4,
-        misread={
-            "layers without rotary positions": {"no_rope_layers": [1, 1, 1, 1]},
-            "which layers": {"no_rope_layers": [0, 1, 0, 1]},
-        },
-    ),
-    Variant(
-        name="smollm3_window",
-        seed=110,
-        architecture="SmolLM3",
-        config={
-            **SMALL,
-            "num_hidden_layers": 4,
-            "use_sliding_window": True,
-            "sliding_window": 5,
-            "no_rope_layers": [1, 1, 1, 0],
-            "layer_types": ["sliding_attention", "full_attention", "full_attention", "sliding_attention"],
-            **rope("default", 2000.0),
-        },
-        about="a window in the first and the last layer, no rotary positions in the last",
-        misread={
-            "windows": {"layer_types": ["full_attention"] * 4},
-            "window of the first layer": {"layer_types": ["full_attention"] * 3 + ["sliding_attention"]},
-        },
-    ),
-]
-
-
-def untrained(architecture: str, config: dict):
-    """The model of a configuration, in f32, with eager attention."""
-    resolved = getattr(transformers, f"{architecture}Config")(**copy.deepcopy(config))
+def untrained(variant: Variant, overrides: dict | None = None):
+    """The model of a variant, with some of its configuration otherwise, in f32, with eager attention."""
+    text = {**copy.deepcopy(variant.config), **(overrides or {})}
+    whole = {**copy.deepcopy(variant.container), "text_config": text} if variant.container else text
+    resolved = getattr(transformers, f"{variant.architecture}Config")(**whole)
     resolved._attn_implementation = "eager"
-    return getattr(transformers, f"{architecture}ForCausalLM")(resolved).float().eval()
+    model_class = variant.model_class or f"{variant.architecture}ForCausalLM"
+    return getattr(transformers, model_class)(resolved).float().eval()
 
 
-def draw_weights(model, generator: torch.Generator) -> None:
+def draw_weights(model, variant: Variant, generator: torch.Generator) -> None:
     """Wide random weights, in the order of the parameters' names."""
     for name, parameter in sorted(model.named_parameters()):
         normal = torch.randn(parameter.shape, generator=generator)
-        if "norm" in name:
-            value = 1 + 0.3 * normal
-        elif name.endswith("bias"):
+        if name.endswith("bias"):
             value = 0.5 * normal
+        elif "norm" in name:
+            value = variant.gain_offset + 0.3 * normal
+            if "q_norm" in name or "k_norm" in name:
+                value += variant.head_gain
         elif "embed_tokens" in name:
-            value = 0.3 * normal if model.config.tie_word_embeddings else normal
+            usual = 0.3 if model.config.tie_word_embeddings else 1.0
+            value = (variant.embedding or usual) * normal
         else:
             value = 0.25 * normal
         parameter.data.copy_(value)
@@ -310,18 +84,30 @@ def respell(config: dict, spelling: int) -> dict:
     config = {key: value for key, value in config.items() if key != "transformers_version"}
     if spelling == 5:
         return config
-    config["torch_dtype"] = config.pop("dtype")
+    if "dtype" in config:
+        config["torch_dtype"] = config.pop("dtype")
+    if "text_config" in config:
+        config["text_config"] = respell(config["text_config"], spelling)
+        return dict(sorted(config.items()))
     scaling = config.pop("rope_parameters")
+    by_layer_type = "full_attention" in scaling
+    if by_layer_type:
+        local = scaling["sliding_attention"]["rope_theta"]
+        scaling = scaling["full_attention"]
+        if local != scaling["rope_theta"]:
+            config["rope_local_base_freq"] = local
     config["rope_theta"] = scaling.pop("rope_theta")
-    if scaling["rope_type"] == "linear":  # as files from 2023 have it
+    if "partial_rotary_factor" in scaling:
+        config["partial_rotary_factor"] = scaling.pop("partial_rotary_factor")
+    if scaling["rope_type"] == "linear" and not by_layer_type:  # as files from 2023 have it
         scaling["type"] = scaling.pop("rope_type")
     config["rope_scaling"] = None if scaling.get("rope_type") == "default" else scaling
     return dict(sorted(config.items()))
 
 
 def write_checkpoint(variant: Variant, folder: pathlib.Path) -> None:
-    model = untrained(variant.architecture, variant.config)
-    draw_weights(model, torch.Generator().manual_seed(variant.seed))
+    model = untrained(variant)
+    draw_weights(model, variant, torch.Generator().manual_seed(variant.seed))
     model = model.to(variant.dtype)
     with tempfile.TemporaryDirectory() as scratch:
         # Two shards: a file may hold a little more than half.
@@ -329,6 +115,8 @@ def write_checkpoint(variant: Variant, folder: pathlib.Path) -> None:
         model.save_pretrained(scratch, max_shard_size=size * 10 // (10 * variant.shards - 4))
         for file in sorted(pathlib.Path(scratch).glob("model*")):
             shutil.copyfile(file, folder / file.name)
+            if variant.renamed:
+                rename_tensors(folder / file.name, variant.renamed)
         written = json.loads((pathlib.Path(scratch) / "config.json").read_text())
     found = len(list(folder.glob("*.safetensors")))
     if found != variant.shards:
@@ -337,6 +125,19 @@ def write_checkpoint(variant: Variant, folder: pathlib.Path) -> None:
         name = "config.json" if spelling == variant.spelling else f"config.transformers-{spelling}.json"
         text = json.dumps(respell(copy.deepcopy(written), spelling), indent=2, sort_keys=True)
         (folder / name).write_text(text + "\n")
+
+
+def rename_tensors(file: pathlib.Path, renamed: dict[str, str]) -> None:
+    """Gives tensors the names of another layout."""
+
+    def other(name: str) -> str:
+        for old, new in renamed.items():
+            if name.startswith(old):
+                return new + name.removeprefix(old)
+        raise SystemExit(f"{file}: no new name for {name}")
+
+    tensors = {other(name): tensor for name, tensor in safetensors.torch.load_file(file).items()}
+    safetensors.torch.save_file(tensors, file, metadata={"format": "pt"})
 
 
 def stacked(readings: list[reference.Reading]) -> dict[str, torch.Tensor]:
@@ -353,12 +154,10 @@ def largest_change(a: torch.Tensor, b: torch.Tensor) -> float:
 
 def misread_model(folder: pathlib.Path, variant: Variant, overrides: dict):
     """The stored weights under a configuration that is wrong in one point."""
-    model = untrained(variant.architecture, {**variant.config, **overrides})
-    weights = {}
-    for file in folder.glob("*.safetensors"):
-        weights |= safetensors.torch.load_file(file)
+    model = untrained(variant, overrides)
+    weights = reference.load(folder).state_dict()
     # Biases that the wrong configuration does not know are left over; that is the point.
-    model.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, strict=False)
+    model.load_state_dict(weights, strict=False)
     model.tie_weights()
     return model
 
