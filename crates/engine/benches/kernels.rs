@@ -78,7 +78,7 @@ fn rows(cpu: &mut Cpu, count: usize, cols: usize) -> <Cpu as Backend>::Rows {
 
 fn norm(cpu: &Cpu) -> NormParams<<Cpu as Backend>::Vector> {
     let gain = cpu.vector(&noise(D_MODEL));
-    NormParams { kind: NormKind::RootMeanSquare, gain, bias: None, epsilon: 1e-5 }
+    NormParams { kind: NormKind::RootMeanSquare, width: D_MODEL, gain, bias: None, epsilon: 1e-5 }
 }
 
 /// One product, again and again with another matrix of the same shape.

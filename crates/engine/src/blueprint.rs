@@ -117,9 +117,9 @@ pub struct Attention {
     pub key: Projection,
     /// Values.
     pub value: Projection,
-    /// A norm of each query head.
+    /// A norm of each query head, or of all of them together where it is as wide as they are.
     pub query_norm: Option<Norm>,
-    /// A norm of each key head.
+    /// The same of keys.
     pub key_norm: Option<Norm>,
     /// How queries and keys are rotated; `None`: not at all.
     pub rope: Option<Rope>,
@@ -147,8 +147,8 @@ pub struct Projection {
 pub struct Norm {
     /// What is divided by.
     pub kind: NormKind,
-    /// The gain tensor's name.
-    pub gain: String,
+    /// What is multiplied with after that.
+    pub gain: Gain,
     /// Added to the gain on loading: 1 where a checkpoint stores the difference from 1.
     pub gain_offset: f32,
     /// The bias tensor's name.
@@ -157,6 +157,22 @@ pub struct Norm {
     pub epsilon: f32,
     /// How many numbers are normed together.
     pub width: usize,
+}
+
+/// Where the gains of a norm lie.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Gain {
+    /// A tensor `[width]`, the same for all heads where heads are normed.
+    Shared(String),
+    /// A tensor `[heads, width]`, a row for each head.
+    Rows {
+        /// The tensor's name.
+        tensor: String,
+        /// How many heads there are.
+        heads: usize,
+    },
+    /// A tensor `[width]` for each head.
+    Each(Vec<String>),
 }
 
 /// What a norm divides by.
@@ -205,6 +221,16 @@ impl Projection {
     /// How many weights it has.
     pub fn weights(&self) -> usize {
         self.outputs.saturating_mul(self.inputs) // not yet checked against the tensors
+    }
+}
+
+impl Norm {
+    /// The tensor of a gain that is not of heads.
+    pub fn shared_gain(&self) -> Option<&str> {
+        match &self.gain {
+            Gain::Shared(tensor) => Some(tensor),
+            Gain::Rows { .. } | Gain::Each(_) => None,
+        }
     }
 }
 

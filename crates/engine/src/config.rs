@@ -4,9 +4,12 @@ use serde_json::Value;
 
 /// A checkpoint's hyper-parameters under the names of Hugging Face's `config.json`.
 ///
-/// A key that is absent and one that is `null` mean the same.
+/// A key that is absent and one that is `null` mean the same, unless the family has a default for it: that stands for
+/// an absent key only.
+#[derive(Clone, Copy)]
 pub struct Config<'a> {
     value: &'a Value,
+    defaults: Option<&'a Value>,
     tensors: &'a dyn Tensors,
 }
 
@@ -66,7 +69,13 @@ pub enum ConfigError {
 impl<'a> Config<'a> {
     /// A view of a JSON object and of the tensors that belong to it.
     pub fn new(value: &'a Value, tensors: &'a dyn Tensors) -> Self {
-        Self { value, tensors }
+        Self { value, defaults: None, tensors }
+    }
+
+    /// The same with values for keys that are absent.
+    #[must_use]
+    pub fn with_defaults(self, defaults: Option<&'a Value>) -> Self {
+        Self { defaults, ..self }
     }
 
     /// Whether the checkpoint has a tensor.
@@ -81,13 +90,19 @@ impl<'a> Config<'a> {
 
     /// A value, if it is there and not null.
     pub fn get(&self, key: &str) -> Option<&'a Value> {
-        self.value.get(key).filter(|it| !it.is_null())
+        let default = || self.defaults.and_then(|it| it.get(key));
+        self.value.get(key).or_else(default).filter(|it| !it.is_null())
+    }
+
+    /// Whether any of its values is an object.
+    pub(crate) fn holds_sections(&self) -> bool {
+        self.value.as_object().is_some_and(|it| it.values().any(Value::is_object))
     }
 
     /// An object within the configuration, read by the same rules.
     pub fn section(&self, key: &str) -> Option<Config<'a>> {
         let value = self.get(key).filter(|it| it.is_object())?;
-        Some(Config { value, tensors: self.tensors })
+        Some(Config { value, defaults: None, tensors: self.tensors })
     }
 
     fn read<T>(
@@ -141,6 +156,11 @@ impl<'a> Config<'a> {
         self.read(key, "a list", |it| it.as_array().map(Vec::as_slice))
     }
 
+    /// A list of numbers, if there is one.
+    pub fn numbers(&self, key: &str) -> Result<Option<Vec<f64>>, ConfigError> {
+        self.read(key, "a list of numbers", |it| it.as_array()?.iter().map(Value::as_f64).collect())
+    }
+
     /// One of several known words.
     pub fn word<T: Copy>(&self, key: &str, default: &str, known: &[(&str, T)]) -> Result<T, ConfigError> {
         let found = self.text(key)?.unwrap_or(default);
@@ -160,6 +180,14 @@ fn shortened(text: &str) -> String {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn defaults_stand_for_absent_keys_and_not_for_null() {
+        let (value, defaults) = (json!({"a": 1, "b": null}), json!({"a": 2, "b": 2, "c": 2}));
+        let config = Config::new(&value, &NoTensors).with_defaults(Some(&defaults));
+        let found: Vec<_> = ["a", "b", "c", "d"].map(|it| config.count(it).unwrap()).into();
+        assert_eq!(found, [Some(1), None, Some(2), None]);
+    }
 
     #[test]
     fn errors_name_the_key_and_what_stands_there() {

@@ -404,8 +404,9 @@ fn describe(
         component: Component,
         branch: &Branch<T>,
     ) -> Result<WriterInfo, LoadError> {
-        let gain = branch.post_norm.as_ref().map(|norm| {
-            let stored = source.tensor(&norm.gain, &[norm.width])?.to_f32();
+        let norm = branch.post_norm.as_ref().and_then(|it| Some((it, it.shared_gain()?)));
+        let gain = norm.map(|(norm, tensor)| {
+            let (_, stored) = source.vector(tensor, norm.width)?;
             Ok::<_, LoadError>(stored.into_iter().map(|it| it + norm.gain_offset).collect())
         });
         Ok(WriterInfo {

@@ -77,10 +77,10 @@ pub enum EngineError {
         /// The vocabulary's size.
         vocab: usize,
     },
-    /// A sequence longer than the frequencies of the model's rotary embedding hold.
+    /// A sequence longer than the model's rotary embedding holds.
     #[error(
-        "request {request}: position {position} of {limit}, where this model's frequencies (dynamic rotary scaling) \
-         would begin to change with the length of the sequence\n\n\
+        "request {request}: position {position} of {limit}, where this model's rotary embedding would begin to \
+         change with the length of the sequence\n\n\
          hint: shorten the prompt, or ask for fewer new tokens"
     )]
     TooLong {

@@ -4,7 +4,7 @@ use checkpoint::Tensor;
 
 use crate::LoadError;
 use crate::backend::{Backend, NormParams, Stacking, WeightDtype};
-use crate::blueprint::{Attention, Blueprint, Branch, Mixer, Mlp, Norm, Projection};
+use crate::blueprint::{Attention, Blueprint, Branch, Gain, Mixer, Mlp, Norm, Projection};
 use crate::families::Source;
 
 /// All weights of a model.
@@ -105,7 +105,7 @@ impl<B: Backend> Loader<'_, B> {
             bias: self.bias(&parts, 1)?,
             query_norm: optional(&attention.query_norm)?,
             key_norm: optional(&attention.key_norm)?,
-            sinks: sinks.map(|name| self.vector(name, attention.shape.n_heads, 0.0)).transpose()?,
+            sinks: sinks.map(|name| self.vector(name, attention.shape.n_heads)).transpose()?,
         })
     }
 
@@ -156,20 +156,44 @@ impl<B: Backend> Loader<'_, B> {
         let bias = norm.bias.as_ref();
         Ok(NormParams {
             kind: norm.kind,
-            gain: self.vector(&norm.gain, norm.width, norm.gain_offset)?,
-            bias: bias.map(|name| self.vector(name, norm.width, 0.0)).transpose()?,
+            gain: self.gain(norm)?,
+            bias: bias.map(|name| self.vector(name, norm.width)).transpose()?,
             epsilon: norm.epsilon,
+            width: norm.width,
         })
     }
 
-    fn vector(&self, name: &str, width: usize, offset: f32) -> Result<B::Vector, LoadError> {
-        let values: Vec<f32> = self.values(name, width)?.into_iter().map(|it| it + offset).collect();
-        Ok(self.backend.vector(&values))
+    /// The gains of a norm; those of several heads each filled up to a multiple of 16 numbers.
+    fn gain(&self, norm: &Norm) -> Result<B::Vector, LoadError> {
+        let width = norm.width;
+        let mut rows: Vec<Vec<f32>> = match &norm.gain {
+            Gain::Shared(name) => vec![self.values(name, width)?],
+            Gain::Each(names) => names.iter().map(|it| self.values(it, width)).collect::<Result<_, _>>()?,
+            Gain::Rows { tensor, heads } => {
+                let tensor = self.source.tensor(tensor, &[*heads, width])?;
+                let values = tensor.to_f32();
+                crate::backend::cpu::check_finite(&tensor, 0, &values)?;
+                values.chunks(width).map(<[f32]>::to_vec).collect()
+            }
+        };
+        let several = rows.len() > 1;
+        for row in &mut rows {
+            for gain in &mut *row {
+                *gain += norm.gain_offset;
+            }
+            if several {
+                row.resize(width.next_multiple_of(16), 0.0);
+            }
+        }
+        Ok(self.backend.vector(&rows.concat()))
+    }
+
+    fn vector(&self, name: &str, width: usize) -> Result<B::Vector, LoadError> {
+        Ok(self.backend.vector(&self.values(name, width)?))
     }
 
     fn values(&self, name: &str, width: usize) -> Result<Vec<f32>, LoadError> {
-        let tensor = self.source.tensor(name, &[width])?;
-        let values = tensor.to_f32();
+        let (tensor, values) = self.source.vector(name, width)?;
         crate::backend::cpu::check_finite(&tensor, 0, &values)?;
         Ok(values)
     }

@@ -2,6 +2,10 @@
 //!
 //! Two notations are read: `rope_theta` and `rope_scaling` at the top (transformers 4), and `rope_parameters`
 //! (transformers 5), the latter optionally one for each layer type.
+//!
+//! Where a model's rotation would begin to depend on the length of the sequence, the embedding ends
+//! ([`Rope::limit`]): keys already in the cache keep their old rotation, so an answer would depend on the company and
+//! on how its prompt was cut into passes.
 
 use std::f64::consts::PI;
 
@@ -15,51 +19,102 @@ enum Scaling {
     Dynamic,
     Linear,
     Llama3,
+    Long,
     Yarn,
 }
 
-const SCALINGS: [(&str, Scaling); 5] = [
+const SCALINGS: [(&str, Scaling); 7] = [
     ("default", Scaling::Default),
     ("linear", Scaling::Linear),
     ("dynamic", Scaling::Dynamic),
     ("llama3", Scaling::Llama3),
     ("yarn", Scaling::Yarn),
+    ("longrope", Scaling::Long),
+    ("su", Scaling::Long),
 ];
+
+/// The parameters of one layer type, in either notation.
+struct Parameters<'a> {
+    config: Config<'a>,
+    scaling: Option<Config<'a>>,
+}
+
+impl<'a> Parameters<'a> {
+    fn read(config: &Config<'a>, layer_type: &str) -> Result<Self, ConfigError> {
+        let scaling = match config.section("rope_parameters") {
+            Some(all) if all.holds_sections() => Some(
+                all.section(layer_type)
+                    .ok_or_else(|| ConfigError::Missing { key: format!("rope_parameters.{layer_type}") })?,
+            ),
+            all => all.or_else(|| config.section("rope_scaling")),
+        };
+        Ok(Self { config: *config, scaling })
+    }
+
+    fn kind(&self) -> Result<Scaling, ConfigError> {
+        match &self.scaling {
+            None => Ok(Scaling::Default),
+            Some(scaling) if scaling.get("rope_type").is_some() => {
+                scaling.word("rope_type", "default", &SCALINGS)
+            }
+            Some(scaling) => scaling.word("type", "default", &SCALINGS),
+        }
+    }
+
+    fn number(&self, key: &str) -> Result<Option<f64>, ConfigError> {
+        self.scaling.as_ref().map_or(Ok(None), |it| it.number(key))
+    }
+
+    /// A number that may stand at the top as well.
+    fn number_or_top(&self, key: &str) -> Result<Option<f64>, ConfigError> {
+        Ok(self.number(key)?.or(self.config.number(key)?))
+    }
+
+    fn needed(&self, key: &str) -> Result<f64, ConfigError> {
+        self.number(key)?.ok_or_else(|| ConfigError::Missing { key: format!("rope_scaling.{key}") })
+    }
+
+    /// Positions before the context was made longer.
+    fn trained_length(&self) -> Result<f64, ConfigError> {
+        match self.number_or_top("original_max_position_embeddings")? {
+            Some(length) if length > 1.0 => Ok(length),
+            Some(length) => Err(ConfigError::Unsupported {
+                key: "original_max_position_embeddings".to_owned(),
+                found: length.to_string(),
+                known: "numbers above 1".to_owned(),
+            }),
+            None => Ok(self.config.size("max_position_embeddings")? as f64),
+        }
+    }
+}
+
+/// A rotary embedding of whole heads, not scaled.
+pub(crate) fn plain_rope(d_head: usize, theta: f64, pairing: Pairing) -> Rope {
+    let frequency = |i: usize| theta.powf(-2.0 * i as f64 / d_head as f64) as f32;
+    Rope { frequencies: (0..d_head / 2).map(frequency).collect(), magnitude: 1.0, pairing, limit: None }
+}
 
 /// The rotary embedding of one layer type.
 ///
 /// `theta` is the base where the configuration names none.
 ///
 /// # Source
-/// Position interpolation: Chen et al. 2023, arXiv:2306.15595. YaRN: Peng et al. 2023, arXiv:2309.00071.
+/// Position interpolation: Chen et al. 2023, arXiv:2306.15595. YaRN: Peng et al. 2023, arXiv:2309.00071. LongRoPE:
+/// Ding et al. 2024, arXiv:2402.13753, with the short factors only.
 /// Llama 3's rule: the Llama 3.1 model card.
 pub(crate) fn rope(
     config: &Config<'_>,
-    layer_type: Option<&str>,
+    layer_type: &str,
     d_head: usize,
     theta: f64,
     pairing: Pairing,
 ) -> Result<Rope, ConfigError> {
-    let parameters = config.section("rope_parameters");
-    let parameters = match (&parameters, layer_type) {
-        (Some(all), Some(layer_type)) => all.section(layer_type).or(parameters),
-        _ => parameters,
-    };
-    let scaling = parameters.or_else(|| config.section("rope_scaling"));
-    let own = |key: &str| -> Result<Option<f64>, ConfigError> {
-        match &scaling {
-            Some(scaling) => scaling.number(key),
-            None => Ok(None),
-        }
-    };
-    let theta = match own("rope_theta")? {
-        Some(theta) => theta,
-        None => config.number("rope_theta")?.unwrap_or(theta),
-    };
-    let share = match own("partial_rotary_factor")? {
-        Some(share) => share,
-        None => config.number("partial_rotary_factor")?.unwrap_or(1.0),
-    };
+    let parameters = Parameters::read(config, layer_type)?;
+    let own = |key: &str| parameters.number(key);
+    let needed = |key: &str| parameters.needed(key);
+    let trained_length = || parameters.trained_length();
+    let theta = parameters.number_or_top("rope_theta")?.unwrap_or(theta);
+    let share = parameters.number_or_top("partial_rotary_factor")?.unwrap_or(1.0);
     if !(0.0..=1.0).contains(&share) {
         return Err(ConfigError::Unsupported {
             key: "partial_rotary_factor".to_owned(),
@@ -68,33 +123,29 @@ pub(crate) fn rope(
         });
     }
     let rotated = (d_head as f64 * share) as usize / 2 * 2;
-    let kind = match &scaling {
-        None => Scaling::Default,
-        Some(scaling) if scaling.get("rope_type").is_some() => {
-            scaling.word("rope_type", "default", &SCALINGS)?
-        }
-        Some(scaling) => scaling.word("type", "default", &SCALINGS)?,
-    };
-    let needed =
-        |key: &str| own(key)?.ok_or_else(|| ConfigError::Missing { key: format!("rope_scaling.{key}") });
-    let trained_length = || -> Result<f64, ConfigError> {
-        match own("original_max_position_embeddings")? {
-            Some(length) => Ok(length),
-            None => Ok(config.size("max_position_embeddings")? as f64),
-        }
-    };
-
     let plain = |i: usize| theta.powf(-2.0 * i as f64 / rotated as f64);
     let pairs = 0..rotated / 2;
     let (mut magnitude, mut limit) = (1.0, None);
-    let frequencies: Vec<f64> = match kind {
+    let frequencies: Vec<f64> = match parameters.kind()? {
         Scaling::Default => pairs.map(plain).collect(),
         Scaling::Dynamic => {
             // Up to the model's length they are the default ones. Past it the reference stack computes all of them
-            // anew for the longest sequence of the batch, while keys already in the cache keep their old rotation:
-            // an answer would depend on the company and on how its prompt was cut into passes. So it ends there.
+            // anew for the longest sequence of the batch.
             limit = Some(config.size("max_position_embeddings")?);
             pairs.map(plain).collect()
+        }
+        Scaling::Long => {
+            // A list of divisors for sequences up to the trained length, another one for longer ones.
+            let length = trained_length()?;
+            limit = Some(length as usize);
+            let factor = match own("factor")? {
+                Some(factor) => factor,
+                None => config.size("max_position_embeddings")? as f64 / length,
+            };
+            let stretched = if factor <= 1.0 { 1.0 } else { (1.0 + factor.ln() / length.ln()).sqrt() };
+            magnitude = own("attention_factor")?.unwrap_or(stretched);
+            let divisors = short_factors(parameters.scaling.as_ref(), rotated / 2)?;
+            pairs.zip(divisors).map(|(i, divisor)| plain(i) / divisor).collect()
         }
         Scaling::Linear => {
             let factor = needed("factor")?;
@@ -119,19 +170,13 @@ pub(crate) fn rope(
             magnitude =
                 yarn_magnitude(factor, own("attention_factor")?, own("mscale")?, own("mscale_all_dim")?);
             let length = trained_length()?;
-            let truncate = scaling.as_ref().map_or(Ok(None), |it| it.flag("truncate"))?.unwrap_or(true);
+            let truncate =
+                parameters.scaling.as_ref().map_or(Ok(None), |it| it.flag("truncate"))?.unwrap_or(true);
             // The pair that makes so many turns over the trained length.
             let pair_of =
                 |turns: f64| rotated as f64 * (length / (turns * 2.0 * PI)).ln() / (2.0 * theta.ln());
-            let (mut low, mut high) =
-                (pair_of(own("beta_fast")?.unwrap_or(32.0)), pair_of(own("beta_slow")?.unwrap_or(1.0)));
-            if truncate {
-                (low, high) = (low.floor(), high.ceil());
-            }
-            (low, high) = (low.max(0.0), high.min(rotated as f64 - 1.0));
-            if low.to_bits() == high.to_bits() {
-                high += 0.001; // as the reference stack does, against a division by zero
-            }
+            let (fast, slow) = (own("beta_fast")?.unwrap_or(32.0), own("beta_slow")?.unwrap_or(1.0));
+            let (low, high) = yarn_ramp(pair_of(fast), pair_of(slow), truncate, rotated);
             pairs
                 .map(|i| {
                     let stretched = ((i as f64 - low) / (high - low)).clamp(0.0, 1.0);
@@ -140,12 +185,39 @@ pub(crate) fn rope(
                 .collect()
         }
     };
+    // Scores that grow with the position: not before the trained length.
+    if own("llama_4_scaling_beta")?.is_some_and(|it| it != 0.0) {
+        limit = Some(trained_length()? as usize);
+    }
     Ok(Rope {
         frequencies: frequencies.into_iter().map(|it| it as f32).collect(),
         magnitude: magnitude as f32,
         pairing,
         limit,
     })
+}
+
+/// The divisors of long scaling for sequences up to the trained length.
+fn short_factors(scaling: Option<&Config<'_>>, pairs: usize) -> Result<Vec<f64>, ConfigError> {
+    let key = "rope_scaling.short_factor";
+    let divisors = scaling.map_or(Ok(None), |it| it.numbers("short_factor"))?;
+    let divisors = divisors.ok_or_else(|| ConfigError::Missing { key: key.to_owned() })?;
+    if divisors.len() != pairs {
+        return Err(ConfigError::Unsupported {
+            key: key.to_owned(),
+            found: format!("{} numbers", divisors.len()),
+            known: format!("one for each of the {pairs} rotated pairs"),
+        });
+    }
+    Ok(divisors)
+}
+
+/// The pairs between which YaRN goes from kept to stretched frequencies.
+fn yarn_ramp(low: f64, high: f64, truncate: bool, rotated: usize) -> (f64, f64) {
+    let (low, high) = if truncate { (low.floor(), high.ceil()) } else { (low, high) };
+    let (low, high) = (low.max(0.0), high.min(rotated as f64 - 1.0));
+    // As the reference stack does, against a division by zero.
+    (low, if low.to_bits() == high.to_bits() { high + 0.001 } else { high })
 }
 
 fn yarn_magnitude(factor: f64, given: Option<f64>, mscale: Option<f64>, mscale_all_dim: Option<f64>) -> f64 {
@@ -163,7 +235,7 @@ mod tests {
     use serde_json::json;
 
     fn read(value: &serde_json::Value) -> Rope {
-        rope(&Config::new(value, &crate::config::NoTensors), None, 4, 10_000.0, Pairing::Halves).unwrap()
+        rope(&Config::new(value, &crate::config::NoTensors), "any", 4, 10_000.0, Pairing::Halves).unwrap()
     }
 
     #[test]
@@ -195,9 +267,38 @@ mod tests {
     #[test]
     fn an_unknown_scaling_is_refused_with_the_known_ones() {
         let value = json!({"rope_scaling": {"rope_type": "spiral"}});
-        let error =
-            rope(&Config::new(&value, &crate::config::NoTensors), None, 4, 1e4, Pairing::Halves).unwrap_err();
+        let error = rope(&Config::new(&value, &crate::config::NoTensors), "any", 4, 1e4, Pairing::Halves)
+            .unwrap_err();
         assert!(error.to_string().contains("`spiral`; known are `default`, `linear`"), "{error}");
+    }
+
+    #[test]
+    fn each_layer_type_has_its_own_and_one_that_is_left_out_is_an_error() {
+        let value = json!({"rope_parameters": {"a": {"rope_theta": 100.0}, "b": {"rope_theta": 16.0}}});
+        let config = Config::new(&value, &crate::config::NoTensors);
+        let of = |kind| rope(&config, kind, 4, 1e4, Pairing::Halves);
+        assert_eq!((of("a").unwrap().frequencies[1], of("b").unwrap().frequencies[1]), (0.1, 0.25));
+        assert!(of("c").unwrap_err().to_string().contains("`rope_parameters.c`"));
+    }
+
+    #[test]
+    fn long_scaling_ends_where_the_other_factors_would_begin() {
+        let mut value = json!({"max_position_embeddings": 256, "original_max_position_embeddings": 16,
+            "rope_theta": 100.0, "rope_scaling": {"type": "su", "short_factor": [1.0, 2.0], "long_factor": [9, 9]}});
+        // sqrt(1 + ln 16 / ln 16)
+        assert_eq!(
+            read(&value),
+            Rope {
+                frequencies: vec![1.0, 0.05],
+                magnitude: 2_f32.sqrt(),
+                pairing: Pairing::Halves,
+                limit: Some(16)
+            }
+        );
+        value["rope_scaling"]["short_factor"] = json!([1.0]);
+        let error = rope(&Config::new(&value, &crate::config::NoTensors), "any", 4, 1e4, Pairing::Halves)
+            .unwrap_err();
+        assert!(error.to_string().contains("1 numbers"), "{error}");
     }
 
     #[test]

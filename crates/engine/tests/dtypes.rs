@@ -134,8 +134,14 @@ fn rounding_on_loading_gives_the_bits_of_a_file_that_holds_rounded_weights() {
 fn embeddings_are_rounded_to_the_nearest_half_and_ties_to_even_on_every_back_end() {
     for golden in goldens() {
         let checkpoint = Checkpoint::open(&golden.folder).unwrap();
-        let embedding = checkpoint.tensor("model.embed_tokens.weight").unwrap();
+        let name = checkpoint.names().find(|it| it.ends_with("embed_tokens.weight")).unwrap();
+        let embedding = checkpoint.tensor(name).unwrap();
         let mut row = vec![0.0; embedding.row_len()];
+        embedding.read_row(golden.prompts()[0].last().unwrap().index(), &mut row);
+        let whole = DtypeChoice::Fixed(WeightDtype::F32);
+        if answers(&golden, &mut load(&golden.folder, Device::Cpu, whole))[0].residuals[..row.len()] != row {
+            continue; // The family multiplies embeddings, after they are rounded.
+        }
         for dtype in HALVES {
             for device in [Device::Cpu, Device::Reference] {
                 let mut engine = load(&golden.folder, device, DtypeChoice::Fixed(dtype));

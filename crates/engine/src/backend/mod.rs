@@ -77,7 +77,10 @@ pub enum Stacking {
 pub struct NormParams<V> {
     /// Root mean square or layer norm.
     pub kind: crate::blueprint::NormKind,
-    /// What the normalized values are multiplied with.
+    /// How many numbers are normed together.
+    pub width: usize,
+    /// What the normalized values are multiplied with: `width` numbers, or as many for each head, those of a head
+    /// filled up to a multiple of 16.
     pub gain: V,
     /// What is added after that.
     pub bias: Option<V>,
@@ -146,11 +149,12 @@ impl HeadOutput {
     }
 }
 
-/// The two per-head norms that some models apply to queries and keys before the rotation.
+/// The norms that some models apply to queries and keys before the rotation: of each head where a norm is as wide as
+/// one, of all heads together where it is as wide as all of them.
 pub struct HeadNorms<'a, V> {
-    /// Of each query head, gain `[d_head]`.
+    /// Of queries.
     pub query: Option<&'a NormParams<V>>,
-    /// Of each key head, gain `[d_head]`.
+    /// Of keys.
     pub key: Option<&'a NormParams<V>>,
 }
 

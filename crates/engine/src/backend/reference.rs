@@ -75,7 +75,10 @@ fn weights_of(tensor: &Tensor, dtype: WeightDtype) -> Result<Vec<Vec<f32>>, Load
         .collect()
 }
 
-fn norm_row(x: &[f32], norm: &NormParams<Vec<f32>>) -> Vec<f32> {
+/// The norm of head `head`, or of a whole row.
+fn norm_row(x: &[f32], norm: &NormParams<Vec<f32>>, head: usize) -> Vec<f32> {
+    let several = norm.gain.len() > norm.width;
+    let gain = &norm.gain[if several { head * norm.width.next_multiple_of(16) } else { 0 }..];
     let n = x.len() as f64;
     let mean = match norm.kind {
         NormKind::RootMeanSquare => 0.0,
@@ -87,7 +90,7 @@ fn norm_row(x: &[f32], norm: &NormParams<Vec<f32>>) -> Vec<f32> {
         .enumerate()
         .map(|(i, &it)| {
             let bias = norm.bias.as_ref().map_or(0.0, |bias| f64::from(bias[i]));
-            ((f64::from(it) - mean) * scale * f64::from(norm.gain[i]) + bias) as f32
+            ((f64::from(it) - mean) * scale * f64::from(gain[i]) + bias) as f32
         })
         .collect()
 }
@@ -193,7 +196,7 @@ impl Backend for Reference {
     }
 
     fn norm(&mut self, x: &Grid, norm: &NormParams<Vec<f32>>, out: &mut Grid) {
-        out.rows = x.rows.iter().map(|row| norm_row(row, norm)).collect();
+        out.rows = x.rows.iter().map(|row| norm_row(row, norm, 0)).collect();
     }
 
     fn linear(&mut self, x: &Grid, weights: &Weights, bias: Option<&Vec<f32>>, out: &mut Grid) {
@@ -238,11 +241,16 @@ impl Backend for Reference {
         let d = shape.d_head;
         let rope = angles.map(|it| &*it);
         for (row, values) in qkv.rows.iter_mut().enumerate() {
-            for (index, head) in values.chunks_mut(d).take(shape.n_heads + shape.n_kv_heads).enumerate() {
-                let norm = if index < shape.n_heads { norms.query } else { norms.key };
+            let (queries, rest) = values.split_at_mut(shape.n_heads * d);
+            let keys = &mut rest[..shape.n_kv_heads * d];
+            for (heads, norm) in [(queries, norms.query), (keys, norms.key)] {
                 if let Some(norm) = norm {
-                    head.copy_from_slice(&norm_row(head, norm));
+                    for (head, numbers) in heads.chunks_mut(norm.width).enumerate() {
+                        numbers.copy_from_slice(&norm_row(numbers, norm, head));
+                    }
                 }
+            }
+            for head in values.chunks_mut(d).take(shape.n_heads + shape.n_kv_heads) {
                 if let Some(rope) = rope {
                     rotate(head, rope, plan.positions[row]);
                 }
@@ -321,7 +329,7 @@ impl Backend for Reference {
                 y.iter_mut().zip(bias).for_each(|(y, bias)| *y += bias);
             }
             if let Some(norm) = params.post_norm {
-                *y = norm_row(y, norm);
+                *y = norm_row(y, norm, 0);
             }
             for (residual, y) in residual.rows[row].iter_mut().zip(y) {
                 *residual += params.scale * *y;

@@ -2,7 +2,9 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::ConfigError;
+use super::decoder::{DIVISORS, FULL, SLIDING, heads};
+use crate::config::NoTensors;
+use crate::{Config, ConfigError};
 
 /// A family's models in GGUF files.
 pub struct Gguf {
@@ -24,6 +26,10 @@ pub struct Stored {
 
 /// Keys of the metadata without the architecture's prefix, and what `config.json` calls the same.
 const KEYS: &[(&str, &str)] = &[
+    ("attention.layer_norm_epsilon", "layer_norm_eps"),
+    ("attn_logit_softcapping", "attn_logit_softcapping"),
+    ("final_logit_softcapping", "final_logit_softcapping"),
+    ("logit_scale", "logit_scale"),
     ("block_count", "num_hidden_layers"),
     ("context_length", "max_position_embeddings"),
     ("embedding_length", "hidden_size"),
@@ -37,7 +43,10 @@ const KEYS: &[(&str, &str)] = &[
 ];
 
 /// The hyper-parameters that most decoders share.
-pub(super) fn decoder_config(metadata: &Value, architecture: &str) -> Map<String, Value> {
+pub(super) fn decoder_config(
+    metadata: &Value,
+    architecture: &str,
+) -> Result<Map<String, Value>, ConfigError> {
     let mut config = Map::new();
     for (theirs, ours) in KEYS {
         if let Some(value) = metadata.get(format!("{architecture}.{theirs}")) {
@@ -50,37 +59,115 @@ pub(super) fn decoder_config(metadata: &Value, architecture: &str) -> Map<String
     } else if let Some(size) = metadata.get(format!("{architecture}.vocab_size")) {
         config.insert("vocab_size".to_owned(), size.clone());
     }
-    config
+    // Which layers see a window: a list, or the last of every so many does not.
+    match metadata.get(format!("{architecture}.attention.sliding_window_pattern")) {
+        Some(Value::Array(slides)) => {
+            let kind = |it: &Value| if it.as_bool() == Some(true) { SLIDING } else { FULL };
+            config.insert("layer_types".to_owned(), slides.iter().map(kind).collect());
+        }
+        Some(pattern) => drop(config.insert("sliding_window_pattern".to_owned(), pattern.clone())),
+        None => {}
+    }
+    let sizes = Config::new(metadata, &NoTensors);
+    if let Some(rotated) = sizes.count(&format!("{architecture}.rope.dimension_count"))? {
+        let (_, _, d_head) = heads(&Config::new(&Value::Object(config.clone()), &NoTensors))?;
+        config.insert("partial_rotary_factor".to_owned(), json!(rotated as f64 / d_head as f64));
+    }
+    if let Some(scaling) = rope_scaling(&sizes, architecture)? {
+        config.insert("rope_scaling".to_owned(), scaling);
+    }
+    // A head of its own is in the file, or there is none.
+    config.insert("tie_word_embeddings".to_owned(), json!(false));
+    Ok(config)
 }
 
-/// The tensor names that most decoders share.
-pub(super) fn decoder_tensor(name: &str) -> Option<String> {
+/// `rope_scaling` from the metadata.
+fn rope_scaling(metadata: &Config<'_>, architecture: &str) -> Result<Option<Value>, ConfigError> {
+    let key = |name: &str| format!("{architecture}.rope.scaling.{name}");
+    let factor = metadata.number(&key("factor"))?.unwrap_or(1.0);
+    match metadata.text(&key("type"))?.unwrap_or("none") {
+        "none" => Ok(None),
+        "linear" => Ok(Some(json!({"rope_type": "linear", "factor": factor}))),
+        "yarn" => Ok(Some(json!({
+            "rope_type": "yarn",
+            "factor": factor,
+            "original_max_position_embeddings": metadata.get(&key("original_context_length")),
+            "beta_fast": metadata.get(&key("yarn_beta_fast")),
+            "beta_slow": metadata.get(&key("yarn_beta_slow")),
+            "attention_factor": metadata.get(&key("yarn_attn_factor")),
+        }))),
+        other => Err(ConfigError::Unsupported {
+            key: key("type"),
+            found: other.to_owned(),
+            known: "`none`, `linear`, `yarn`".to_owned(),
+        }),
+    }
+}
+
+/// Modules of a layer and what GGUF files call them.
+const MODULES: &[(&str, &str)] = &[
+    ("input_layernorm", "attn_norm"),
+    ("self_attn.q_proj", "attn_q"),
+    ("self_attn.k_proj", "attn_k"),
+    ("self_attn.v_proj", "attn_v"),
+    ("self_attn.qkv_proj", "attn_qkv"),
+    ("self_attn.q_norm", "attn_q_norm"),
+    ("self_attn.k_norm", "attn_k_norm"),
+    ("self_attn.o_proj", "attn_output"),
+    ("post_attention_layernorm", "ffn_norm"),
+    ("mlp.gate_proj", "ffn_gate"),
+    ("mlp.up_proj", "ffn_up"),
+    ("mlp.gate_up_proj", "ffn_up"),
+    ("mlp.down_proj", "ffn_down"),
+];
+
+/// What GGUF files call the norms of [`AROUND`](super::decoder::AROUND).
+pub(super) const NORMS_AROUND: &[(&str, &str)] = &[
+    ("post_attention_layernorm", "post_attention_norm"),
+    ("pre_feedforward_layernorm", "ffn_norm"),
+    ("post_feedforward_layernorm", "post_ffw_norm"),
+];
+
+/// Where a tensor lies; `otherwise` are modules that the family calls otherwise than most.
+pub(super) fn stored(name: &str, otherwise: &[(&str, &str)]) -> Option<Stored> {
+    Some(Stored { name: decoder_tensor(name, otherwise)?, row_order: None })
+}
+
+/// The same where the rows of queries and keys lie in the order of neighbouring pairs and the model pairs halves.
+pub(super) fn stored_in_neighbors(config: &Value, name: &str, otherwise: &[(&str, &str)]) -> Option<Stored> {
+    let stored = stored(name, otherwise)?;
+    let Ok((n_heads, n_kv_heads, d_head)) = heads(&Config::new(config, &NoTensors)) else {
+        return Some(stored);
+    };
+    let row_order = if name.contains(".q_proj.") {
+        Some(halves_from_neighbors(n_heads, d_head))
+    } else if name.contains(".k_proj.") {
+        Some(halves_from_neighbors(n_kv_heads, d_head))
+    } else {
+        None
+    };
+    Some(Stored { row_order, ..stored })
+}
+
+fn decoder_tensor(name: &str, otherwise: &[(&str, &str)]) -> Option<String> {
     match name {
         "model.embed_tokens.weight" => return Some("token_embd.weight".to_owned()),
-        "model.norm.weight" => return Some("output_norm.weight".to_owned()),
         "lm_head.weight" => return Some("output.weight".to_owned()),
+        DIVISORS => return Some(name.to_owned()),
         _ => {}
+    }
+    if let Some(kind) = name.strip_prefix("model.norm.") {
+        return Some(format!("output_norm.{kind}"));
     }
     let (layer, rest) = name.strip_prefix("model.layers.")?.split_once('.')?;
     let (module, kind) = rest.rsplit_once('.')?;
-    let module = match module {
-        "input_layernorm" => "attn_norm",
-        "self_attn.q_proj" => "attn_q",
-        "self_attn.k_proj" => "attn_k",
-        "self_attn.v_proj" => "attn_v",
-        "self_attn.o_proj" => "attn_output",
-        "post_attention_layernorm" => "ffn_norm",
-        "mlp.gate_proj" => "ffn_gate",
-        "mlp.up_proj" => "ffn_up",
-        "mlp.down_proj" => "ffn_down",
-        _ => return None,
-    };
-    Some(format!("blk.{layer}.{module}.{kind}"))
+    let (_, theirs) = otherwise.iter().chain(MODULES).find(|it| it.0 == module)?;
+    Some(format!("blk.{layer}.{theirs}.{kind}"))
 }
 
 /// Undoes the row order of query and key projections of architectures whose GGUF files pair neighbouring numbers
 /// of a head for the rotation: there row `2 i + j` of a head is what the model has at row `i + j n`, n pairs.
-pub(super) fn halves_from_neighbors(heads: usize, d_head: usize) -> Vec<u32> {
+fn halves_from_neighbors(heads: usize, d_head: usize) -> Vec<u32> {
     let pairs = d_head / 2;
     let row = |head: usize, j: usize, i: usize| (head * d_head + 2 * i + j) as u32;
     (0..heads).flat_map(|head| (0..2).flat_map(move |j| (0..pairs).map(move |i| row(head, j, i)))).collect()
@@ -98,8 +185,10 @@ mod tests {
 
     #[test]
     fn names_are_translated_layer_by_layer() {
-        let name = decoder_tensor("model.layers.12.mlp.down_proj.weight");
+        let name = decoder_tensor("model.layers.12.mlp.down_proj.weight", &[]);
         assert_eq!(name.as_deref(), Some("blk.12.ffn_down.weight"));
-        assert_eq!(decoder_tensor("model.layers.0.self_attn.rotary.inv_freq"), None);
+        let name = decoder_tensor("model.layers.3.post_attention_layernorm.weight", NORMS_AROUND);
+        assert_eq!(name.as_deref(), Some("blk.3.post_attention_norm.weight"));
+        assert_eq!(decoder_tensor("model.layers.0.self_attn.rotary.inv_freq", &[]), None);
     }
 }

@@ -6,14 +6,9 @@
 use serde_json::{Value, json};
 
 use super::Family;
-use super::gguf::{Gguf, Stored, decoder_config, decoder_tensor, halves_from_neighbors};
-use crate::backend::AttentionShape;
-use crate::blueprint::{
-    Activation, Arrangement, Attention, Block, Blueprint, Branch, Embedding, Head, Mixer, Mlp, Norm,
-    NormKind, Pairing, Projection, Rope,
-};
-use crate::config::NoTensors;
-use crate::rope::rope;
+use super::decoder::{self, Decoder};
+use super::gguf::{self, Gguf, Stored};
+use crate::blueprint::{Attention, Blueprint};
 use crate::{Config, ConfigError};
 
 /// The family.
@@ -21,191 +16,19 @@ pub(super) const FAMILY: Family = Family {
     name: "llama",
     architectures: &["LlamaForCausalLM", "MistralForCausalLM", "SmolLM3ForCausalLM"],
     blueprint,
-    gguf: Some(Gguf { architectures: &["llama"], config: gguf_config, tensor: gguf_tensor }),
+    gguf: Some(Gguf { architectures: &["llama", "smollm3"], config: gguf_config, tensor: gguf_tensor }),
 };
 
 fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
-    let d_model = config.size("hidden_size")?;
-    let n_layers = layers(config)?;
-    let vocab = config.size("vocab_size")?;
-    let epsilon = config.number("rms_norm_eps")?.unwrap_or(1e-6) as f32;
-    let norm = |gain: String| Norm {
-        kind: NormKind::RootMeanSquare,
-        gain,
-        gain_offset: 0.0,
-        bias: None,
-        epsilon,
-        width: d_model,
-    };
-    let embedding = "model.embed_tokens.weight".to_owned();
-    // Files of tied models leave the head out; some say so only by that.
-    let untied = config.has_tensor("lm_head.weight") && config.flag("tie_word_embeddings")? != Some(true);
-    let blocks = (0..n_layers).map(|layer| block(config, layer, &norm)).collect::<Result<_, _>>()?;
-    Ok(Blueprint {
-        d_model,
-        vocab,
-        context_length: config.count("max_position_embeddings")?,
-        head: Head {
-            weight: if untied { "lm_head.weight".to_owned() } else { embedding.clone() },
-            scale: 1.0,
-            softcap: None,
-        },
-        embedding: Embedding { weight: embedding, scale: 1.0 },
-        blocks,
-        final_norm: norm("model.norm.weight".to_owned()),
-    })
-}
-
-/// How many blocks there are.
-fn layers(config: &Config<'_>) -> Result<usize, ConfigError> {
-    // No model has a tenth of it; a damaged number must not reserve memory for a billion blocks.
-    const MOST: usize = 4096;
-    let layers = config.size("num_hidden_layers")?;
-    if layers > MOST {
-        return Err(ConfigError::Unsupported {
-            key: "num_hidden_layers".to_owned(),
-            found: layers.to_string(),
-            known: format!("1 to {MOST}"),
-        });
-    }
-    Ok(layers)
-}
-
-fn block(config: &Config<'_>, layer: usize, norm: &impl Fn(String) -> Norm) -> Result<Block, ConfigError> {
-    let d_model = config.size("hidden_size")?;
-    let d_mlp = config.size("intermediate_size")?;
-    let (attention_bias, mlp_bias) =
-        (config.flag("attention_bias")?.unwrap_or(false), config.flag("mlp_bias")?.unwrap_or(false));
-    let activation = config.word(
-        "hidden_act",
-        "silu",
-        &[
-            ("silu", Activation::Silu),
-            ("swish", Activation::Silu),
-            ("gelu_pytorch_tanh", Activation::GeluTanh),
-        ],
-    )?;
-    let projection = |name: &str, bias: bool, outputs: usize, inputs: usize| Projection {
-        weight: format!("model.layers.{layer}.{name}.weight"),
-        rows: None,
-        bias: bias.then(|| format!("model.layers.{layer}.{name}.bias")),
-        outputs,
-        inputs,
-    };
-    let (n_heads, n_kv_heads, d_head) = heads(config)?;
-    let attention = Attention {
-        shape: AttentionShape {
-            n_heads,
-            n_kv_heads,
-            d_head,
-            scale: (1.0 / (d_head as f64).sqrt()) as f32,
-            softcap: None,
-            window: window(config, layer)?,
-        },
-        query: projection("self_attn.q_proj", attention_bias, n_heads * d_head, d_model),
-        key: projection("self_attn.k_proj", attention_bias, n_kv_heads * d_head, d_model),
-        value: projection("self_attn.v_proj", attention_bias, n_kv_heads * d_head, d_model),
-        query_norm: None,
-        key_norm: None,
-        rope: if rotates(config, layer)? { Some(rotation(config, layer, d_head)?) } else { None },
-        sinks: None,
-    };
-    Ok(Block {
-        mixer: Branch {
-            pre_norm: Some(norm(format!("model.layers.{layer}.input_layernorm.weight"))),
-            inner: Mixer::Attention(attention),
-            writer: projection("self_attn.o_proj", attention_bias, d_model, n_heads * d_head),
-            post_norm: None,
-            scale: 1.0,
-        },
-        mlp: Branch {
-            pre_norm: Some(norm(format!("model.layers.{layer}.post_attention_layernorm.weight"))),
-            inner: Mlp::Gated {
-                gate: projection("mlp.gate_proj", mlp_bias, d_mlp, d_model),
-                up: projection("mlp.up_proj", mlp_bias, d_mlp, d_model),
-                activation,
-            },
-            writer: projection("mlp.down_proj", mlp_bias, d_model, d_mlp),
-            post_norm: None,
-            scale: 1.0,
-        },
-        arrangement: Arrangement::Sequential,
-    })
-}
-
-/// A layer's rotary embedding. GGUF files of Llama 3.1 and later bring Llama 3's rule as a tensor of divisors.
-fn rotation(config: &Config<'_>, layer: usize, d_head: usize) -> Result<Rope, ConfigError> {
-    let mut rope = rope(config, layer_type(config, layer)?, d_head, 10_000.0, Pairing::Halves)?;
-    if let Some(divisors) = config.tensor_values(DIVISORS) {
-        if divisors.len() != rope.frequencies.len() {
-            return Err(ConfigError::Unsupported {
-                key: DIVISORS.to_owned(),
-                found: format!("{} numbers", divisors.len()),
-                known: format!("one for each of the {} rotated pairs", rope.frequencies.len()),
-            });
+    let decoder = Decoder::read(config, decoder::LLAMA, None)?;
+    let windows = config.flag("use_sliding_window")? != Some(false);
+    decoder.blueprint(|layer| {
+        let slides = windows && decoder.slides(layer, |_| true)?;
+        let mut attention = decoder.attention(layer, slides)?;
+        if !rotates(config, layer)? {
+            attention = Attention { rope: None, ..attention };
         }
-        for (frequency, divisor) in rope.frequencies.iter_mut().zip(divisors) {
-            *frequency /= divisor;
-        }
-    }
-    Ok(rope)
-}
-
-const DIVISORS: &str = "rope_freqs.weight";
-
-/// Far above any model; a damaged number must not reserve memory for tables of rows and frequencies.
-const WIDEST: usize = 1 << 20;
-
-/// Query heads, key/value heads, width of a head.
-fn heads(config: &Config<'_>) -> Result<(usize, usize, usize), ConfigError> {
-    let n_heads = config.size("num_attention_heads")?;
-    let n_kv_heads = if config.get("num_key_value_heads").is_some() {
-        config.size("num_key_value_heads")?
-    } else {
-        n_heads
-    };
-    let d_head = if config.get("head_dim").is_some() {
-        config.size("head_dim")?
-    } else {
-        config.size("hidden_size")? / n_heads
-    };
-    if d_head == 0 {
-        return Err(ConfigError::Unsupported {
-            key: "num_attention_heads".to_owned(),
-            found: n_heads.to_string(),
-            known: "at most hidden_size, where there is no head_dim".to_owned(),
-        });
-    }
-    if n_heads.saturating_mul(d_head) > WIDEST {
-        return Err(ConfigError::Unsupported {
-            key: "num_attention_heads".to_owned(),
-            found: format!("{n_heads} heads of {d_head}"),
-            known: format!("up to {WIDEST} numbers in all heads"),
-        });
-    }
-    if !n_heads.is_multiple_of(n_kv_heads) {
-        return Err(ConfigError::Unsupported {
-            key: "num_key_value_heads".to_owned(),
-            found: n_kv_heads.to_string(),
-            known: format!("the divisors of num_attention_heads = {n_heads}"),
-        });
-    }
-    Ok((n_heads, n_kv_heads, d_head))
-}
-
-fn layer_type<'a>(config: &Config<'a>, layer: usize) -> Result<Option<&'a str>, ConfigError> {
-    Ok(config.list("layer_types")?.and_then(|it| it.get(layer)).and_then(Value::as_str))
-}
-
-/// How many positions a layer sees: the window, unless the layer's type or a switch says otherwise.
-fn window(config: &Config<'_>, layer: usize) -> Result<Option<usize>, ConfigError> {
-    let switched_off = config.flag("use_sliding_window")? == Some(false);
-    let everything = layer_type(config, layer)?.is_some_and(|it| it != "sliding_attention");
-    Ok(if switched_off || everything {
-        None
-    } else {
-        // A window of nothing is how some files say that there is none.
-        config.count("sliding_window")?.filter(|&it| it > 0)
+        decoder.block(layer, attention, decoder.gated(layer)?, decoder::BEFORE)
     })
 }
 
@@ -219,45 +42,24 @@ fn rotates(config: &Config<'_>, layer: usize) -> Result<bool, ConfigError> {
 }
 
 fn gguf_config(metadata: &Value, architecture: &str) -> Result<Value, ConfigError> {
-    let mut config = decoder_config(metadata, architecture);
-    let key = |name: &str| format!("{architecture}.{name}");
-    let scaling = metadata.get(key("rope.scaling.type")).and_then(Value::as_str).unwrap_or("none");
-    match scaling {
-        "none" => {}
-        "linear" => {
-            let factor = metadata.get(key("rope.scaling.factor")).cloned().unwrap_or(json!(1.0));
-            config.insert("rope_scaling".to_owned(), json!({"rope_type": "linear", "factor": factor}));
-        }
-        other => {
-            return Err(ConfigError::Unsupported {
-                key: key("rope.scaling.type"),
-                found: other.to_owned(),
-                known: "`none`, `linear`".to_owned(),
-            });
-        }
+    let mut config = gguf::decoder_config(metadata, architecture)?;
+    if architecture == "smollm3" {
+        // The files do not say it; it is part of the architecture.
+        config.insert("no_rope_layer_interval".to_owned(), json!(4));
     }
     Ok(Value::Object(config))
 }
 
 fn gguf_tensor(config: &Value, name: &str) -> Option<Stored> {
-    let stored = if name == DIVISORS { name.to_owned() } else { decoder_tensor(name)? };
-    let heads = heads(&Config::new(config, &NoTensors)).ok();
-    let row_order = heads.and_then(|(n_heads, n_kv_heads, d_head)| {
-        if name.contains(".q_proj.weight") {
-            Some(halves_from_neighbors(n_heads, d_head))
-        } else if name.contains(".k_proj.weight") {
-            Some(halves_from_neighbors(n_kv_heads, d_head))
-        } else {
-            None
-        }
-    });
-    Some(Stored { name: stored, row_order })
+    gguf::stored_in_neighbors(config, name, &[])
 }
 
 #[cfg(test)]
 mod tests {
+    use super::decoder::DIVISORS;
     use super::*;
-    use crate::config::Tensors;
+    use crate::blueprint::Mixer;
+    use crate::config::{NoTensors, Tensors};
 
     fn tiny() -> Value {
         json!({"hidden_size": 8, "num_hidden_layers": 1, "vocab_size": 5, "num_attention_heads": 2,

@@ -5,6 +5,7 @@
 //! passes `tests/families.rs`: golden tensors of the reference stack at every residual site, and the laws (a
 //! batch equals single runs; silencing all writers makes each block the identity).
 
+mod decoder;
 mod gguf;
 mod llama;
 
@@ -71,6 +72,21 @@ impl<'a> Source<'a> {
         let tensor = self.whole(name)?;
         tensor.expect_shape(shape)?;
         Ok(tensor)
+    }
+
+    /// The numbers of a tensor `[width]` by its Hugging Face name, in the order of the model, and the tensor itself.
+    pub(crate) fn vector(&self, name: &str, width: usize) -> Result<(Tensor, Vec<f32>), LoadError> {
+        let tensor = self.tensor(name, &[width])?;
+        let mut values = tensor.to_f32();
+        let stored = match (self.checkpoint.format(), &self.family.gguf) {
+            (Format::Gguf, Some(gguf)) => (gguf.tensor)(&self.config, name),
+            _ => None,
+        };
+        // A bias is in the order of the rows of its weight.
+        if let Some(order) = stored.and_then(|it| it.row_order).filter(|it| it.len() == values.len()) {
+            values = order.into_iter().map(|from| values[from as usize]).collect();
+        }
+        Ok((tensor, values))
     }
 
     /// A tensor by its Hugging Face name, of whatever shape.

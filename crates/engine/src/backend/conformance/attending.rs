@@ -7,7 +7,7 @@ use proptest::sample::select;
 use super::rows::some_norm;
 use super::stand_ins::{Noise, SomeNorm, download, largest, upload, widened};
 use super::{Case, UNIT};
-use crate::backend::{AttentionShape, Backend, HeadNorms};
+use crate::backend::{AttentionShape, Backend, HeadNorms, NormParams};
 use crate::blueprint::{Pairing, Rope};
 use crate::plan::{PageTable, Plan, SequenceId};
 
@@ -18,14 +18,78 @@ const HEAD_WIDTHS: [usize; 6] = [8, 12, 16, 20, 64, 80];
 struct Preparation {
     /// Share of the head that is rotated, which numbers form pairs, magnitude.
     rope: Option<(f64, Pairing, f32)>,
-    query_norm: Option<SomeNorm>,
-    key_norm: Option<SomeNorm>,
+    query_norm: Option<HeadNorm>,
+    key_norm: Option<HeadNorm>,
+}
+
+/// A norm of heads.
+#[derive(Clone, Copy, Debug)]
+struct HeadNorm {
+    norm: SomeNorm,
+    over: Over,
+}
+
+/// What is normed together, and whether heads share a gain.
+#[derive(Clone, Copy, Debug)]
+enum Over {
+    EachHead,
+    EachHeadWithItsGain,
+    AllHeads,
+}
+
+impl HeadNorm {
+    /// Numbers normed together.
+    fn width(self, d_head: usize, heads: usize) -> usize {
+        if matches!(self.over, Over::AllHeads) { heads * d_head } else { d_head }
+    }
+
+    /// The seed of a head's gain.
+    fn seed(self, head: usize, seed: u64) -> u64 {
+        if matches!(self.over, Over::EachHeadWithItsGain) { seed ^ (head as u64 + 1) << 32 } else { seed }
+    }
+
+    fn params<B: Backend>(
+        self,
+        backend: &B,
+        d_head: usize,
+        heads: usize,
+        seed: u64,
+    ) -> NormParams<B::Vector> {
+        let width = self.width(d_head, heads);
+        match self.over {
+            Over::EachHead | Over::AllHeads => self.norm.params(backend, width, seed),
+            Over::EachHeadWithItsGain => {
+                let row = |head| {
+                    let mut gain = SomeNorm::gain(width, self.seed(head, seed));
+                    gain.resize(width.next_multiple_of(16), 0.0);
+                    gain
+                };
+                // A norm has one bias; with gains of their own, heads have none.
+                let shared = SomeNorm { bias: false, ..self.norm }.params(backend, width, seed);
+                NormParams { gain: backend.vector(&(0..heads).flat_map(row).collect::<Vec<_>>()), ..shared }
+            }
+        }
+    }
+
+    /// How far from the exact norm each of the heads may be.
+    fn errors(self, heads: &[f32], d_head: usize, seed: u64) -> Vec<f64> {
+        let count = heads.len() / d_head;
+        let norm =
+            SomeNorm { bias: self.norm.bias && !matches!(self.over, Over::EachHeadWithItsGain), ..self.norm };
+        let error = |(head, numbers)| norm.exact(&widened(numbers), 0.0, self.seed(head, seed)).1;
+        let errors: Vec<f64> = heads.chunks(self.width(d_head, count)).enumerate().map(error).collect();
+        (0..count).map(|head| errors[head % errors.len()]).collect()
+    }
 }
 
 fn preparations() -> impl Strategy<Value = Preparation> {
     let pairing = select(vec![Pairing::Halves, Pairing::Neighbors]);
     let rope = prop::option::weighted(0.8, (select(vec![1.0, 0.5, 0.25]), pairing, select(vec![1.0, 1.37])));
-    let norm = || prop::option::weighted(0.3, some_norm());
+    let over = select(vec![Over::EachHead, Over::EachHeadWithItsGain, Over::AllHeads]);
+    let norm = move || {
+        let norm = (some_norm(), over.clone()).prop_map(|(norm, over)| HeadNorm { norm, over });
+        prop::option::weighted(0.4, norm)
+    };
     (rope, norm(), norm()).prop_map(|(rope, query_norm, key_norm)| Preparation { rope, query_norm, key_norm })
 }
 
@@ -48,9 +112,8 @@ impl Preparation {
         qkv: &mut B::Rows,
         pages: &mut B::Pages,
     ) {
-        let norm =
-            |it: Option<SomeNorm>, backend: &B, seed| it.map(|it| it.params(backend, shape.d_head, seed));
-        let (query, key) = (norm(self.query_norm, backend, seed), norm(self.key_norm, backend, seed + 1));
+        let query = self.query_norm.map(|it| it.params(backend, shape.d_head, shape.n_heads, seed));
+        let key = self.key_norm.map(|it| it.params(backend, shape.d_head, shape.n_kv_heads, seed + 1));
         let mut angles = self.rope(shape.d_head).map(|it| backend.angles(&it));
         let norms = HeadNorms { query: query.as_ref(), key: key.as_ref() };
         backend.rotate_and_store(qkv, shape, norms, angles.as_mut(), plan, pages);
@@ -132,14 +195,15 @@ impl Case for Rotate {
         let AttentionShape { n_heads, n_kv_heads, d_head, .. } = self.shape;
         let magnitude = self.preparation.rope.map_or(1.0, |it| f64::from(it.2));
         let row = |(raw, exact): (&Vec<f32>, &Vec<f32>)| {
-            let heads = raw.chunks(d_head).zip(exact.chunks(d_head)).enumerate();
-            let allowed = heads.flat_map(|(head, (raw, exact))| {
-                let (norm, seed) = if head < n_heads {
-                    (self.preparation.query_norm, self.seed)
-                } else {
-                    (self.preparation.key_norm, self.seed + 1)
-                };
-                let normed = norm.map_or(0.0, |it| it.exact(&widened(raw), 0.0, seed).1);
+            let (queries, rest) = raw.split_at(n_heads * d_head);
+            let keys = &rest[..n_kv_heads * d_head];
+            let errors = |norm: Option<HeadNorm>, heads: &[f32], seed| {
+                norm.map_or(vec![0.0; heads.len() / d_head], |it| it.errors(heads, d_head, seed))
+            };
+            let mut normed = errors(self.preparation.query_norm, queries, self.seed);
+            normed.extend(errors(self.preparation.key_norm, keys, self.seed + 1));
+            let allowed = exact.chunks(d_head).enumerate().flat_map(|(head, exact)| {
+                let normed = normed.get(head).copied().unwrap_or(0.0);
                 let error = 2.0 * magnitude * normed + 12.0 * UNIT * largest(&widened(exact));
                 vec![if head < n_heads + n_kv_heads { error } else { 0.0 }; d_head]
             });

@@ -90,7 +90,7 @@ pub(super) struct SomeNorm {
 impl SomeNorm {
     const EPSILON: f32 = 1e-5;
 
-    fn gain(width: usize, seed: u64) -> Vec<f32> {
+    pub(super) fn gain(width: usize, seed: u64) -> Vec<f32> {
         Noise::new(seed, 101).row(width, 2.0)
     }
 
@@ -101,6 +101,7 @@ impl SomeNorm {
     pub(super) fn params<B: Backend>(self, backend: &B, width: usize, seed: u64) -> NormParams<B::Vector> {
         NormParams {
             kind: self.kind,
+            width,
             gain: backend.vector(&Self::gain(width, seed)),
             bias: self.offsets(width, seed).map(|it| backend.vector(&it)),
             epsilon: Self::EPSILON,

@@ -84,7 +84,6 @@ impl Default for Cpu {
 /// A vector, padded with zeros to whole lines.
 pub struct Vector {
     lines: Vec<Line>,
-    width: usize,
 }
 
 /// An embedding matrix: rows are decoded from the checkpoint as they are needed, so it takes no memory.
@@ -138,7 +137,7 @@ fn norm_view(norm: &NormParams<Vector>) -> rowwise::NormView<'_> {
         gain: &norm.gain.lines,
         bias: norm.bias.as_ref().map(|it| it.lines.as_slice()),
         epsilon: norm.epsilon,
-        width: norm.gain.width,
+        width: norm.width,
     }
 }
 
@@ -194,7 +193,7 @@ impl Backend for Cpu {
     }
 
     fn vector(&self, values: &[f32]) -> Vector {
-        Vector { lines: pack::lines(values), width: values.len() }
+        Vector { lines: pack::lines(values) }
     }
 
     fn table(&self, tensor: &Tensor, dtype: WeightDtype) -> Result<Table, LoadError> {

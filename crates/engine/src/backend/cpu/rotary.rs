@@ -3,6 +3,7 @@
 use super::Vector;
 use super::attention::Pages;
 use super::rows::Rows;
+use super::rowwise::NormView;
 use super::simd::{Isa, LANES, Simd, with_isa};
 use crate::backend::{AttentionShape, HeadNorms};
 use crate::blueprint::{Pairing, Rope};
@@ -77,10 +78,10 @@ pub(super) fn rotate_and_store(
         let (keys, values) = rest.split_at_mut(shape.n_kv_heads * d);
         let at = angles.map(|it| (it.pairing, it.at(plan.positions[row] as usize)));
         for (heads, norm) in [(&mut *queries, &query_norm), (&mut *keys, &key_norm)] {
+            if let Some(norm) = norm {
+                norm_heads(isa, heads, norm);
+            }
             for head in heads.chunks_exact_mut(d) {
-                if let Some(norm) = norm {
-                    norm_head(isa, head, norm);
-                }
                 match at {
                     None => {}
                     Some((Pairing::Halves, (cos, sin))) => {
@@ -100,15 +101,27 @@ pub(super) fn rotate_and_store(
     });
 }
 
-/// Norms one head. Heads lie end to end, so the pad that the kernel wants is made on the stack.
-fn norm_head(isa: Isa, head: &mut [f32], norm: &super::rowwise::NormView<'_>) {
-    const WIDEST: usize = 1024;
-    assert!(head.len() <= WIDEST, "a head of {} numbers", head.len());
-    let mut padded = [0.0_f32; WIDEST];
-    padded[..head.len()].copy_from_slice(head);
-    // SAFETY: the buffer covers the norm's lines.
-    unsafe { super::rowwise::norm(isa, padded.as_ptr(), norm, padded.as_mut_ptr()) }
-    head.copy_from_slice(&padded[..head.len()]);
+/// Norms heads, one after the other or all together. They lie end to end, so the pad that the kernel wants is made in
+/// memory of the thread.
+fn norm_heads(isa: Isa, heads: &mut [f32], norm: &NormView<'_>) {
+    thread_local! {
+        static PADDED: std::cell::RefCell<Vec<f32>> = const { std::cell::RefCell::new(Vec::new()) };
+    }
+    let lines = norm.width.div_ceil(LANES);
+    let several = norm.gain.len() > lines;
+    PADDED.with_borrow_mut(|padded| {
+        padded.clear();
+        padded.resize(lines * LANES, 0.0);
+        for (index, head) in heads.chunks_exact_mut(norm.width).enumerate() {
+            let gain = if several { &norm.gain[index * lines..][..lines] } else { norm.gain };
+            padded[..head.len()].copy_from_slice(head);
+            // SAFETY: the buffer covers the norm's lines; the kernel leaves zeros in its pad.
+            unsafe {
+                super::rowwise::norm(isa, padded.as_ptr(), &NormView { gain, ..*norm }, padded.as_mut_ptr());
+            }
+            head.copy_from_slice(&padded[..head.len()]);
+        }
+    });
 }
 
 #[inline(always)]

@@ -1,0 +1,416 @@
+//! The decoder that most families vary: embedding, blocks of attention and a gated MLP, a final norm, a head.
+//!
+//! A family reads it with its [`Traits`], makes the attention and the MLP of each layer with it, says what is
+//! otherwise by struct update, and puts norms around them ([`Norms`]).
+
+use serde_json::Value;
+
+use crate::backend::AttentionShape;
+use crate::blueprint::{
+    Activation, Arrangement, Attention, Block, Blueprint, Branch, Embedding, Gain, Head, Mixer, Mlp, Norm,
+    NormKind, Pairing, Projection, Rope,
+};
+use crate::rope::{plain_rope, rope};
+use crate::{Config, ConfigError};
+
+/// What is the same in all layers of a family's models and not in every family's.
+#[derive(Clone, Copy)]
+pub(super) struct Traits {
+    /// The kind of all norms.
+    pub(super) norm: NormKind,
+    /// Whether norms have biases.
+    pub(super) norm_bias: bool,
+    /// The key of the norms' epsilon, and its value where the configuration has none.
+    pub(super) epsilon: (&'static str, f64),
+    /// Added to every gain.
+    pub(super) gain_offset: f32,
+    /// The key of the activation, and its name where the configuration has none.
+    pub(super) activation: (&'static str, &'static str),
+    /// The rotary base where the configuration has none.
+    pub(super) theta: f64,
+    /// Which numbers of a head form rotated pairs.
+    pub(super) pairing: Pairing,
+    /// Of the older notation: where layers with a window rotate otherwise than those without, the key of their base,
+    /// and its value where the configuration has none. They are not scaled.
+    pub(super) local_theta: Option<(&'static str, f64)>,
+    /// Whether the head is the embedding where the configuration does not say.
+    pub(super) tied: bool,
+}
+
+/// Llama's.
+pub(super) const LLAMA: Traits = Traits {
+    norm: NormKind::RootMeanSquare,
+    norm_bias: false,
+    epsilon: ("rms_norm_eps", 1e-6),
+    gain_offset: 0.0,
+    activation: ("hidden_act", "silu"),
+    theta: 10_000.0,
+    pairing: Pairing::Halves,
+    local_theta: None,
+    tied: false,
+};
+
+/// The names of the norms before and after the two branches of a block.
+#[derive(Clone, Copy)]
+pub(super) struct Norms {
+    pub(super) before_attention: Option<&'static str>,
+    pub(super) after_attention: Option<&'static str>,
+    pub(super) before_mlp: Option<&'static str>,
+    pub(super) after_mlp: Option<&'static str>,
+}
+
+/// Branches read through norms, as in Llama.
+pub(super) const BEFORE: Norms = Norms {
+    before_attention: Some("input_layernorm"),
+    after_attention: None,
+    before_mlp: Some("post_attention_layernorm"),
+    after_mlp: None,
+};
+
+/// Branches write through norms, as in OLMo 2.
+pub(super) const AFTER: Norms = Norms {
+    before_attention: None,
+    after_attention: Some("post_attention_layernorm"),
+    before_mlp: None,
+    after_mlp: Some("post_feedforward_layernorm"),
+};
+
+/// Branches read and write through norms, as in Gemma 2.
+pub(super) const AROUND: Norms = Norms {
+    before_attention: Some("input_layernorm"),
+    after_attention: Some("post_attention_layernorm"),
+    before_mlp: Some("pre_feedforward_layernorm"),
+    after_mlp: Some("post_feedforward_layernorm"),
+};
+
+/// A decoder's sizes, and how its tensors are called.
+pub(super) struct Decoder<'a> {
+    /// The configuration of the language model; in a container that is a part of the whole.
+    pub(super) config: Config<'a>,
+    pub(super) traits: Traits,
+    /// What the names of the decoder's tensors begin with.
+    pub(super) root: &'static str,
+    pub(super) head: Option<&'static str>,
+    pub(super) d_mlp: usize,
+    pub(super) n_layers: usize,
+    pub(super) d_model: usize,
+    pub(super) n_heads: usize,
+    pub(super) n_kv_heads: usize,
+    pub(super) d_head: usize,
+    /// Whether queries, keys and values have biases.
+    pub(super) qkv_bias: bool,
+    /// Whether the attention's writer has one.
+    pub(super) output_bias: bool,
+    /// Whether the MLP's projections have.
+    pub(super) mlp_bias: bool,
+}
+
+/// Where the decoder lies in a checkpoint, and its head: alone, in a container as transformers 5 writes it, and as
+/// transformers 4 did.
+const LAYOUTS: [(&str, &str); 3] = [
+    ("model", "lm_head.weight"),
+    ("model.language_model", "lm_head.weight"),
+    ("language_model.model", "language_model.lm_head.weight"),
+];
+
+const ACTIVATIONS: &[(&str, Activation)] =
+    &[("silu", Activation::Silu), ("swish", Activation::Silu), ("gelu_pytorch_tanh", Activation::GeluTanh)];
+
+/// The divisors of the rotary frequencies in GGUF files whose models use Llama 3's rule.
+pub(super) const DIVISORS: &str = "rope_freqs.weight";
+
+impl<'a> Decoder<'a> {
+    /// Reads sizes and flags; `defaults` are the values that the family's configurations may leave out.
+    pub(super) fn read(
+        config: &Config<'a>,
+        traits: Traits,
+        defaults: Option<&'a Value>,
+    ) -> Result<Self, ConfigError> {
+        // Weights that have to be multiplied with scales of their own would be read as if they were numbers.
+        if let Some(quantization) = config.section("quantization_config") {
+            return Err(ConfigError::Unsupported {
+                key: "quantization_config".to_owned(),
+                found: quantization.text("quant_method")?.unwrap_or("(not named)").to_owned(),
+                known: "checkpoints without it, and GGUF files".to_owned(),
+            });
+        }
+        let text = config.section("text_config").unwrap_or(*config);
+        let tied = config.flag("tie_word_embeddings")?.or(text.flag("tie_word_embeddings")?);
+        let text = text.with_defaults(defaults);
+        let lies = |root: &str| config.has_tensor(&format!("{root}.embed_tokens.weight"));
+        let (root, head) = LAYOUTS.into_iter().find(|it| lies(it.0)).unwrap_or(LAYOUTS[0]);
+        // Files of tied models leave the head out; some say so only by that.
+        let untied = config.has_tensor(head) && !tied.unwrap_or(traits.tied);
+        let (n_heads, n_kv_heads, d_head) = heads(&text)?;
+        let bias = |key: &str, module: &str| -> Result<bool, ConfigError> {
+            // Where nothing is said (GGUF files never say it), the tensors do.
+            let there = || config.has_tensor(&format!("{root}.layers.0.{module}.bias"));
+            Ok(text.flag(key)?.unwrap_or_else(there))
+        };
+        Ok(Self {
+            traits,
+            root,
+            head: untied.then_some(head),
+            d_mlp: text.size("intermediate_size")?,
+            n_layers: layers(&text)?,
+            d_model: text.size("hidden_size")?,
+            n_heads,
+            n_kv_heads,
+            d_head,
+            qkv_bias: bias("attention_bias", "self_attn.q_proj")?,
+            output_bias: bias("attention_bias", "self_attn.o_proj")?,
+            mlp_bias: bias("mlp_bias", "mlp.down_proj")?,
+            config: text,
+        })
+    }
+
+    /// All of it, block by block.
+    pub(super) fn blueprint(
+        &self,
+        block: impl Fn(usize) -> Result<Block, ConfigError>,
+    ) -> Result<Blueprint, ConfigError> {
+        let embedding = format!("{}.embed_tokens.weight", self.root);
+        Ok(Blueprint {
+            d_model: self.d_model,
+            vocab: self.config.size("vocab_size")?,
+            context_length: self.config.count("max_position_embeddings")?,
+            blocks: (0..self.n_layers).map(block).collect::<Result<_, _>>()?,
+            final_norm: self.named_norm(&format!("{}.norm", self.root), self.d_model)?,
+            head: Head {
+                weight: self.head.map_or_else(|| embedding.clone(), str::to_owned),
+                scale: 1.0,
+                softcap: None,
+            },
+            embedding: Embedding { weight: embedding, scale: 1.0 },
+        })
+    }
+
+    /// A name within a layer.
+    fn name(&self, layer: usize, name: &str) -> String {
+        format!("{}.layers.{layer}.{name}", self.root)
+    }
+
+    /// A projection of a layer with a tensor of its own.
+    fn projection(&self, layer: usize, name: &str, bias: bool, outputs: usize, inputs: usize) -> Projection {
+        let name = self.name(layer, name);
+        Projection {
+            weight: format!("{name}.weight"),
+            rows: None,
+            bias: bias.then(|| format!("{name}.bias")),
+            outputs,
+            inputs,
+        }
+    }
+
+    /// Rows of a tensor that holds several projections of a layer, one after the other, without biases.
+    pub(super) fn part(&self, layer: usize, name: &str, first: usize, outputs: usize) -> Projection {
+        Projection {
+            rows: Some(first..first + outputs),
+            ..self.projection(layer, name, false, outputs, self.d_model)
+        }
+    }
+
+    fn named_norm(&self, name: &str, width: usize) -> Result<Norm, ConfigError> {
+        let (key, default) = self.traits.epsilon;
+        Ok(Norm {
+            kind: self.traits.norm,
+            bias: self.traits.norm_bias.then(|| format!("{name}.bias")),
+            gain: Gain::Shared(format!("{name}.weight")),
+            gain_offset: self.traits.gain_offset,
+            epsilon: self.config.number(key)?.unwrap_or(default) as f32,
+            width,
+        })
+    }
+
+    /// A norm within a layer over `width` numbers.
+    pub(super) fn norm(&self, layer: usize, name: &str, width: usize) -> Result<Norm, ConfigError> {
+        self.named_norm(&self.name(layer, name), width)
+    }
+
+    /// Whether a layer sees a window of positions only: by `layer_types`, or where there is no such list by the
+    /// family's rule.
+    pub(super) fn slides(&self, layer: usize, rule: impl Fn(usize) -> bool) -> Result<bool, ConfigError> {
+        let Some(types) = self.config.list("layer_types")? else { return Ok(rule(layer)) };
+        let found = types.get(layer).map_or("nothing for this layer", |it| it.as_str().unwrap_or("no text"));
+        match found {
+            SLIDING => Ok(true),
+            FULL => Ok(false),
+            _ => Err(ConfigError::Unsupported {
+                key: format!("layer_types[{layer}]"),
+                found: found.to_owned(),
+                known: format!("`{FULL}`, `{SLIDING}`"),
+            }),
+        }
+    }
+
+    /// A layer's attention as in Llama, with the window if the layer slides and there is one.
+    pub(super) fn attention(&self, layer: usize, slides: bool) -> Result<Attention, ConfigError> {
+        let Self { n_heads, n_kv_heads, d_head, d_model, qkv_bias, .. } = *self;
+        // A window of nothing is how some files say that there is none.
+        let window = if slides { self.config.count("sliding_window")?.filter(|&it| it > 0) } else { None };
+        let projection = |name, heads| self.projection(layer, name, qkv_bias, heads * d_head, d_model);
+        Ok(Attention {
+            shape: AttentionShape {
+                n_heads,
+                n_kv_heads,
+                d_head,
+                scale: (1.0 / (d_head as f64).sqrt()) as f32,
+                softcap: None,
+                window,
+            },
+            query: projection("self_attn.q_proj", n_heads),
+            key: projection("self_attn.k_proj", n_kv_heads),
+            value: projection("self_attn.v_proj", n_kv_heads),
+            query_norm: None,
+            key_norm: None,
+            rope: Some(self.rope(slides)?),
+            sinks: None,
+        })
+    }
+
+    /// The rotary embedding of layers that slide or do not. GGUF files bring Llama 3's rule as a tensor of divisors.
+    fn rope(&self, slides: bool) -> Result<Rope, ConfigError> {
+        let Traits { theta, pairing, local_theta, .. } = self.traits;
+        if let (true, Some((key, theta)), None) =
+            (slides, local_theta, self.config.section("rope_parameters"))
+        {
+            return Ok(plain_rope(self.d_head, self.config.number(key)?.unwrap_or(theta), pairing));
+        }
+        let kind = if slides { SLIDING } else { FULL };
+        let mut rope = rope(&self.config, kind, self.d_head, theta, pairing)?;
+        if let Some(divisors) = self.config.tensor_values(DIVISORS) {
+            if divisors.len() != rope.frequencies.len() {
+                return Err(ConfigError::Unsupported {
+                    key: DIVISORS.to_owned(),
+                    found: format!("{} numbers", divisors.len()),
+                    known: format!("one for each of the {} rotated pairs", rope.frequencies.len()),
+                });
+            }
+            for (frequency, divisor) in rope.frequencies.iter_mut().zip(divisors) {
+                *frequency /= divisor;
+            }
+        }
+        Ok(rope)
+    }
+
+    /// A layer's MLP as in Llama.
+    pub(super) fn gated(&self, layer: usize) -> Result<Mlp, ConfigError> {
+        let projection = |name| self.projection(layer, name, self.mlp_bias, self.d_mlp, self.d_model);
+        Ok(Mlp::Gated {
+            gate: projection("mlp.gate_proj"),
+            up: projection("mlp.up_proj"),
+            activation: self.activation()?,
+        })
+    }
+
+    /// A layer's MLP whose gate and up projections lie in one tensor.
+    pub(super) fn gated_in_one(&self, layer: usize) -> Result<Mlp, ConfigError> {
+        let part = |first| self.part(layer, "mlp.gate_up_proj", first, self.d_mlp);
+        Ok(Mlp::Gated { gate: part(0), up: part(self.d_mlp), activation: self.activation()? })
+    }
+
+    fn activation(&self) -> Result<Activation, ConfigError> {
+        let (key, default) = self.traits.activation;
+        self.config.word(key, default, ACTIVATIONS)
+    }
+
+    /// A block of the two, with norms where `norms` has names.
+    pub(super) fn block(
+        &self,
+        layer: usize,
+        attention: Attention,
+        mlp: Mlp,
+        norms: Norms,
+    ) -> Result<Block, ConfigError> {
+        let norm = |name: Option<&str>| name.map(|it| self.norm(layer, it, self.d_model)).transpose();
+        let mixed = self.n_heads * self.d_head;
+        Ok(Block {
+            mixer: Branch {
+                pre_norm: norm(norms.before_attention)?,
+                inner: Mixer::Attention(attention),
+                writer: self.projection(layer, "self_attn.o_proj", self.output_bias, self.d_model, mixed),
+                post_norm: norm(norms.after_attention)?,
+                scale: 1.0,
+            },
+            mlp: Branch {
+                pre_norm: norm(norms.before_mlp)?,
+                inner: mlp,
+                writer: self.projection(layer, "mlp.down_proj", self.mlp_bias, self.d_model, self.d_mlp),
+                post_norm: norm(norms.after_mlp)?,
+                scale: 1.0,
+            },
+            arrangement: Arrangement::Sequential,
+        })
+    }
+}
+
+/// What `layer_types` calls a layer that sees a window, and one that sees everything.
+pub(super) const SLIDING: &str = "sliding_attention";
+pub(super) const FULL: &str = "full_attention";
+
+/// Refuses a flag that would make the model another one.
+pub(super) fn refuse_flag(config: &Config<'_>, key: &str) -> Result<(), ConfigError> {
+    match config.flag(key)? {
+        Some(true) => Err(ConfigError::Unsupported {
+            key: key.to_owned(),
+            found: "true".to_owned(),
+            known: "`false`".to_owned(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// How many blocks there are.
+fn layers(config: &Config<'_>) -> Result<usize, ConfigError> {
+    // No model has a tenth of it; a damaged number must not reserve memory for a billion blocks.
+    const MOST: usize = 4096;
+    let layers = config.size("num_hidden_layers")?;
+    if layers > MOST {
+        return Err(ConfigError::Unsupported {
+            key: "num_hidden_layers".to_owned(),
+            found: layers.to_string(),
+            known: format!("1 to {MOST}"),
+        });
+    }
+    Ok(layers)
+}
+
+/// Far above any model; a damaged number must not reserve memory for tables of rows and frequencies.
+const WIDEST: usize = 1 << 20;
+
+/// Query heads, key/value heads, width of a head.
+pub(super) fn heads(config: &Config<'_>) -> Result<(usize, usize, usize), ConfigError> {
+    let n_heads = config.size("num_attention_heads")?;
+    let n_kv_heads = if config.get("num_key_value_heads").is_some() {
+        config.size("num_key_value_heads")?
+    } else {
+        n_heads
+    };
+    let d_head = if config.get("head_dim").is_some() {
+        config.size("head_dim")?
+    } else {
+        config.size("hidden_size")? / n_heads
+    };
+    if d_head == 0 {
+        return Err(ConfigError::Unsupported {
+            key: "num_attention_heads".to_owned(),
+            found: n_heads.to_string(),
+            known: "at most hidden_size, where there is no head_dim".to_owned(),
+        });
+    }
+    if n_heads.saturating_mul(d_head) > WIDEST {
+        return Err(ConfigError::Unsupported {
+            key: "num_attention_heads".to_owned(),
+            found: format!("{n_heads} heads of {d_head}"),
+            known: format!("up to {WIDEST} numbers in all heads"),
+        });
+    }
+    if !n_heads.is_multiple_of(n_kv_heads) {
+        return Err(ConfigError::Unsupported {
+            key: "num_key_value_heads".to_owned(),
+            found: n_kv_heads.to_string(),
+            known: format!("the divisors of num_attention_heads = {n_heads}"),
+        });
+    }
+    Ok((n_heads, n_kv_heads, d_head))
+}
