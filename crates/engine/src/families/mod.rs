@@ -5,9 +5,21 @@
 //! passes `tests/families.rs`: golden tensors of the reference stack at every residual site, and the laws (a
 //! batch equals single runs; silencing all writers makes each block the identity).
 
+mod cohere;
 mod decoder;
+mod exaone4;
+mod gemma2;
+mod gemma3;
 mod gguf;
+mod glm4;
+mod granite;
 mod llama;
+mod ministral3;
+mod olmo;
+mod phi3;
+mod qwen2;
+mod qwen3;
+mod stablelm;
 
 use checkpoint::{Checkpoint, Format, Tensor};
 use serde_json::Value;
@@ -18,7 +30,21 @@ use crate::config::Tensors;
 use crate::{Config, ConfigError, LoadError};
 
 /// All families, in the order shown to users.
-pub const FAMILIES: &[&Family] = &[&llama::FAMILY];
+pub const FAMILIES: &[&Family] = &[
+    &llama::FAMILY,
+    &gemma2::FAMILY,
+    &gemma3::FAMILY,
+    &qwen2::FAMILY,
+    &qwen3::FAMILY,
+    &phi3::FAMILY,
+    &olmo::FAMILY,
+    &granite::FAMILY,
+    &ministral3::FAMILY,
+    &glm4::FAMILY,
+    &cohere::FAMILY,
+    &stablelm::FAMILY,
+    &exaone4::FAMILY,
+];
 
 /// A family of models.
 pub struct Family {

@@ -1,0 +1,67 @@
+//! EXAONE 4: both branches write through a norm and read the stream itself; a norm of each query and key head; where
+//! there are windows, only the layers with one rotate.
+
+use serde_json::Value;
+
+use super::Family;
+use super::decoder::{self, Decoder, Traits};
+use super::gguf::{self, Gguf};
+use crate::blueprint::{Attention, Blueprint};
+use crate::{Config, ConfigError};
+
+/// The family.
+pub(super) const FAMILY: Family = Family {
+    name: "exaone4",
+    architectures: &["Exaone4ForCausalLM"],
+    blueprint,
+    gguf: Some(Gguf {
+        architectures: &["exaone4"],
+        config: |metadata, architecture| gguf::decoder_config(metadata, architecture).map(Value::Object),
+        tensor: |_, name| gguf::stored(name, gguf::NORMS_AROUND),
+    }),
+};
+
+const TRAITS: Traits = Traits { epsilon: ("rms_norm_eps", 1e-5), ..decoder::LLAMA };
+
+fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
+    let decoder = Decoder::read(config, TRAITS, None)?;
+    let windows = config.count("sliding_window")?.is_some();
+    let pattern = pattern(config)?;
+    decoder.blueprint(|layer| {
+        let slides = windows && decoder.slides(layer, |layer| pattern.slides(layer))?;
+        let attention = decoder.attention(layer, slides)?;
+        let attention = Attention {
+            query_norm: Some(decoder.norm(layer, "self_attn.q_norm", decoder.d_head)?),
+            key_norm: Some(decoder.norm(layer, "self_attn.k_norm", decoder.d_head)?),
+            rope: attention.rope.filter(|_| slides || !windows),
+            ..attention
+        };
+        decoder.block(layer, attention, decoder.gated(layer)?, decoder::AFTER)
+    })
+}
+
+/// Which layers have a window where no list says so.
+enum Pattern<'a> {
+    /// All but the last of every so many.
+    ButEvery(usize),
+    /// Those whose letter in the repeated word is L.
+    Word(&'a str),
+}
+
+impl Pattern<'_> {
+    fn slides(&self, layer: usize) -> bool {
+        match self {
+            Self::ButEvery(count) => !(layer + 1).is_multiple_of(*count),
+            Self::Word(word) => word.as_bytes().get(layer % word.len().max(1)) == Some(&b'L'),
+        }
+    }
+}
+
+fn pattern<'a>(config: &Config<'a>) -> Result<Pattern<'a>, ConfigError> {
+    const PATTERN: usize = 4;
+    let key = "sliding_window_pattern";
+    if config.get(key).is_some_and(Value::is_string) {
+        return Ok(Pattern::Word(config.text(key)?.unwrap_or_default()));
+    }
+    Ok(Pattern::ButEvery(config.count(key)?.unwrap_or(PATTERN)))
+}
