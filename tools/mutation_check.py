@@ -22,7 +22,8 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
-# What is broken; the file; what stands there once; what takes its place; packages whose tests are asked.
+# What is broken; the file; what stands there once; what takes its place; the package whose tests are asked, or
+# `main_job`: the whole job through the program.
 MUTATIONS = [
     ("the edit's sign", "crates/ablation/src/writer.rs", "strength * by * r)", "-strength * by * r)", "ablation"),
     ("the sign of a merged weight", "crates/ablation/src/merge.rs", "f64::from(original) - taken * b",
@@ -42,24 +43,24 @@ MUTATIONS = [
      "(layer.0 as f64 + 1.0 - self.max_weight_position)", "ablation"),
     ("own directions of another layer, in the pipeline", "crates/pipeline/src/candidates.rs",
      "missing.iter().map(|&it| directions.of_layer(it))",
-     "missing.iter().map(|&it| directions.of_layer(glossary::LayerIndex(it.0.saturating_sub(1))))", "ablate"),
+     "missing.iter().map(|&it| directions.of_layer(glossary::LayerIndex(it.0.saturating_sub(1))))", "main_job"),
     ("a forgotten writer: an MLP, in the engine's list", "crates/engine/src/engine.rs",
      "        writers.push(writer(source, layer, Component::MlpOutput, &block.mlp)?);",
      "        if layer.0 != 1 { writers.push(writer(source, layer, Component::MlpOutput, &block.mlp)?); }",
      "engine"),
     ("a forgotten writer: the last, while searching", "crates/pipeline/src/candidates.rs",
      "let writers = info.writers.par_iter().map(", "let writers = info.writers[..info.writers.len() - 1].par_iter().map(",
-     "ablate"),
+     "main_job"),
     ("a forgotten writer: the first, while saving", "crates/pipeline/src/export.rs",
      "for (edit, weight) in edits.iter().zip(&stored) {", "for (edit, weight) in edits.iter().zip(&stored).skip(1) {",
-     "ablate"),
+     "main_job"),
     ("the divergence's order", "crates/scorers/src/divergence.rs", "let sums = isa::sums(original, edited);\n    let kl",
      "let sums = isa::sums(edited, original);\n    let kl", "scorers"),
     ("the divergence's order, in the pipeline", "crates/pipeline/src/collect.rs", "kl_from_logits(original, logits)",
-     "kl_from_logits(logits, original)", "ablate"),
+     "kl_from_logits(logits, original)", "main_job"),
     ("the order along whole answers, in the pipeline", "crates/pipeline/src/collect.rs",
      "kl_from_logits(&self.logits[it.position * vocab..][..vocab], it.logits)",
-     "kl_from_logits(it.logits, &self.logits[it.position * vocab..][..vocab])", "ablate"),
+     "kl_from_logits(it.logits, &self.logits[it.position * vocab..][..vocab])", "main_job"),
     ("markers keep typographic apostrophes", "crates/scorers/src/markers.rs", "if it == '’' { '\\'' } else { it }",
      "it", "scorers"),
     ("markers keep asterisks", "crates/scorers/src/markers.rs", "filter(|&it| it != '*')", "filter(|_| true)", "scorers"),
@@ -73,13 +74,13 @@ MUTATIONS = [
     ("the penalty of a count, not a share", "crates/scorers/src/scorers/kl_divergence.rs",
      "penalty.weight * refused as f64 / total as f64", "penalty.weight * refused as f64", "scorers"),
     ("the search does not see the penalty", "crates/pipeline/src/evaluate.rs", "value: score.objective,",
-     "value: score.value,", "ablate"),
+     "value: score.value,", "main_job"),
     ("values told in another order", "crates/pipeline/src/search_run.rs",
      "evaluation.objectives.iter().map(|it| it.value).collect();",
-     "evaluation.objectives.iter().rev().map(|it| it.value).collect();", "ablate"),
+     "evaluation.objectives.iter().rev().map(|it| it.value).collect();", "main_job"),
     ("goals in another order than values", "crates/pipeline/src/search_run.rs",
      "let objectives = evaluate::objectives(&evaluate::configure(settings)?);",
-     "let mut objectives = evaluate::objectives(&evaluate::configure(settings)?);\n    objectives.reverse();", "ablate"),
+     "let mut objectives = evaluate::objectives(&evaluate::configure(settings)?);\n    objectives.reverse();", "main_job"),
     ("maximize means minimize", "crates/search/src/objective.rs", "Self::Maximize => -value,", "Self::Maximize => value,",
      "search"),
 ]
@@ -87,8 +88,8 @@ MUTATIONS = [
 
 def tests(package, scratch, target):
     """Whether the package's tests could be built, and the names of those that failed."""
-    name = package if package == "ablate" else f"ablate-{package}"
-    command = ["cargo", "test", "-p", name, "--no-fail-fast", "--target-dir", target]
+    asked = ["ablate", "--test", "main_job"] if package == "main_job" else [f"ablate-{package}"]
+    command = ["cargo", "test", "-p", *asked, "--no-fail-fast", "--target-dir", target]
     done = subprocess.run(command, cwd=scratch, capture_output=True, text=True)
     built = "could not compile" not in done.stderr
     failed = re.findall(r"^test (?:.* - )?(\S+).* \.\.\. FAILED$", done.stdout, re.MULTILINE)
