@@ -61,6 +61,10 @@ const JOBS_PER_BLOCK: usize = 63;
 /// more scores when it first meets a long one. The room doubles, and these contexts are short.
 const GROWTHS_PER_THREAD: usize = 4;
 
+/// On a busy machine a thread may get its very first task after the warm-up, and then makes its buffers: one for each
+/// of three operations, and what registers them with the thread.
+const FIRST_USE_OF_THREAD: usize = 6;
+
 /// Tokens of an answer; the first few belong to the warm-up.
 const LENGTH: usize = 120;
 const WARM: usize = 3;
@@ -145,11 +149,11 @@ fn check(golden: &Golden, device: Device, arithmetic: Arithmetic, threads: usize
                 // Each sequence may grow its list of pages, and the plan its lists of them; a layer may get a slab.
                 assert!(new <= batch.requests.len() + 16, "{}: {new} allocations for new pages", place());
             } else {
-                assert!(new <= 1 + threads, "{}: {new} allocations", place());
+                assert!(new <= 1 + threads * FIRST_USE_OF_THREAD, "{}: {new} allocations", place());
                 rest += new;
             }
         }
-        let most = LENGTH.div_ceil(JOBS_PER_BLOCK) + threads * GROWTHS_PER_THREAD;
+        let most = LENGTH.div_ceil(JOBS_PER_BLOCK) + threads * (GROWTHS_PER_THREAD + FIRST_USE_OF_THREAD);
         let steps = LENGTH - WARM;
         assert!(
             rest <= most,
