@@ -135,7 +135,7 @@ fn check(golden: &Golden, device: Device, arithmetic: Arithmetic, threads: usize
     }
     let sets = candidates(&engine);
     engine.set_edits(&sets).unwrap();
-    for batch in batches(60, sets.len()) {
+    for batch in batches(engine.info().vocab as u32, sets.len()) {
         counts(&mut engine, &batch); // warms up
         let counts = counts(&mut engine, &batch);
         let mut rest = 0;
