@@ -43,6 +43,10 @@ pub(super) enum Panels {
     F16(Vec<HalfLine>),
     /// `[n / 16][k / 2][16][2]` in bf16; of an odd k the last number's partner is zero. Only where the processor
     /// [multiplies pairs](Isa::multiplies_bf16).
+    #[cfg_attr(
+        not(target_arch = "x86_64"),
+        expect(dead_code, reason = "no other processor's pairs are used")
+    )]
     Bf16Pairs(Vec<PairLine>),
 }
 
