@@ -2,10 +2,12 @@
 
 mod support;
 
-use checkpoint::Checkpoint;
+use checkpoint::write::{Replacement, Replacements, Settings, write_model};
+use checkpoint::{Checkpoint, Tensor};
 use engine::backend::cpu::Isa;
-use engine::{Answer, Continuation, Device, Generation, Request};
+use engine::{Answer, Continuation, Device, Engine, Generation, LoadOptions, Request};
 use glossary::{Edit, EditSet, TokenId};
+use serde_json::Value;
 use support::{Golden, goldens, largest, largest_difference, numbers, tokens};
 
 /// Logits and residuals of these checkpoints differ by up to 5e-5 of their largest value between f32 and f64 in
@@ -222,4 +224,94 @@ fn taking_edits_off_restores_the_bits_of_the_original() {
     assert_ne!(before, during, "the edit does something");
     engine.set_edits(&[]).unwrap();
     assert_eq!(engine.generate(&requests(golden), &EVERYTHING, &mut |_, _| false).unwrap(), before);
+}
+
+/// Opens a golden checkpoint with its configuration changed.
+fn changed(golden: &Golden, change: impl Fn(&mut Value)) -> Result<(), String> {
+    let folder = tempfile::tempdir().unwrap();
+    for file in std::fs::read_dir(&golden.folder).unwrap().map(|it| it.unwrap().path()) {
+        std::fs::copy(&file, folder.path().join(file.file_name().unwrap())).unwrap();
+    }
+    let path = folder.path().join("config.json");
+    let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    change(if config["text_config"].is_object() { &mut config["text_config"] } else { &mut config });
+    std::fs::write(&path, config.to_string()).unwrap();
+    let checkpoint = Checkpoint::open(folder.path()).unwrap();
+    let options = LoadOptions { threads: 1, ..LoadOptions::default() };
+    Engine::load(&checkpoint, &options, &mut |_, _| {}).map(|_| ()).map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_configuration_that_asks_for_something_unknown_is_refused_by_name() {
+    let spiral = serde_json::json!({"rope_type": "spiral", "rope_theta": 100.0});
+    for golden in goldens() {
+        let refused = |change: &dyn Fn(&mut Value), key: &str, value: &str| {
+            let error = changed(&golden, change).expect_err(&format!("{}, {key}", golden.name));
+            assert!(error.contains(key) && error.contains(value), "{}, {key}: {error}", golden.name);
+        };
+        let activation: &dyn Fn(&mut Value) = &|it| {
+            for key in ["hidden_act", "hidden_activation"] {
+                it[key] = "relu9".into();
+            }
+        };
+        refused(activation, "hidden_act", "relu9");
+        let rotation: &dyn Fn(&mut Value) = &|it| {
+            it["rope_parameters"] = spiral.clone();
+            it["rope_scaling"] = spiral.clone();
+        };
+        refused(rotation, "rope_type", "spiral");
+        let quantized: &dyn Fn(&mut Value) =
+            &|it| it["quantization_config"] = serde_json::json!({"quant_method": "gptq"});
+        // Containers have it at the top.
+        if !golden.name.contains("container") {
+            refused(quantized, "quantization_config", "gptq");
+        }
+    }
+}
+
+#[test]
+fn an_unknown_layer_type_is_refused_by_name() {
+    let mut seen = 0;
+    for golden in goldens() {
+        let change = |it: &mut Value| {
+            if let Some(first) = it.get_mut("layer_types").and_then(|it| it.get_mut(0)) {
+                *first = "chunked_attention".into();
+            }
+        };
+        let Err(error) = changed(&golden, change) else { continue };
+        seen += 1;
+        assert!(error.contains("layer_types[0]") && error.contains("chunked_attention"), "{error}");
+    }
+    assert!(seen > 5, "{seen}");
+}
+
+/// The image tower of a container is none of the engine's business, and is not lost.
+#[test]
+fn what_a_container_has_beside_its_language_model_is_written_unchanged() {
+    let mut seen = 0;
+    for golden in goldens().into_iter().filter(|it| it.name.contains("container")) {
+        seen += 1;
+        let checkpoint = Checkpoint::open(&golden.folder).unwrap();
+        let engine = golden.engine(Device::Cpu);
+        let written: Vec<&Tensor> = engine.info().writers.iter().map(|it| &it.weight).collect();
+        let zeros = |tensor: &Tensor| Replacement::new(tensor.shape().to_vec(), |_, out| out.fill(0.0));
+        let replacements: Replacements<'_> =
+            written.iter().map(|it| (it.name().to_owned(), zeros(it))).collect();
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("out");
+        let each = &mut |_| std::ops::ControlFlow::Continue(());
+        write_model(&checkpoint, &replacements, &out, &Settings::default(), each).unwrap();
+        let again = Checkpoint::open(&out).unwrap();
+        let names: Vec<&str> = checkpoint.names().collect();
+        assert_eq!(names, again.names().collect::<Vec<_>>(), "{}", golden.name);
+        for name in names {
+            let (before, after) = (checkpoint.tensor(name).unwrap(), again.tensor(name).unwrap());
+            let replaced = replacements.contains_key(name);
+            assert_eq!(before.bytes() == after.bytes(), !replaced, "{}: {name}", golden.name);
+        }
+        assert!(checkpoint.names().any(|it| it.contains("vision")), "{}", golden.name);
+        let silent = support::engine(&out, Device::Cpu);
+        assert_eq!(silent.info().writers.len(), written.len());
+    }
+    assert_eq!(seen, 3);
 }
