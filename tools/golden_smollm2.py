@@ -94,13 +94,82 @@ def check_generate(model, ids: list[int], answer: reference.Answer, end: int) ->
     found = model.generate(
         torch.tensor([ids]),
         attention_mask=torch.ones(1, len(ids), dtype=torch.long),
-        max_new_tokens=ANSWER_TOKENS,
+        max_new_tokens=len(answer.ids),
         do_sample=False,
         eos_token_id=end,
     )[0, len(ids) :].tolist()
     agreed = len(answer.ids) if answer.smallest_gap > 1e-3 else answer.smallest_gap_step
     if found[:agreed] != answer.ids[:agreed]:
         raise SystemExit(f"generate answers {found}, not {answer.ids}")
+
+
+def record(stem: pathlib.Path, model, in_f64, end: int, prompts: list[dict], continuations: list[dict], facts: dict) -> None:
+    """Writes STEM.json and STEM.safetensors: what a model computes for prompts and continuations with `ids`.
+
+    `in_f64`, if not None, makes the model again in f64, to know how large rounding is; a prompt's `answer_tokens` are
+    fewer than the usual ones where it says so; `facts` come first in the JSON file.
+    """
+    generator = torch.Generator().manual_seed(1)
+    text_config = model.config.get_text_config()
+    logit_ids = sorted(torch.randperm(text_config.vocab_size, generator=generator)[:64].tolist())
+    component_ids = sorted(torch.randperm(text_config.hidden_size, generator=generator)[:16].tolist())
+
+    ids = [it["ids"] for it in prompts]
+    readings = [reference.read(model, it) for it in ids]
+    for prompt, reading in zip(prompts, readings, strict=True):
+        answer = reference.greedy(model, prompt["ids"], prompt.get("answer_tokens", ANSWER_TOKENS), end)
+        check_generate(model, prompt["ids"], answer, end)
+        top = reading.logits.topk(20)
+        prompt["logsumexp"] = float(reading.logits.double().logsumexp(dim=-1))
+        prompt["top"] = [[id, logit] for id, logit in zip(top.indices.tolist(), top.values.tolist(), strict=True)]
+        prompt["answer"] = {
+            "ids": answer.ids,
+            "smallest_gap": float(f"{answer.smallest_gap:.3g}"),
+            "smallest_gap_step": answer.smallest_gap_step,
+        }
+        print(f"{prompt['name']}: {len(prompt['ids'])} tokens, gap {answer.smallest_gap:.2g}, {answer.ids}", flush=True)
+    for it in continuations:
+        read = reference.continuation(model, ids[it["prompt"]], it["ids"])
+        it |= {"logprobs": read.logprobs, "top_ids": read.top_ids}
+
+    names = [it["name"] for it in prompts]
+    residual_prompts = [names.index(name) for name in FULL_RESIDUALS if name in names]
+    residuals = torch.stack([it.residuals for it in readings])  # [prompts, sites, d_model]
+    tensors = {
+        "logits": torch.stack([it.logits[logit_ids] for it in readings]),
+        "residual_lengths": residuals.double().norm(dim=-1).float(),
+        "residual_max_abs": residuals.abs().amax(dim=-1),
+        "residual_components": residuals[:, :, component_ids].contiguous(),
+        "before_final_norm": torch.stack([it.before_final_norm for it in readings]),
+        "residuals": residuals[residual_prompts].contiguous(),
+    }
+
+    precise = in_f64() if in_f64 else model
+    precise = [reference.read(precise, it) for it in ids] if in_f64 else readings
+    differences = {
+        "logits": max(float((a.logits - b.logits).abs().max()) for a, b in zip(readings, precise, strict=True)),
+        # Of each site against its own length: a few components of the stream are hundreds of times the others.
+        "residuals_relative": max(
+            float(((a.residuals - b.residuals).norm(dim=-1) / b.residuals.norm(dim=-1)).max())
+            for a, b in zip(readings, precise, strict=True)
+        ),
+    }
+
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    stem.with_suffix(".safetensors").write_bytes(safetensors.torch.save(tensors))
+    reference.write_json(
+        stem.with_suffix(".json"),
+        facts
+        | ({"f64_difference": {name: float(f"{value:.2g}") for name, value in differences.items()}} if in_f64 else {})
+        | {
+            "logit_ids": logit_ids,
+            "component_ids": component_ids,
+            "residual_prompts": residual_prompts,
+            "prompts": prompts,
+            "continuations": continuations,
+        },
+    )
+    print(f"f64 differences: {differences}")
 
 
 def main() -> None:
@@ -114,90 +183,27 @@ def main() -> None:
     torch.use_deterministic_algorithms(True)
     tokenizer = transformers.AutoTokenizer.from_pretrained(arguments.model)
     model = reference.load(arguments.model)
-    end = model.config.eos_token_id
-    generator = torch.Generator().manual_seed(1)
-    logit_ids = sorted(torch.randperm(model.config.vocab_size, generator=generator)[:64].tolist())
-    component_ids = sorted(torch.randperm(model.config.hidden_size, generator=generator)[:16].tolist())
-
-    texts = [rendered(tokenizer, messages) for _, messages in PROMPTS]
-    ids = [token_ids(tokenizer, text) for text in texts]
-    readings = [reference.read(model, it) for it in ids]
     prompts = []
-    for (name, messages), text, prompt, reading in zip(PROMPTS, texts, ids, readings, strict=True):
-        answer = reference.greedy(model, prompt, ANSWER_TOKENS, end)
-        check_generate(model, prompt, answer, end)
-        top = reading.logits.topk(20)
-        prompts.append(
-            {
-                "name": name,
-                "messages": None if isinstance(messages, str) else messages,
-                "text": text,
-                "ids": prompt,
-                "logsumexp": float(reading.logits.double().logsumexp(dim=-1)),
-                "top": [[id, logit] for id, logit in zip(top.indices.tolist(), top.values.tolist(), strict=True)],
-                "answer": {
-                    "ids": answer.ids,
-                    "text": tokenizer.decode(answer.ids, skip_special_tokens=True),
-                    "smallest_gap": float(f"{answer.smallest_gap:.3g}"),
-                    "smallest_gap_step": answer.smallest_gap_step,
-                },
-            }
-        )
-        print(f"{name}: {len(prompt)} tokens, gap {answer.smallest_gap:.2g}, {prompts[-1]['answer']['text']!r}")
-
+    for name, messages in PROMPTS:
+        text = rendered(tokenizer, messages)
+        turns = None if isinstance(messages, str) else messages
+        prompts.append({"name": name, "messages": turns, "text": text, "ids": token_ids(tokenizer, text)})
     names = [name for name, _ in PROMPTS]
-    continuations = []
-    for name, text in CONTINUATIONS:
-        tokens = token_ids(tokenizer, text)
-        read = reference.continuation(model, ids[names.index(name)], tokens)
-        continuations.append(
-            {
-                "prompt": names.index(name),
-                "text": text,
-                "ids": tokens,
-                "logprobs": read.logprobs,
-                "top_ids": read.top_ids,
-            }
-        )
-
-    residual_prompts = [names.index(name) for name in FULL_RESIDUALS]
-    residuals = torch.stack([it.residuals for it in readings])  # [prompts, sites, d_model]
-    tensors = {
-        "logits": torch.stack([it.logits[logit_ids] for it in readings]),
-        "residual_lengths": residuals.double().norm(dim=-1).float(),
-        "residual_max_abs": residuals.abs().amax(dim=-1),
-        "residual_components": residuals[:, :, component_ids].contiguous(),
-        "before_final_norm": torch.stack([it.before_final_norm for it in readings]),
-        "residuals": residuals[residual_prompts].contiguous(),
-    }
-
-    precise = reference.load(arguments.model, torch.float64)
-    in_f64 = [reference.read(precise, it) for it in ids]
-    differences = {
-        "logits": max(float((a.logits - b.logits).abs().max()) for a, b in zip(readings, in_f64, strict=True)),
-        # Of each site against its own length: a few components of the stream are hundreds of times the others.
-        "residuals_relative": max(
-            float(((a.residuals - b.residuals).norm(dim=-1) / b.residuals.norm(dim=-1)).max())
-            for a, b in zip(readings, in_f64, strict=True)
-        ),
-    }
-
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "smollm2.safetensors").write_bytes(safetensors.torch.save(tensors))
-    reference.write_json(
-        arguments.out / "smollm2.json",
+    continuations = [
+        {"prompt": names.index(name), "text": text, "ids": token_ids(tokenizer, text)} for name, text in CONTINUATIONS
+    ]
+    record(
+        arguments.out / "smollm2",
+        model,
+        lambda: reference.load(arguments.model, torch.float64),
+        model.config.eos_token_id,
+        prompts,
+        continuations,
         {
             "made_by": {"script": pathlib.Path(__file__).name, **reference.versions()},
             "weights_sha256": hashlib.sha256((arguments.model / "model.safetensors").read_bytes()).hexdigest(),
-            "f64_difference": {name: float(f"{value:.2g}") for name, value in differences.items()},
-            "logit_ids": logit_ids,
-            "component_ids": component_ids,
-            "residual_prompts": residual_prompts,
-            "prompts": prompts,
-            "continuations": continuations,
         },
     )
-    print(f"f64 differences: {differences}")
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ def greedy(model, ids: list[int], tokens: int, end: int | None = None) -> Answer
     """At most `tokens` tokens; stops after `end`, which is kept."""
     answer = Answer([], math.inf, -1)
     for step in range(tokens):
-        logits = model(torch.tensor([ids + answer.ids]), use_cache=False).logits[0, -1]
+        logits = model(torch.tensor([ids + answer.ids]), use_cache=False, logits_to_keep=1).logits[0, -1]
         first, second = logits.topk(2).values.tolist()
         if first - second < answer.smallest_gap:
             answer.smallest_gap, answer.smallest_gap_step = first - second, step
