@@ -60,7 +60,7 @@ MUTATIONS = [
      "kl_from_logits(logits, original)", "main_job"),
     ("the order along whole answers, in the pipeline", "crates/pipeline/src/collect.rs",
      "kl_from_logits(&self.logits[it.position * vocab..][..vocab], it.logits)",
-     "kl_from_logits(it.logits, &self.logits[it.position * vocab..][..vocab])", "main_job"),
+     "kl_from_logits(it.logits, &self.logits[it.position * vocab..][..vocab])", "pipeline"),
     ("markers keep typographic apostrophes", "crates/scorers/src/markers.rs", "if it == '’' { '\\'' } else { it }",
      "it", "scorers"),
     ("markers keep asterisks", "crates/scorers/src/markers.rs", "filter(|&it| it != '*')", "filter(|_| true)", "scorers"),

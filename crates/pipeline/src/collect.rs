@@ -478,3 +478,30 @@ impl Watch for Watcher<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn forced(choice: u32, logits: &[f32]) -> Forced<'_> {
+        let sum: f32 = logits.iter().map(|it| it.exp()).sum();
+        let (token, choice) = (TokenId(0), TokenId(choice));
+        Forced { request: 0, position: 0, token, logit: logits[0], logsumexp: sum.ln(), choice, logits }
+    }
+
+    #[test]
+    fn along_answers_the_divergence_is_from_the_original_to_the_candidate() {
+        let (original, candidate) = ([0.5_f32, 0.25, 0.25], [0.8_f32, 0.1, 0.1]);
+        let logits = |it: [f32; 3]| it.map(f32::ln);
+        let mut held = Held::default();
+        held.keep(&forced(0, &logits(original)));
+        let found = held.compare(&forced(1, &logits(candidate)));
+        // Σ p ln (p / q), and what the other order would give.
+        let kl = 0.5 * (0.5_f64 / 0.8).ln() + 2.0 * 0.25 * (0.25_f64 / 0.1).ln();
+        let reversed = 0.8 * (0.8_f64 / 0.5).ln() + 2.0 * 0.1 * (0.1_f64 / 0.25).ln();
+        assert!((found.kl_original_edited - kl).abs() < 1e-6, "{found:?}");
+        assert!((kl - reversed).abs() > 0.02);
+        assert!(found.flipped);
+        assert!((found.log_probability - 0.8_f64.ln()).abs() < 1e-6);
+    }
+}
