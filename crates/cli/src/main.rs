@@ -1,11 +1,12 @@
 //! The program `ablate`: arguments, commands, and the only room that prints.
 
 mod commands;
+mod configuration;
 mod conversation;
 mod interrupt;
-mod job;
 mod menu;
 mod model;
+mod program;
 mod report;
 mod saving;
 mod terminal;
@@ -26,6 +27,7 @@ struct Arguments {
 enum Command {
     Run(commands::run::Arguments),
     Evaluate(commands::evaluate::Arguments),
+    Settings(commands::settings::Arguments),
     Study(commands::study::Arguments),
     Demo(commands::demo::Arguments),
     Generate(commands::generate::Arguments),
@@ -38,6 +40,7 @@ fn main() -> std::process::ExitCode {
     let result = match arguments.command {
         Command::Run(arguments) => commands::run::run(&arguments),
         Command::Evaluate(arguments) => commands::evaluate::run(&arguments),
+        Command::Settings(arguments) => commands::settings::run(&arguments),
         Command::Study(arguments) => commands::study::run(&arguments),
         Command::Demo(arguments) => commands::demo::run(&arguments),
         Command::Generate(arguments) => commands::generate::run(&arguments),

@@ -151,7 +151,7 @@ fn other_prompts(
     ] {
         let now = session.settings().set(name)?.dataset.clone();
         let Some(dataset) = answered(Text::new(what).with_default(&now).prompt())? else { return Ok(()) };
-        sets.push((name, PromptSetSettings { dataset, ..session.settings().set(name)?.clone() }));
+        sets.push((name, PromptSetSettings { dataset, ..session.settings().set(name)?.elsewhere() }));
     }
     let cancel = Cancel(&interrupt::requested);
     match session.evaluate_on(&sets, parameters, &cancel) {

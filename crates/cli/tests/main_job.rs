@@ -291,7 +291,7 @@ fn what_cannot_work_is_said_before_the_work_begins() {
     fails(&["--save", &path(&folder, "new")], "--pick");
     fails(&["--scorer", "charm"], "unknown scorer `charm`");
     fails(&["--scorer", "refusals:none"], "no scorer has a goal");
-    fails(&["--sampler", "oracle"], "unknown sampler `oracle`");
+    fails(&["--sampler", "oracle"], "`sampler` is `oracle`, expected one of tpe");
     fails(&["--pick", "best"], "expected `min` or `max` first");
     let taken = path(&folder, "taken");
     std::fs::create_dir(&taken).unwrap();

@@ -35,13 +35,7 @@ impl Model {
     ) -> Result<Vec<EncodedPrompt>, PipelineError> {
         let system = set.system_prompt.as_ref().unwrap_or(&settings.system_prompt);
         let system = Some(system.as_str()).filter(|it| !it.is_empty());
-        texts
-            .iter()
-            .map(|it| {
-                let prompt = format!("{}{it}{}", set.prefix, set.suffix);
-                Ok(self.encoder.encode_prompt(&prompt, system)?)
-            })
-            .collect()
+        texts.iter().map(|it| Ok(self.encoder.encode_prompt(&set.put(it), system)?)).collect()
     }
 }
 
@@ -52,10 +46,10 @@ pub struct PromptTexts(BTreeMap<String, Vec<String>>);
 impl PromptTexts {
     /// Reads the prompts of all sets.
     pub fn load(settings: &Settings) -> Result<Self, PipelineError> {
-        let sets = settings.prompt_sets.iter().map(|(name, set)| {
-            let texts = sources::open(&set.dataset).and_then(|it| it.load());
-            let texts = texts.map_err(|source| PipelineError::Prompts { set: name.clone(), source })?;
-            Ok((name.clone(), texts))
+        let sets = settings.sets().map(|(name, set)| {
+            let texts = sources::open(set.source()).and_then(|it| it.load());
+            let texts = texts.map_err(|source| PipelineError::Prompts { set: name.to_owned(), source })?;
+            Ok((name.to_owned(), texts))
         });
         Ok(Self(sets.collect::<Result<_, PipelineError>>()?))
     }
