@@ -41,6 +41,11 @@ impl fmt::Debug for Client {
 const PATIENCE: Duration = Duration::from_secs(30);
 
 impl Client {
+    /// A client as the environment says.
+    pub fn from_environment() -> Self {
+        Self::new(Access::from_environment())
+    }
+
     /// A client; nothing is asked yet.
     pub fn new(access: Access) -> Self {
         let agent = Agent::config_builder()
@@ -66,13 +71,44 @@ impl Client {
         &self.access
     }
 
+    /// The name of the account that the token belongs to.
+    ///
+    /// # Errors
+    /// [`HubError::Token`] for a token that is not accepted, [`HubError::Forbidden`] without one.
+    pub fn user(&self) -> Result<String, HubError> {
+        let action = "asking who we are".to_owned();
+        let endpoint = self.access.endpoint.clone();
+        let Some((name, value)) = self.identity() else {
+            return Err(HubError::Forbidden { action, endpoint, reason: "nobody is logged in".to_owned() });
+        };
+        if self.access.offline {
+            return Err(HubError::Network {
+                action,
+                reason: "the network is not to be used (HF_HUB_OFFLINE)".to_owned(),
+            });
+        }
+        let url = format!("{endpoint}/api/whoami-v2");
+        let mut response =
+            self.agent.get(&url).header(name, value).call().map_err(|it| self.network(&action, &it))?;
+        let status = response.status().as_u16();
+        let text = response.body_mut().read_to_string().map_err(|it| self.network(&action, &it))?;
+        let name = serde_json::from_str::<serde_json::Value>(&text)
+            .ok()
+            .and_then(|it| Some(it.get("name")?.as_str()?.to_owned()));
+        match (status, name) {
+            (200, Some(name)) => Ok(name),
+            (401 | 403, _) => Err(HubError::Token { endpoint }),
+            _ => Err(HubError::Answer { action, endpoint, status, reason: self.hide(&text) }),
+        }
+    }
+
     pub(crate) fn tell(&self, file: &str, done: u64, all: u64) {
         if let Some(observer) = &self.observer {
             observer(Progress { file, done, all });
         }
     }
 
-    /// The header that says who we are, with something harmless where we do not.
+    /// The header that says who we are, if we do.
     pub(crate) fn identity(&self) -> Option<(&'static str, String)> {
         self.access.token.as_ref().map(|it| ("authorization", it.header()))
     }

@@ -62,7 +62,9 @@ pub enum HubError {
         endpoint: String,
     },
     /// We may not do that.
-    #[error("{action}: {endpoint} says no: {reason}\n\nhint: the token needs the right to write")]
+    #[error(
+        "{action}: {endpoint} says no: {reason}\n\nhint: set HF_TOKEN, or use `hf auth login`; the token needs the right to write"
+    )]
     Forbidden {
         /// What was wanted.
         action: String,

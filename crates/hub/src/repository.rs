@@ -39,6 +39,20 @@ impl Repository {
         (fits && !id.ends_with(".git")).then(|| Self { kind, id: id.to_owned() })
     }
 
+    /// The repository and the commit of a folder or file in the cache.
+    pub fn of_cached(path: &std::path::Path) -> Option<(Self, String)> {
+        let parts: Vec<&str> = path.iter().filter_map(|it| it.to_str()).collect();
+        let at = parts.iter().rposition(|it| *it == "snapshots")?;
+        let (kind, name) = parts.get(at.checked_sub(1)?)?.split_once("--")?;
+        let kind = match kind {
+            "models" => Kind::Model,
+            "datasets" => Kind::Dataset,
+            _ => return None,
+        };
+        let commit = parts.get(at + 1).filter(|it| crate::cache::is_commit(it))?;
+        Some((Self::new(kind, &name.replacen("--", "/", 1))?, (*commit).to_owned()))
+    }
+
     /// The word for its kind in addresses of the interface.
     pub(crate) fn kinds(&self) -> &'static str {
         match self.kind {
@@ -92,7 +106,12 @@ mod tests {
         for name in ["", "/", "a/b/c", "a//b", "../x", "a/..", "a b", "-a", "a.", "a/b.git", "x--y", "ä"] {
             assert!(Repository::new(Kind::Dataset, name).is_none(), "{name}");
         }
-        assert_eq!(Repository::new(Kind::Dataset, "a/b").unwrap().folder(), "datasets--a--b");
+        let repository = Repository::new(Kind::Dataset, "a/b").unwrap();
+        assert_eq!(repository.folder(), "datasets--a--b");
+        let commit = "0123456789abcdef0123456789abcdef01234567".to_owned();
+        let path = format!("/x/{}/snapshots/{commit}", repository.folder());
+        assert_eq!(Repository::of_cached(path.as_ref()), Some((repository, commit)));
+        assert_eq!(Repository::of_cached("/x/models--a--b/snapshots/main".as_ref()), None);
     }
 
     #[test]
