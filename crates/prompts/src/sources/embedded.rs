@@ -11,6 +11,7 @@
 //!   About twice as many were tried on SmolLM2-135M-Instruct and those kept that it answered with a disclaimer: on
 //!   other models fewer will be, which a baseline score shows.
 
+use hub::Client;
 use settings::nearest;
 
 use super::{PromptSource, Slice, SourceError, Specification};
@@ -89,7 +90,10 @@ pub struct UnknownSet {
 }
 
 /// `embedded:NAME`, with or without a slice at its end.
-pub(super) fn recognize(specification: &Specification) -> Option<Result<Box<dyn PromptSource>, SourceError>> {
+pub(super) fn recognize(
+    specification: &Specification,
+    _: &Client,
+) -> Option<Result<Box<dyn PromptSource>, SourceError>> {
     let name = specification.dataset.strip_prefix("embedded:")?;
     let set =
         Embedded::named(name).and_then(|it| Ok(Embedded { slice: specification.slice(it.slice)?, ..it }));

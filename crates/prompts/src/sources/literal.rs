@@ -1,5 +1,7 @@
 //! Prompts that are given in place.
 
+use hub::Client;
+
 use super::{PromptSource, SourceError, Specification};
 
 /// A list of prompts.
@@ -7,7 +9,10 @@ use super::{PromptSource, SourceError, Specification};
 pub struct Literal(pub Vec<String>);
 
 /// `text:…` is one prompt.
-pub(super) fn recognize(specification: &Specification) -> Option<Result<Box<dyn PromptSource>, SourceError>> {
+pub(super) fn recognize(
+    specification: &Specification,
+    _: &Client,
+) -> Option<Result<Box<dyn PromptSource>, SourceError>> {
     let prompt = specification.dataset.strip_prefix("text:")?;
     Some(Ok(Box::new(Literal(vec![prompt.to_owned()]))))
 }

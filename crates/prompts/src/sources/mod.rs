@@ -4,17 +4,21 @@
 //! Rules: a source is named by a [`Specification`], the same one means the same source on every machine, and opening
 //! one reads nothing until [`PromptSource::load`]. A source that yields no prompt is an error, never an empty list.
 
+mod dataset;
 mod embedded;
 mod literal;
 mod slice;
 mod split;
 mod text_file;
 
+pub use dataset::{Dataset, DatasetError};
 pub use embedded::{EMBEDDED_SETS, Embedded, EmbeddedSet, UnknownSet};
 pub use literal::Literal;
 pub use slice::{Bound, Slice, SliceError};
 pub use split::{Split, SplitPart};
 pub use text_file::TextFile;
+
+use hub::Client;
 
 /// Where prompts come from.
 pub trait PromptSource: std::fmt::Debug {
@@ -70,10 +74,11 @@ impl Specification {
 }
 
 /// Recognizes a source by what names it.
-type Recognize = fn(&Specification) -> Option<Result<Box<dyn PromptSource>, SourceError>>;
+type Recognize = fn(&Specification, &Client) -> Option<Result<Box<dyn PromptSource>, SourceError>>;
 
 /// The kinds of sources; the first that recognizes a specification has it.
-const KINDS: &[Recognize] = &[literal::recognize, embedded::recognize, text_file::recognize];
+const KINDS: &[Recognize] =
+    &[literal::recognize, embedded::recognize, dataset::recognize, text_file::recognize];
 
 /// The source that a specification, or a line of text, names.
 ///
@@ -81,14 +86,23 @@ const KINDS: &[Recognize] = &[literal::recognize, embedded::recognize, text_file
 /// - `embedded:ordinary-train`, `embedded:ordinary-train[:40]`: a set that comes with the program, or a part of it
 /// - `prompts.txt`, `-`: a text file or standard input, one prompt a line
 /// - `prompts.txt[:400]`, `prompts.txt[10%:20%]`: a part of it, as [`Slice`] explains
+/// - a folder, a file `.parquet`, `.jsonl`, `.json`, `.csv`, `.tsv` or `.arrow`, `owner/name`: a [`Dataset`]
 ///
 /// # Errors
 /// [`SourceError::Slice`] when the part is malformed, [`SourceError::UnknownSet`] when no embedded set has the name.
 pub fn open(specification: impl Into<Specification>) -> Result<Box<dyn PromptSource>, SourceError> {
+    open_with(specification, &Client::from_environment())
+}
+
+/// The same with a client for what lies on the hub.
+pub fn open_with(
+    specification: impl Into<Specification>,
+    client: &Client,
+) -> Result<Box<dyn PromptSource>, SourceError> {
     let specification = specification.into();
     KINDS
         .iter()
-        .find_map(|it| it(&specification))
+        .find_map(|it| it(&specification, client))
         .unwrap_or_else(|| Err(SourceError::Unknown { line: specification.dataset.clone() }))
 }
 
@@ -130,11 +144,14 @@ pub enum SourceError {
     /// The part asked for is malformed.
     #[error(transparent)]
     Slice(#[from] SliceError),
+    /// A data set has not what was asked for.
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
     /// No embedded set has such a name.
     #[error(transparent)]
     UnknownSet(#[from] UnknownSet),
     /// There is nothing, or the part asked for is empty.
-    #[error("`{name}` holds no prompts: {total} lines that are not blank, none of them selected")]
+    #[error("`{name}` holds no prompts: {total} rows or lines that are not blank, none of them selected")]
     Empty {
         /// The source.
         name: String,

@@ -23,6 +23,13 @@ pub struct SplitPart {
     pub whole_hundredths: bool,
 }
 
+impl Split {
+    /// A whole split.
+    pub fn whole(name: &str) -> Self {
+        Self { parts: vec![SplitPart { name: name.to_owned(), slice: None, whole_hundredths: false }] }
+    }
+}
+
 impl SplitPart {
     /// The rows of a split that has so many.
     ///

@@ -6,6 +6,8 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use hub::Client;
+
 use super::{PromptSource, Slice, SourceError, Specification};
 
 /// A text file, or standard input under the name `-`.
@@ -19,7 +21,10 @@ pub struct TextFile {
 
 /// Any line names a text file, with or without a slice at its end.
 #[expect(clippy::unnecessary_wraps, reason = "all kinds of sources have this shape")]
-pub(super) fn recognize(specification: &Specification) -> Option<Result<Box<dyn PromptSource>, SourceError>> {
+pub(super) fn recognize(
+    specification: &Specification,
+    _: &Client,
+) -> Option<Result<Box<dyn PromptSource>, SourceError>> {
     let file = TextFile::named(&specification.dataset);
     let file = file.and_then(|it| Ok(TextFile { slice: specification.slice(it.slice)?, ..it }));
     Some(file.map(|it| Box::new(it) as Box<dyn PromptSource>))
