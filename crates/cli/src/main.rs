@@ -3,6 +3,7 @@
 mod commands;
 mod configuration;
 mod conversation;
+mod fetching;
 mod interrupt;
 mod menu;
 mod model;
@@ -10,12 +11,14 @@ mod program;
 mod report;
 mod saving;
 mod terminal;
+mod uploading;
 
 use clap::Parser;
 
 /// Removes an unwanted behaviour from an open-weight language model, exactly and fast.
 ///
-/// A MODEL is a Hugging Face folder (config.json, *.safetensors, tokenizer.json) or a GGUF file.
+/// A MODEL is a Hugging Face folder (config.json, *.safetensors, tokenizer.json), a GGUF file, or a repository of the
+/// hub (owner/name, owner/name/file.gguf).
 #[derive(Parser)]
 #[command(name = "ablate", version, max_term_width = 100)]
 struct Arguments {

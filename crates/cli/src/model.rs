@@ -11,15 +11,20 @@ use engine::backend::{Arithmetic, WeightDtype};
 use engine::{Device, DtypeChoice, Engine, LoadOptions};
 use prompts::{PromptEncoder, PromptFormat, PromptSettings};
 
+use crate::fetching;
 use crate::program::Program;
 use crate::terminal::{Progress, remark};
 
 /// Which model, and how it is held.
 #[derive(clap::Args)]
 pub(crate) struct ModelArguments {
-    /// A Hugging Face folder (config.json, *.safetensors, tokenizer.json) or a GGUF file
+    /// A Hugging Face folder (config.json, *.safetensors, tokenizer.json), a GGUF file, or a repository of the hub
     #[arg(id = "MODEL", value_name = "MODEL")]
     model: Option<PathBuf>,
+
+    /// The commit of a model of the hub; a setting.
+    #[arg(skip)]
+    commit: Option<String>,
 
     /// Precision of the weights; what they are multiplied in is --arithmetic
     ///
@@ -105,6 +110,7 @@ impl ModelArguments {
     pub(crate) fn at(&self, model: &Path) -> Self {
         Self {
             model: Some(model.to_owned()),
+            commit: None,
             family: self.family.clone(),
             instruction_set: self.instruction_set.clone(),
             ..*self
@@ -124,6 +130,7 @@ impl ModelArguments {
         };
         Ok(Self {
             model: self.model.clone().or(program.model.as_ref().map(PathBuf::from)),
+            commit: program.model_commit.clone(),
             dtype: self.dtype.or(Some(dtype)),
             family: self.family.clone(),
             instruction_set: self.instruction_set.clone(),
@@ -138,9 +145,15 @@ impl ModelArguments {
             .context("no model is given\n\nhint: name a folder or a GGUF file: `ablate COMMAND MODEL`")
     }
 
-    /// Opens the files.
+    /// The same at a commit of the hub, unless one was given.
+    pub(crate) fn or_at(mut self, commit: Option<String>) -> Self {
+        self.commit = self.commit.or(commit);
+        self
+    }
+
+    /// Opens the files, which are downloaded first if they are on the hub.
     pub(crate) fn open(&self) -> anyhow::Result<Checkpoint> {
-        Ok(Checkpoint::open(self.path()?)?)
+        Ok(Checkpoint::open(&fetching::model(self.path()?, self.commit.as_deref())?)?)
     }
 
     /// The instruction set asked for, or the best.

@@ -59,8 +59,8 @@ settings! {
 
         /// Upload the edited model to this repository of the hub, which is made if it does not exist.
         pub upload_repo_id: Option<String>, also "upload" = None;
-        /// Make the repository a private one.
-        pub upload_repo_private: Option<bool> = None;
+        /// Make the repository a private one, if it has to be made.
+        pub upload_repo_private: bool = true;
     }
 }
 

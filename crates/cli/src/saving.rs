@@ -62,6 +62,11 @@ impl SaveArguments {
         self.save.is_some()
     }
 
+    /// Where to.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        self.save.as_deref()
+    }
+
     /// The same, to another place.
     pub(crate) fn to(&self, path: &Path) -> Self {
         Self { save: Some(path.to_owned()), ..self.clone() }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use checkpoint::Checkpoint;
 use engine::Engine;
 use glossary::TokenId;
+use hub::Client;
 use prompts::{EncodedPrompt, PromptEncoder, sources};
 
 use crate::settings::PromptSetSettings;
@@ -45,9 +46,9 @@ pub struct PromptTexts(BTreeMap<String, Vec<String>>);
 
 impl PromptTexts {
     /// Reads the prompts of all sets.
-    pub fn load(settings: &Settings) -> Result<Self, PipelineError> {
+    pub fn load(settings: &Settings, client: &Client) -> Result<Self, PipelineError> {
         let sets = settings.sets().map(|(name, set)| {
-            let texts = sources::open(set.source()).and_then(|it| it.load());
+            let texts = sources::open_with(set.source(), client).and_then(|it| it.load());
             let texts = texts.map_err(|source| PipelineError::Prompts { set: name.to_owned(), source })?;
             Ok((name.to_owned(), texts))
         });

@@ -8,6 +8,7 @@ use pipeline::{Cancel, Evaluation, Model, PromptTexts, Session};
 use serde_json::json;
 
 use crate::configuration::Options;
+use crate::fetching;
 use crate::interrupt;
 use crate::model::{ModelArguments, TemplateArguments};
 use crate::report;
@@ -76,7 +77,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         serde_json::from_str(&text).with_context(|| format!("parameters `{}`", path.display()))
     });
     let parameters = parameters.transpose()?;
-    let texts = PromptTexts::load(&settings)?;
+    let client = fetching::client();
+    settings.pin(&client)?;
+    let texts = PromptTexts::load(&settings, &client)?;
     save.check()?;
     interrupt::listen()?;
     let cancel = Cancel(&interrupt::requested);

@@ -12,6 +12,7 @@ use serde_json::json;
 
 use crate::commands::evaluate::open;
 use crate::configuration::Options;
+use crate::fetching;
 use crate::interrupt;
 use crate::menu;
 use crate::model::{ModelArguments, TemplateArguments};
@@ -19,6 +20,7 @@ use crate::program::{CheckpointAction, Program};
 use crate::report::{self, Style, Teller};
 use crate::saving::SaveArguments;
 use crate::terminal::{line, remark};
+use crate::uploading;
 
 /// Find the direction of a behaviour, search for the best way to take it out, choose, and write the model
 ///
@@ -53,6 +55,9 @@ pub(crate) struct Arguments {
 /// The study's name: that of heretic's studies, so that files can be told apart by content alone.
 const STUDY: &str = "ablate";
 
+/// A study's attribute: repository and commit of a model of the hub.
+const MODEL: &str = "model";
+
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let told = arguments.options.resolve("run", &serde_json::Map::new())?;
     let choice = Choice::of(&told.program)?;
@@ -60,16 +65,19 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let model = arguments.model.with(&told.program)?;
     let save = arguments.save.with(&told.program)?;
     save.check()?;
+    let upload = uploading::Target::of(&told.program)?;
     let mut settings = told.run.clone();
-    if choice.is_none() && save.wanted() && !person {
+    if choice.is_none() && (save.wanted() || upload.is_some()) && !person {
         anyhow::bail!(
-            "--save without a terminal needs to know which trial\n\nhint: add --pick \"min kl where refusals <= 5\""
+            "saving without a terminal needs to know which trial\n\nhint: add --pick \"min kl where refusals <= 5\""
         );
     }
     let path = study_path(&told.program, model.path()?);
     let known = resume(&path, told.program.checkpoint_action, person)?;
     let mut calibration = None;
-    if let Some((stored, found)) = known {
+    let mut model = model;
+    if let Some((stored, found, commit)) = known {
+        model = model.or_at(commit);
         let n_trials = if told.user_set(&["n_trials"]) { settings.n_trials } else { stored.n_trials };
         if !stored.same_but_for_the_search(&settings) {
             remark("the study goes on with the settings that it began with; those given now are not used");
@@ -80,7 +88,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     // What is wrong with settings or the study file is better known before a model is loaded.
     let objectives = pipeline::objectives(&settings)?;
-    let texts = PromptTexts::load(&settings)?;
+    let client = fetching::client();
+    settings.pin(&client)?;
+    let texts = PromptTexts::load(&settings, &client)?;
     for set in [pipeline::settings::GOOD_PROMPTS, pipeline::settings::BAD_PROMPTS] {
         settings.set(set)?;
     }
@@ -92,6 +102,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let cancel = Cancel(&interrupt::requested);
     let mut teller = Teller::new(if arguments.json { Style::Json } else { Style::Remarks });
     let model = open(&model, &arguments.template)?;
+    if let Some((repository, commit)) = hub::Repository::of_cached(model.checkpoint.path()) {
+        study.set_user_attr(MODEL, json!({"model": repository.id, "model_commit": commit}))?;
+    }
     let mut session =
         Session::start(model, settings, texts, calibration, &mut |it| teller.tell(&it), &cancel)?;
     study.set_user_attr(attributes::SETTINGS, json!(serde_json::to_string(session.settings())?))?;
@@ -110,7 +123,28 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     session.score_held_out(&study, &mut |it| teller.tell(&it), &cancel)?;
     if let Some(choice) = &choice {
         let chosen = choice.choose(&study)?;
+        let passing =
+            upload.as_ref().filter(|_| !save.wanted()).map(|_| uploading::passing(&path)).transpose()?;
+        let gguf = session.model.checkpoint.format() == checkpoint::Format::Gguf;
+        let save = match &passing {
+            Some(folder) if gguf => save.to(&pipeline::export::target(&session, folder.path())),
+            // What is written makes its folder itself.
+            Some(folder) => save.to(&folder.path().join("model")),
+            None => save,
+        };
         use_trial(arguments.json, &save, &mut session, &chosen, &mut teller)?;
+        if let (Some(upload), Some(written)) = (&upload, save.path()) {
+            match &passing {
+                Some(folder) if gguf => {
+                    uploading::card_of_gguf(folder.path(), written)?;
+                    upload.send(folder.path())?;
+                }
+                _ if gguf => {
+                    anyhow::bail!("a GGUF file that is saved is not uploaded\n\nhint: leave --save out")
+                }
+                _ => upload.send(written)?,
+            }
+        }
     } else if person {
         menu::choose(&mut session, &mut study, &save, &mut teller)?;
     } else if !arguments.json {
@@ -197,12 +231,12 @@ pub(crate) fn front_table(front: &[&Trial]) -> Vec<String> {
     report::columns(&rows)
 }
 
-/// The settings and the calibration of a study that is to go on.
+/// The settings, the calibration and the model's commit of a study that is to go on.
 fn resume(
     path: &Path,
     action: Option<CheckpointAction>,
     person: bool,
-) -> anyhow::Result<Option<(Settings, Option<Calibration>)>> {
+) -> anyhow::Result<Option<(Settings, Option<Calibration>, Option<String>)>> {
     if !path.exists() || path.metadata().is_ok_and(|it| it.len() == 0) {
         return Ok(None);
     }
@@ -233,7 +267,9 @@ fn resume(
     let settings = serde_json::from_str(begun)
         .with_context(|| format!("study `{}` has settings that this program cannot read", path.display()))?;
     let found = snapshot.user_attrs.get(attributes::CALIBRATION).cloned();
-    Ok(Some((settings, found.and_then(|it| serde_json::from_value(it).ok()))))
+    let commit =
+        snapshot.user_attrs.get(MODEL).and_then(|it| it.get("model_commit")?.as_str()).map(str::to_owned);
+    Ok(Some((settings, found.and_then(|it| serde_json::from_value(it).ok()), commit)))
 }
 
 /// The study file: as told, or one for each model.
