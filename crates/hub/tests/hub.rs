@@ -23,7 +23,7 @@ fn model(id: &str) -> Repository {
 }
 
 fn large() -> Vec<u8> {
-    (0..150_000_u32).map(|it| (it * it / 7) as u8).collect()
+    (0..150_000_u64).map(|it| (it * it / 7) as u8).collect()
 }
 
 #[test]
