@@ -18,6 +18,7 @@ from pathlib import Path
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 
 import datasets
+import pyarrow.parquet as pq
 from datasets import Dataset, DatasetDict, ReadInstruction, load_dataset, load_from_disk
 
 WORDS = ["plain", "two words", "ümläut", "漢字", "😀 face", 'quo"te', "com,ma", "new\nline", "tab\there", " edges ", "NA not", "it's"]
@@ -48,7 +49,8 @@ def make(root, random):
 
     def parquet(path, rows, **options):
         path.parent.mkdir(parents=True, exist_ok=True)
-        Dataset.from_dict({"prompt": rows, "other": rows}).to_parquet(str(path), **options)
+        table = Dataset.from_dict({"prompt": rows, "other": rows}).data.table
+        pq.write_table(table, str(path), **options)
 
     folder = root / "sharded"
     for split, shards in [("train", [60, 57, 3]), ("test", [41]), ("extra", [7])]:
@@ -58,7 +60,7 @@ def make(root, random):
 
     for compression in ["snappy", "gzip", "zstd", "lz4", "none"]:
         folder = root / f"parquet-{compression}"
-        parquet(folder / "train.parquet", texts(random, 150), compression=compression, batch_size=40)
+        parquet(folder / "train.parquet", texts(random, 150), compression=compression, row_group_size=40)
         made.append((folder, None, {"train": 150}, "prompt"))
 
     folder = root / "jsonl"
@@ -132,7 +134,11 @@ def part(random, name):
         return name
     percent = random.random() < 0.5
     rounding = "(pct1_dropremainder)" if percent and random.random() < 0.2 else ""
-    return f"{name}[{bound(random, percent)}:{bound(random, percent)}]{rounding}"
+    # Where the bounds cross, nothing is selected, and Python answers with rows from elsewhere: not asked.
+    first, second = bound(random, percent), bound(random, percent)
+    numbers = [int(it.strip("%")) for it in (first, second) if it]
+    crossing = len(numbers) == 2 and ((numbers[0] < 0) != (numbers[1] < 0) or numbers[0] > numbers[1])
+    return f"{name}[{first}:{'' if crossing else second}]{rounding}"
 
 
 def expected(case, cache):
@@ -169,13 +175,18 @@ def main():
         (Path(folder) / "cases.json").write_text(json.dumps(cases))
         output = subprocess.run([arguments.program, f"{folder}/cases.json"], capture_output=True, text=True, check=True)
         found = json.loads(output.stdout)
-        counts = {"same texts": 0, "refused by both, or empty": 0, "different": 0}
+        counts = {"same texts": 0, "a rounding that only Python refuses": 0, "refused by both, or empty": 0, "different": 0}
         rows = 0
         for case, ours in zip(cases, found):
+            refused = None
             try:
                 theirs = expected(case, f"{folder}/cache")
             except Exception as error:
-                theirs, reason = [], error
+                theirs, refused = [], str(error)
+            if refused and "prompts" in ours and ("rounding" in refused or "unit" in refused):
+                # Python refuses a rounding beside bounds that need none, and two roundings in one split.
+                counts["a rounding that only Python refuses"] += 1
+                continue
             # No prompt at all is an error here.
             if not theirs and "error" in ours:
                 counts["refused by both, or empty"] += 1
@@ -184,7 +195,7 @@ def main():
                 rows += len(theirs)
             else:
                 counts["different"] += 1
-                print("different:", case, {it: str(ours[it])[:200] for it in ours}, "instead of", str(theirs)[:200] or reason)
+                print("different:", case, {it: str(ours[it])[:200] for it in ours}, "instead of", refused or str(theirs)[:200])
         print(f"datasets {datasets.__version__}:", ", ".join(f"{count} {what}" for what, count in counts.items()), f"({rows} rows)")
         raise SystemExit(counts["different"] > 0)
 

@@ -64,11 +64,14 @@ impl Access {
             Some(rest) => PathBuf::from(&user).join(rest),
             None => PathBuf::from(text),
         };
-        let home = variable("HF_HOME").map(place).unwrap_or_else(|| {
-            let caches =
-                variable("XDG_CACHE_HOME").map_or_else(|| PathBuf::from(&user).join(".cache"), place);
-            caches.join("huggingface")
-        });
+        let home = variable("HF_HOME").map_or_else(
+            || {
+                let caches =
+                    variable("XDG_CACHE_HOME").map_or_else(|| PathBuf::from(&user).join(".cache"), place);
+                caches.join("huggingface")
+            },
+            place,
+        );
         let token = first(&["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"]).or_else(|| {
             let file = variable("HF_TOKEN_PATH").map_or_else(|| home.join("token"), place);
             std::fs::read_to_string(file).ok()

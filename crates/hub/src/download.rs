@@ -1,5 +1,6 @@
 //! Downloading: what a repository has, and its files.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -125,10 +126,10 @@ impl Client {
             let found = cache.snapshot(&cache.commit(revision)?).join(path);
             found.exists().then_some(found)
         };
-        if is_commit(revision) || self.access.offline {
-            if let Some(found) = cached() {
-                return Ok(found);
-            }
+        if (is_commit(revision) || self.access.offline)
+            && let Some(found) = cached()
+        {
+            return Ok(found);
         }
         if self.access.offline {
             return Err(self.offline(repository, path));
@@ -325,5 +326,13 @@ pub(crate) fn sha256(path: &Path) -> Result<String, HubError> {
         }
         digest.update(&buffer[..read]);
     }
-    Ok(digest.finalize().iter().map(|it| format!("{it:02x}")).collect())
+    Ok(hexadecimal(&digest.finalize()))
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }

@@ -1,6 +1,6 @@
 //! Repositories and their names.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 /// What a repository holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ impl Repository {
         };
         let parts: Vec<&str> = id.split('/').collect();
         let fits = parts.len() <= 2 && parts.iter().all(|it| good(it)) && id.len() <= 96;
-        (fits && !id.ends_with(".git")).then(|| Self { kind, id: id.to_owned() })
+        (fits && id.strip_suffix(".git").is_none()).then(|| Self { kind, id: id.to_owned() })
     }
 
     /// The repository and the commit of a folder or file in the cache.
@@ -89,7 +89,12 @@ pub(crate) fn encoded(text: &str, keep_slashes: bool) -> String {
     let mut out = String::new();
     for byte in text.bytes() {
         let plain = byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) || (keep_slashes && byte == b'/');
-        if plain { out.push(char::from(byte)) } else { out += &format!("%{byte:02X}") }
+        if plain {
+            out.push(char::from(byte));
+        } else {
+            // Writing to a string cannot fail.
+            let _ = write!(out, "%{byte:02X}");
+        }
     }
     out
 }

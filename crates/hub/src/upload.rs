@@ -122,7 +122,7 @@ impl Client {
             let value = json!({"path": file.name, "encoding": "base64", "content": STANDARD.encode(bytes)});
             lines.push(json!({"key": "file", "value": value}));
         }
-        let body: String = lines.iter().map(|it| format!("{it}\n")).collect();
+        let body = lines.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
         let action = format!("committing to {repository}");
         let url =
             format!("{}/api/{}/{}/commit/main", self.access.endpoint, repository.kinds(), repository.id);
@@ -146,9 +146,8 @@ impl Client {
         let url = format!("{}/api/repos/create", self.access.endpoint);
         let response = self.send(&url, "application/json", &body.to_string(), &action)?;
         match response.status().as_u16() {
-            // It exists.
-            409 => Ok(()),
-            200..=299 => Ok(()),
+            // 409: it exists.
+            200..=299 | 409 => Ok(()),
             _ => Err(self.refused_write(response, repository, &action)),
         }
     }
@@ -300,10 +299,10 @@ impl Client {
             request = request.header("accept", kind);
         }
         // Only the hub itself may know who we are.
-        if url.starts_with(&format!("{}/", self.access.endpoint)) {
-            if let Some((name, value)) = self.identity() {
-                request = request.header(name, value);
-            }
+        if url.starts_with(&format!("{}/", self.access.endpoint))
+            && let Some((name, value)) = self.identity()
+        {
+            request = request.header(name, value);
         }
         request.send(body).map_err(|it| self.network(action, &it))
     }

@@ -36,8 +36,8 @@ fn block(value: &Value) -> String {
     let line = toml(value);
     match value {
         Value::Array(items) if line.len() > WIDTH => {
-            let items: String = items.iter().map(|it| format!("    {},\n", toml(it))).collect();
-            format!("[\n{items}]")
+            let items: Vec<String> = items.iter().map(|it| format!("    {},", toml(it))).collect();
+            format!("[\n{}\n]", items.join("\n"))
         }
         _ => line,
     }
@@ -60,7 +60,7 @@ pub fn default_file(groups: &[(&[Field], &Value)]) -> String {
         let _ = write!(text, "\n{}", documentation(field));
         let _ = match value {
             Value::Null => writeln!(text, "# {} =", field.name),
-            value => writeln!(text, "{} = {}", field.name, block(&value)),
+            value => writeln!(text, "{} = {}", field.name, block(value)),
         };
     }
     for (field, value) in tables {

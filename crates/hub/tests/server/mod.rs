@@ -1,7 +1,14 @@
 //! A hub on this machine that speaks the protocol: repositories, files with ranges and redirections, gated and private
 //! ones, creation, large files, commits. `tools/hub_check.py` shows that Python's own client is content with it.
 
-#![allow(dead_code, unreachable_pub, reason = "each of the two users needs a part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::format_collect,
+    clippy::format_push_string,
+    clippy::unnecessary_get_then_check,
+    reason = "each of the two users needs a part"
+)]
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -219,15 +226,12 @@ fn decoded(text: &str) -> String {
     let mut bytes = Vec::new();
     let mut rest = text.as_bytes();
     while let Some((&first, more)) = rest.split_first() {
-        match (first, more) {
-            (b'%', [a, b, more @ ..]) => {
-                bytes.push(u8::from_str_radix(std::str::from_utf8(&[*a, *b]).unwrap(), 16).unwrap());
-                rest = more;
-            }
-            _ => {
-                bytes.push(first);
-                rest = more;
-            }
+        if let (b'%', [a, b, more @ ..]) = (first, more) {
+            bytes.push(u8::from_str_radix(std::str::from_utf8(&[*a, *b]).unwrap(), 16).unwrap());
+            rest = more;
+        } else {
+            bytes.push(first);
+            rest = more;
         }
     }
     String::from_utf8(bytes).unwrap()
@@ -486,7 +490,7 @@ impl State {
             let path = || value["path"].as_str().unwrap().to_owned();
             match line["key"].as_str().unwrap() {
                 "file" => {
-                    drop(files.insert(path(), STANDARD.decode(value["content"].as_str().unwrap()).unwrap()))
+                    drop(files.insert(path(), STANDARD.decode(value["content"].as_str().unwrap()).unwrap()));
                 }
                 "lfsFile" => {
                     let oid = value["oid"].as_str().unwrap();
