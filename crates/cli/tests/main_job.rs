@@ -25,6 +25,8 @@ const SHORT: [&str; 6] = ["--max-response-length", "32", "--batch-size", "64", "
 fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ablate"));
     command.args(arguments).stdin(Stdio::null()).env("NO_COLOR", "1");
+    // No test asks the network.
+    command.env("HF_HUB_OFFLINE", "1").env("HF_HOME", "no/such/cache");
     command
 }
 

@@ -45,14 +45,20 @@ impl Model {
 pub struct PromptTexts(BTreeMap<String, Vec<String>>);
 
 impl PromptTexts {
-    /// Reads the prompts of all sets.
-    pub fn load(settings: &Settings, client: &Client) -> Result<Self, PipelineError> {
-        let sets = settings.sets().map(|(name, set)| {
-            let texts = sources::open_with(set.source(), client).and_then(|it| it.load());
-            let texts = texts.map_err(|source| PipelineError::Prompts { set: name.to_owned(), source })?;
-            Ok((name.to_owned(), texts))
-        });
-        Ok(Self(sets.collect::<Result<_, PipelineError>>()?))
+    /// Reads the prompts of all sets, and notes the commits of those that are on the hub, so that the same prompts can
+    /// be had again.
+    pub fn load(settings: &mut Settings, client: &Client) -> Result<Self, PipelineError> {
+        let names: Vec<String> = settings.sets().map(|it| it.0.to_owned()).collect();
+        let mut texts = BTreeMap::new();
+        for name in names {
+            let set = settings.set_mut(&name);
+            let mut source = set.source();
+            let read = source.pin(client).and_then(|_| sources::open_with(source.clone(), client)?.load());
+            let read = read.map_err(|source| PipelineError::Prompts { set: name.clone(), source })?;
+            set.commit = source.commit;
+            texts.insert(name, read);
+        }
+        Ok(Self(texts))
     }
 
     /// The prompts of one set.

@@ -128,7 +128,7 @@ impl Session {
         for (name, set) in sets {
             *settings.set_mut(name) = set.clone();
         }
-        let texts = PromptTexts::load(&settings, &hub::Client::from_environment())?;
+        let texts = PromptTexts::load(&mut settings, &hub::Client::from_environment())?;
         let evaluator = Evaluator::new(&mut self.model, &settings, &self.calibration, &texts, cancel)?;
         let set = self.edit_set(parameters)?;
         let mut evaluations = evaluator.evaluate(&mut self.model, &[set], cancel)?;

@@ -247,18 +247,6 @@ impl Settings {
         }
     }
 
-    /// Notes the commits that data sets of the hub have now, so that the same prompts can be had again.
-    pub fn pin(&mut self, client: &hub::Client) -> Result<(), PipelineError> {
-        let names: Vec<String> = self.sets().map(|it| it.0.to_owned()).collect();
-        for name in names {
-            let set = self.set_mut(&name);
-            let mut source = set.source();
-            source.pin(client).map_err(|source| PipelineError::Prompts { set: name, source })?;
-            set.commit = source.commit;
-        }
-        Ok(())
-    }
-
     /// Whether the two differ in how to search at most. Commits of data sets that only one of them has are no
     /// difference: they were looked up.
     pub fn same_but_for_the_search(&self, other: &Self) -> bool {

@@ -78,8 +78,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     });
     let parameters = parameters.transpose()?;
     let client = fetching::client();
-    settings.pin(&client)?;
-    let texts = PromptTexts::load(&settings, &client)?;
+    let texts = PromptTexts::load(&mut settings, &client)?;
     save.check()?;
     interrupt::listen()?;
     let cancel = Cancel(&interrupt::requested);

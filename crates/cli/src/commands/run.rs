@@ -89,8 +89,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     // What is wrong with settings or the study file is better known before a model is loaded.
     let objectives = pipeline::objectives(&settings)?;
     let client = fetching::client();
-    settings.pin(&client)?;
-    let texts = PromptTexts::load(&settings, &client)?;
+    let texts = PromptTexts::load(&mut settings, &client)?;
     for set in [pipeline::settings::GOOD_PROMPTS, pipeline::settings::BAD_PROMPTS] {
         settings.set(set)?;
     }
