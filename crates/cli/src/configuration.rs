@@ -181,7 +181,7 @@ impl Options {
             let origin = Origin::File(path.display().to_string());
             user.push((settings::from_file(&path)?, origin));
         }
-        let environment = if self.isolated { Vec::new() } else { self.environment()? };
+        let environment = if self.isolated { Vec::new() } else { Self::environment()? };
         for (path, value, origin) in environment.iter().chain(&self.given) {
             user.push((nested(path, value), origin.clone()));
         }
@@ -233,7 +233,7 @@ impl Options {
         found
     }
 
-    fn environment(&self) -> Result<Vec<(Vec<String>, Value, Origin)>, SettingsError> {
+    fn environment() -> Result<Vec<(Vec<String>, Value, Origin)>, SettingsError> {
         // Names that are no text are none of ours.
         let variables = std::env::vars_os().filter_map(|(name, value)| {
             Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))

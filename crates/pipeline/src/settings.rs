@@ -272,7 +272,7 @@ impl Settings {
         let known: Vec<&str> = scorers::MEMBERS
             .iter()
             .filter(|it| it.name == scorer.scorer)
-            .flat_map(|it| it.settings())
+            .flat_map(scorers::scorers::MemberEntry::settings)
             .map(|it| it.name)
             .collect();
         let mut offer = |name: &str, value: Value| {

@@ -105,13 +105,13 @@ fn scorer(written: Value, origin: &Origin) -> Result<Value, SettingsError> {
             });
         }
     }
-    if let Some(Value::String(name)) = table.get("instance_name") {
-        if name.trim().is_empty() || name.contains(|it: char| it == '.' || it.is_whitespace()) {
-            return Err(instead(
-                format!("`instance_name` is `{name}`"),
-                "give it a name without dots and spaces".to_owned(),
-            ));
-        }
+    if let Some(Value::String(name)) = table.get("instance_name")
+        && (name.trim().is_empty() || name.contains(|it: char| it == '.' || it.is_whitespace()))
+    {
+        return Err(instead(
+            format!("`instance_name` is `{name}`"),
+            "give it a name without dots and spaces".to_owned(),
+        ));
     }
     Ok(Value::Object(table))
 }
@@ -134,7 +134,7 @@ fn short(text: &str) -> Result<Table, String> {
         Some("maximize" | "max") => drop(table.insert("optimization".to_owned(), json!("maximize"))),
         Some("none") => drop(table.insert("optimization".to_owned(), json!("none"))),
         // The name of a Python file holds colons; what is wrong with it is said elsewhere.
-        Some(_) if name.ends_with(".py") => drop(table.insert("plugin".to_owned(), json!(text))),
+        Some(_) if name.strip_suffix(".py").is_some() => drop(table.insert("plugin".to_owned(), json!(text))),
         Some(other) => return Err(format!("goal `{other}`: expected minimize, maximize or none")),
     }
     if let Some(json) = parts.next() {
@@ -161,10 +161,10 @@ fn scorer_tables(written: Table, origin: &Origin) -> Result<Table, SettingsError
                 hint: format!("did you mean `scorer.{}`? Scorers are {}", near[0], near.join(", ")),
             });
         }
-        if let Some(table) = table.as_object_mut() {
-            if let Some(markers) = table.remove("keyword_markers") {
-                table.entry("markers").or_insert(markers);
-            }
+        if let Some(table) = table.as_object_mut()
+            && let Some(markers) = table.remove("keyword_markers")
+        {
+            table.entry("markers").or_insert(markers);
         }
         tables.insert(own, table);
     }

@@ -230,12 +230,11 @@ pub(crate) fn front_table(front: &[&Trial]) -> Vec<String> {
     report::columns(&rows)
 }
 
-/// The settings, the calibration and the model's commit of a study that is to go on.
-fn resume(
-    path: &Path,
-    action: Option<CheckpointAction>,
-    person: bool,
-) -> anyhow::Result<Option<(Settings, Option<Calibration>, Option<String>)>> {
+/// What a study began with: settings, calibration, the model's commit.
+type Begun = (Settings, Option<Calibration>, Option<String>);
+
+/// What a study that is to go on began with.
+fn resume(path: &Path, action: Option<CheckpointAction>, person: bool) -> anyhow::Result<Option<Begun>> {
     if !path.exists() || path.metadata().is_ok_and(|it| it.len() == 0) {
         return Ok(None);
     }

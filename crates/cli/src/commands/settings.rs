@@ -1,5 +1,7 @@
 //! `ablate settings`: what everything is set to, and by whom.
 
+use std::fmt::Write as _;
+
 use pipeline::Settings;
 use serde_json::{Map, Value, json};
 use settings::{Field, Fields, Kind};
@@ -111,18 +113,18 @@ fn default_file() -> anyhow::Result<String> {
     text += &settings::default_file(&[(Program::FIELDS, &program), (Settings::FIELDS, &run)]);
     text += "\n# Presets replace prompts, markers and scorers:\n";
     for preset in pipeline::presets::PRESETS {
-        text += &format!("# - {}: {}\n", preset.name, preset.summary());
+        let _ = writeln!(text, "# - {}: {}", preset.name, preset.summary());
     }
     text += "\n# Settings of scorers; each may also stand under [scorer.NAME_INSTANCE] for one instance.\n";
     for member in scorers::MEMBERS {
-        text += &format!("\n# {}: {}\n# [scorer.{}]\n", member.name, member.summary, member.name);
+        let _ = writeln!(text, "\n# {}: {}\n# [scorer.{}]", member.name, member.summary, member.name);
         for setting in member.settings() {
             let value = match &setting.default {
                 Value::Null => String::new(),
                 value => format!(" {}", settings::toml(value)),
             };
             text += &settings::comment(&setting.help);
-            text += &format!("# {} ={value}\n", setting.name);
+            let _ = writeln!(text, "# {} ={value}", setting.name);
         }
     }
     Ok(text)

@@ -94,6 +94,7 @@ impl fmt::Display for Split {
 }
 
 #[cfg(test)]
+#[expect(clippy::single_range_in_vec_init, reason = "one part has one range")]
 mod tests {
     use super::*;
 

@@ -256,7 +256,7 @@ impl Dataset {
     }
 
     /// The splits with their files: what a file is called, and where it is.
-    fn splits(&self) -> Result<Vec<(String, Vec<(String, PathBuf)>)>, SourceError> {
+    fn splits(&self) -> Result<Splits, SourceError> {
         let name = &self.specification.dataset;
         match &self.place {
             Place::File(path) => Ok(vec![("train".to_owned(), vec![(name.clone(), path.clone())])]),
@@ -308,11 +308,14 @@ impl Dataset {
     }
 }
 
+/// Splits with their files: what a file is called, and where it is.
+type Splits = Vec<(String, Vec<(String, PathBuf)>)>;
+
 /// What describes a data set.
 const CARD: &str = "README.md";
 
 /// The splits that `save_to_disk` wrote: one without a name, or one folder for each.
-fn saved(name: &str, folder: &Path) -> Result<Vec<(String, Vec<(String, PathBuf)>)>, SourceError> {
+fn saved(name: &str, folder: &Path) -> Result<Splits, SourceError> {
     let read = |path: &Path| -> Result<serde_json::Value, SourceError> {
         let shown = path.display().to_string();
         let text = std::fs::read_to_string(path)

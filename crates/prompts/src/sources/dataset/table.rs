@@ -108,13 +108,12 @@ impl Reading<'_> {
             column: self.column.map(str::to_owned),
             known: names.to_vec(),
         };
-        match self.column {
-            Some(column) => names.iter().position(|it| it == column).ok_or_else(unknown),
-            None => {
-                let mut meant = (0..names.len()).filter(|&it| texts[it]);
-                let first = meant.next().ok_or_else(unknown)?;
-                if meant.next().is_some() { Err(unknown()) } else { Ok(first) }
-            }
+        if let Some(column) = self.column {
+            names.iter().position(|it| it == column).ok_or_else(unknown)
+        } else {
+            let mut meant = (0..names.len()).filter(|&it| texts[it]);
+            let first = meant.next().ok_or_else(unknown)?;
+            if meant.next().is_some() { Err(unknown()) } else { Ok(first) }
         }
     }
 
@@ -210,10 +209,10 @@ impl Reading<'_> {
         let first = first.as_object().ok_or_else(|| self.malformed(&"rows are no objects"))?;
         // A row may lack what others have.
         let mut names: Vec<String> = first.keys().cloned().collect();
-        if let Some(column) = self.column.filter(|it| !first.contains_key(*it)) {
-            if rows.iter().any(|it| it.get(column).is_some()) {
-                names.push(column.to_owned());
-            }
+        if let Some(column) = self.column.filter(|it| !first.contains_key(*it))
+            && rows.iter().any(|it| it.get(column).is_some())
+        {
+            names.push(column.to_owned());
         }
         let texts: Vec<bool> = names.iter().map(|it| first.get(it).is_some_and(Value::is_string)).collect();
         let name = &names[self.choose(&names, &texts)?];
