@@ -45,6 +45,19 @@ pub enum DirectionsError {
     /// The means cannot be had or do not go together.
     #[error(transparent)]
     Moments(#[from] MomentsError),
+    /// What is to be removed is what is to stay.
+    #[error(
+        "{}, the direction to remove is the one to keep: {norm:e} of it is left, within rounding error {rounding:e}\
+         \n\nhint: are the two sets the same prompts?", site_name(*site)
+    )]
+    AlongKept {
+        /// Where.
+        site: ResidualSite,
+        /// What is left of it.
+        norm: f64,
+        /// What rounding alone may leave.
+        rounding: f64,
+    },
     /// There is only the embedding, no block.
     #[error("directions of layers need at least 2 residual sites, found {sites}")]
     NoLayers {
@@ -157,6 +170,32 @@ impl Directions {
         Ok(Self { embedding, layers: layers.collect::<Result<_, _>>()? })
     }
 
+    /// These directions with others taken out of them, site by site: `normalize(r − (r·k) k)`.
+    ///
+    /// With r between prompts that only sound harmful and harmless ones, and k between harmful and harmless ones, what
+    /// is left is refusal of the former alone (Wang et al. 2025, arXiv:2410.03415).
+    ///
+    /// # Errors
+    /// [`DirectionsError::AlongKept`] where nothing is left.
+    pub fn without(&self, kept: &Self) -> Result<Self, DirectionsError> {
+        let left = |site, (r, k): (&Direction, &Direction)| {
+            take_out(site, r, k).map_err(|error| match error {
+                DirectionsError::AlongGoodMean { site, norm, rounding } => {
+                    DirectionsError::AlongKept { site, norm, rounding }
+                }
+                other => other,
+            })
+        };
+        let both = self.embedding.as_ref().zip(kept.embedding.as_ref());
+        let embedding = match both {
+            Some(both) => left(ResidualSite::Embedding, both).ok(),
+            None => self.embedding.clone(),
+        };
+        let layers = self.layers.iter().zip(&kept.layers).enumerate();
+        let layers = layers.map(|(layer, both)| left(ResidualSite::After(LayerIndex(layer)), both));
+        Ok(Self { embedding, layers: layers.collect::<Result<_, _>>()? })
+    }
+
     /// The direction at a site; `None` beyond the last, and at the embedding if the means agree there.
     pub fn at(&self, site: ResidualSite) -> Option<&Direction> {
         match site {
@@ -252,6 +291,17 @@ mod tests {
         let directions = Directions::between(&bad, &good, PLAIN).unwrap();
         // (3, 4) / 5
         assert_eq!(directions.of_layer(LayerIndex(0)).unwrap().as_slice(), [0.6, 0.8]);
+    }
+
+    #[test]
+    fn what_is_to_stay_is_taken_out_of_what_is_removed() {
+        let good = moments(&[[0.0; 2], [0.0, 0.0]]);
+        let between = |bad: [f32; 2]| Directions::between(&moments(&[[0.0; 2], bad]), &good, PLAIN).unwrap();
+        // (3, 4) / 5 without its part along (1, 0) points along (0, 1).
+        let left = between([3.0, 4.0]).without(&between([2.0, 0.0])).unwrap();
+        assert_eq!(left.of_layer(LayerIndex(0)).unwrap().as_slice(), [0.0, 1.0]);
+        let error = between([3.0, 4.0]).without(&between([-6.0, -8.0])).unwrap_err();
+        assert!(matches!(error, DirectionsError::AlongKept { .. }), "{error}");
     }
 
     #[test]

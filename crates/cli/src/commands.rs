@@ -6,4 +6,5 @@ pub(crate) mod demo;
 pub(crate) mod evaluate;
 pub(crate) mod generate;
 pub(crate) mod run;
+pub(crate) mod settings;
 pub(crate) mod study;

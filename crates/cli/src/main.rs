@@ -1,20 +1,24 @@
 //! The program `ablate`: arguments, commands, and the only room that prints.
 
 mod commands;
+mod configuration;
 mod conversation;
+mod fetching;
 mod interrupt;
-mod job;
 mod menu;
 mod model;
+mod program;
 mod report;
 mod saving;
 mod terminal;
+mod uploading;
 
 use clap::Parser;
 
 /// Removes an unwanted behaviour from an open-weight language model, exactly and fast.
 ///
-/// A MODEL is a Hugging Face folder (config.json, *.safetensors, tokenizer.json) or a GGUF file.
+/// A MODEL is a Hugging Face folder (config.json, *.safetensors, tokenizer.json), a GGUF file, or a repository of the
+/// hub (owner/name, owner/name/file.gguf).
 #[derive(Parser)]
 #[command(name = "ablate", version, max_term_width = 100)]
 struct Arguments {
@@ -26,6 +30,7 @@ struct Arguments {
 enum Command {
     Run(commands::run::Arguments),
     Evaluate(commands::evaluate::Arguments),
+    Settings(commands::settings::Arguments),
     Study(commands::study::Arguments),
     Demo(commands::demo::Arguments),
     Generate(commands::generate::Arguments),
@@ -38,6 +43,7 @@ fn main() -> std::process::ExitCode {
     let result = match arguments.command {
         Command::Run(arguments) => commands::run::run(&arguments),
         Command::Evaluate(arguments) => commands::evaluate::run(&arguments),
+        Command::Settings(arguments) => commands::settings::run(&arguments),
         Command::Study(arguments) => commands::study::run(&arguments),
         Command::Demo(arguments) => commands::demo::run(&arguments),
         Command::Generate(arguments) => commands::generate::run(&arguments),

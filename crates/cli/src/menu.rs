@@ -190,7 +190,7 @@ fn with_trial(
 
 /// Asks where to save, until it is a place that is free.
 fn place_to_save(save: &SaveArguments) -> Result<String, InquireError> {
-    let given = save.place().map(|it| it.display().to_string());
+    let given = save.path().map(|it| it.display().to_string());
     let free = {
         let save = save.clone();
         move |text: &str| {
@@ -247,7 +247,9 @@ fn other_prompts(session: &mut Session, parameters: &Parameters, teller: &mut Te
             .with_validator(readable)
             .prompt();
         let Some(dataset) = answered(asked)? else { return Ok(()) };
-        sets.push((name, PromptSetSettings { dataset: dataset.trim().to_owned(), ..now }));
+        let dataset = dataset.trim().to_owned();
+        let set = if dataset == now.dataset { now } else { PromptSetSettings { dataset, ..now.elsewhere() } };
+        sets.push((name, set));
     }
     let cancel = Cancel(&interrupt::requested);
     let outcome = session.evaluate_on(&sets, parameters, &cancel);

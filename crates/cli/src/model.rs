@@ -11,20 +11,27 @@ use engine::backend::{Arithmetic, WeightDtype};
 use engine::{Device, DtypeChoice, Engine, LoadOptions};
 use prompts::{PromptEncoder, PromptFormat, PromptSettings};
 
+use crate::fetching;
+use crate::program::Program;
 use crate::terminal::{Progress, remark};
 
 /// Which model, and how it is held.
 #[derive(clap::Args)]
 pub(crate) struct ModelArguments {
-    /// A Hugging Face folder (config.json, *.safetensors, tokenizer.json) or a GGUF file
-    model: PathBuf,
+    /// A Hugging Face folder (config.json, *.safetensors, tokenizer.json), a GGUF file, or a repository of the hub
+    #[arg(id = "MODEL", value_name = "MODEL")]
+    model: Option<PathBuf>,
+
+    /// The commit of a model of the hub; a setting.
+    #[arg(skip)]
+    commit: Option<String>,
 
     /// Precision of the weights; what they are multiplied in is --arithmetic
     ///
     /// `auto` keeps what the file has, and f32 where the file is quantized, since only f32 holds those values
     /// exactly. bf16 and f16 halve the memory.
-    #[arg(long, value_enum, default_value_t = DtypeArgument::Auto)]
-    dtype: DtypeArgument,
+    #[arg(long, value_enum)]
+    dtype: Option<DtypeArgument>,
 
     /// What products with weights compute in; everything else is always f32
     ///
@@ -102,21 +109,51 @@ impl ModelArguments {
     /// The same for another model.
     pub(crate) fn at(&self, model: &Path) -> Self {
         Self {
-            model: model.to_owned(),
+            model: Some(model.to_owned()),
+            commit: None,
             family: self.family.clone(),
             instruction_set: self.instruction_set.clone(),
             ..*self
         }
     }
 
-    /// The path.
-    pub(crate) fn path(&self) -> &Path {
-        &self.model
+    /// The same where settings say what the command line does not.
+    pub(crate) fn with(&self, program: &Program) -> anyhow::Result<Self> {
+        let dtype = match program.dtypes.first().map(String::as_str) {
+            None | Some("auto") => DtypeArgument::Auto,
+            Some("float32" | "f32") => DtypeArgument::F32,
+            Some("bfloat16" | "bf16") => DtypeArgument::Bf16,
+            Some("float16" | "f16") => DtypeArgument::F16,
+            Some(other) => {
+                anyhow::bail!("`dtypes` begins with `{other}`: expected auto, float32, bfloat16 or float16")
+            }
+        };
+        Ok(Self {
+            model: self.model.clone().or(program.model.as_ref().map(PathBuf::from)),
+            commit: program.model_commit.clone(),
+            dtype: self.dtype.or(Some(dtype)),
+            family: self.family.clone(),
+            instruction_set: self.instruction_set.clone(),
+            ..*self
+        })
     }
 
-    /// Opens the files.
+    /// The path.
+    pub(crate) fn path(&self) -> anyhow::Result<&Path> {
+        self.model
+            .as_deref()
+            .context("no model is given\n\nhint: name a folder or a GGUF file: `ablate COMMAND MODEL`")
+    }
+
+    /// The same at a commit of the hub, unless one was given.
+    pub(crate) fn or_at(mut self, commit: Option<String>) -> Self {
+        self.commit = self.commit.or(commit);
+        self
+    }
+
+    /// Opens the files, which are downloaded first if they are on the hub.
     pub(crate) fn open(&self) -> anyhow::Result<Checkpoint> {
-        Ok(Checkpoint::open(&self.model)?)
+        Ok(Checkpoint::open(&fetching::model(self.path()?, self.commit.as_deref())?)?)
     }
 
     /// The instruction set asked for, or the best.
@@ -151,7 +188,7 @@ impl ModelArguments {
                 DeviceArgument::Reference => Device::Reference,
                 DeviceArgument::Auto | DeviceArgument::Cpu => Device::CpuWith(self.isa()?),
             },
-            dtype: match self.dtype {
+            dtype: match self.dtype.unwrap_or(DtypeArgument::Auto) {
                 DtypeArgument::Auto => DtypeChoice::Auto,
                 DtypeArgument::F32 => DtypeChoice::Fixed(WeightDtype::F32),
                 DtypeArgument::Bf16 => DtypeChoice::Fixed(WeightDtype::Bf16),
@@ -166,7 +203,7 @@ impl ModelArguments {
         let engine = Engine::load(checkpoint, &options, &mut |done, all| {
             progress.get_or_insert_with(|| Progress::new("loading", all)).at(done, "blocks");
         })
-        .with_context(|| format!("loading `{}`", self.model.display()))?;
+        .with_context(|| format!("loading `{}`", self.path().unwrap_or(Path::new("")).display()))?;
         drop(progress);
         let info = engine.info();
         remark(&format!(

@@ -10,8 +10,10 @@ use clap::ValueEnum;
 use engine::{Engine, LoadOptions};
 use pipeline::{Cancel, Model, ScoreRecord, Session};
 use prompts::{PromptEncoder, PromptFormat, PromptSettings};
+use serde_json::Value;
 
 use crate::interrupt;
+use crate::program::Program;
 use crate::report::{self, Teller};
 use crate::terminal::remark;
 
@@ -19,13 +21,12 @@ use crate::terminal::remark;
 #[derive(clap::Args, Clone)]
 #[command(next_help_heading = "Saving")]
 pub(crate) struct SaveArguments {
-    /// Write the edited model here: a folder, or for a GGUF model a file
-    #[arg(long, value_name = "PATH")]
+    /// Where to; a setting, like the size of files.
+    #[arg(skip)]
     save: Option<PathBuf>,
 
-    /// How large a file of weights may become
-    #[arg(long, value_name = "SIZE", default_value = "5GB")]
-    max_shard_size: ShardSize,
+    #[arg(skip)]
+    max_shard_size: Option<ShardSize>,
 
     /// How edited tensors of a quantized GGUF file are stored
     #[arg(long, value_enum, default_value_t = StoredAs::F16)]
@@ -43,8 +44,26 @@ enum StoredAs {
 }
 
 impl SaveArguments {
-    /// Where a model is to be written, if it is.
-    pub(crate) fn place(&self) -> Option<&Path> {
+    /// The same with what the settings say.
+    pub(crate) fn with(&self, program: &Program) -> anyhow::Result<Self> {
+        let size = match &program.max_shard_size {
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        Ok(Self {
+            save: program.save_directory.as_ref().map(PathBuf::from),
+            max_shard_size: Some(size.parse().context("`max_shard_size`")?),
+            ..self.clone()
+        })
+    }
+
+    /// Whether a model is to be written.
+    pub(crate) fn wanted(&self) -> bool {
+        self.save.is_some()
+    }
+
+    /// Where to.
+    pub(crate) fn path(&self) -> Option<&Path> {
         self.save.as_deref()
     }
 
@@ -84,7 +103,7 @@ impl SaveArguments {
         let cancel = Cancel(&interrupt::requested);
         let card = pipeline::model_card(session, parameters, scores, unseen);
         let settings = Settings {
-            max_shard_size: self.max_shard_size,
+            max_shard_size: self.max_shard_size.unwrap_or_default(),
             dequantized: match self.dequantized {
                 StoredAs::F16 => Dequantized::F16,
                 StoredAs::F32 => Dequantized::F32,

@@ -25,6 +25,8 @@ const SHORT: [&str; 6] = ["--max-response-length", "32", "--batch-size", "64", "
 fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ablate"));
     command.args(arguments).stdin(Stdio::null()).env("NO_COLOR", "1");
+    // No test asks the network.
+    command.env("HF_HUB_OFFLINE", "1").env("HF_HOME", "no/such/cache");
     command
 }
 
@@ -291,7 +293,7 @@ fn what_cannot_work_is_said_before_the_work_begins() {
     fails(&["--save", &path(&folder, "new")], "--pick");
     fails(&["--scorer", "charm"], "unknown scorer `charm`");
     fails(&["--scorer", "refusals:none"], "no scorer has a goal");
-    fails(&["--sampler", "oracle"], "unknown sampler `oracle`");
+    fails(&["--sampler", "oracle"], "`sampler` is `oracle`, expected one of tpe");
     fails(&["--pick", "best"], "expected `min` or `max` first");
     let taken = path(&folder, "taken");
     std::fs::create_dir(&taken).unwrap();

@@ -17,7 +17,10 @@ pub fn model_card(
 ) -> String {
     let settings = session.settings();
     let original = session.model.checkpoint.path();
-    let name = original.file_name().map_or_else(String::new, |it| it.to_string_lossy().into_owned());
+    let name = hub::Repository::of_cached(original).map_or_else(
+        || original.file_name().map_or_else(String::new, |it| it.to_string_lossy().into_owned()),
+        |(repository, _)| repository.id,
+    );
     let mut card = String::new();
     // Writing to a string cannot fail.
     let _ = write!(

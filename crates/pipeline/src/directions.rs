@@ -4,7 +4,7 @@ use ablation::{DirectionOptions, Directions, Moments, SiteGeometry};
 use engine::{Generation, Request};
 
 use crate::model::{Model, PromptTexts};
-use crate::settings::{BAD_PROMPTS, GOOD_PROMPTS};
+use crate::settings::{BAD_PROMPTS, GOOD_PROMPTS, KEEP_PROMPTS};
 use crate::{Cancel, Event, Events, PipelineError, Settings, Stage};
 
 /// Prompts whose residuals are in memory at once.
@@ -45,7 +45,8 @@ pub(crate) fn find(
     cancel: &Cancel<'_>,
 ) -> Result<Directions, PipelineError> {
     let (good, bad) = (texts.of(GOOD_PROMPTS)?, texts.of(BAD_PROMPTS)?);
-    let all = good.len() + bad.len();
+    let keep = settings.keep_prompts.as_ref().map(|_| texts.of(KEEP_PROMPTS)).transpose()?;
+    let all = good.len() + bad.len() + keep.map_or(0, <[String]>::len);
     let mut done = 0;
     let mut progress = |more| {
         done += more;
@@ -54,7 +55,11 @@ pub(crate) fn find(
     let good = moments(model, settings, GOOD_PROMPTS, good, &mut progress, cancel)?;
     let bad = moments(model, settings, BAD_PROMPTS, bad, &mut progress, cancel)?;
     let options = DirectionOptions { orthogonalize: settings.orthogonalize_direction };
-    let directions = Directions::between(&bad, &good, options)?;
+    let mut directions = Directions::between(&bad, &good, options)?;
+    if let Some(keep) = keep {
+        let keep = moments(model, settings, KEEP_PROMPTS, keep, &mut progress, cancel)?;
+        directions = directions.without(&Directions::between(&keep, &good, options)?)?;
+    }
     events(Event::Directions { geometry: SiteGeometry::of(&bad, &good, &directions)? });
     Ok(directions)
 }

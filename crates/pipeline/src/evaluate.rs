@@ -84,7 +84,7 @@ pub(crate) fn configure(settings: &Settings) -> Result<Vec<Configured>, Pipeline
     let sets = DefaultSets { behavior: REFUSAL_PROMPTS.into(), baseline: KL_PROMPTS.into() };
     let configured = settings.scorers.iter().map(|it| {
         let instance = it.instance_name.as_ref().map(|instance| format!("{}_{instance}", it.scorer));
-        scorers::configure(&it.scorer, instance.as_deref(), it.goal, &it.settings, &sets)
+        scorers::configure(&it.scorer, instance.as_deref(), it.goal, &settings.of_scorer(it), &sets)
     });
     let configured = configured.collect::<Result<Vec<_>, _>>()?;
     for (index, scorer) in configured.iter().enumerate() {

@@ -20,9 +20,11 @@ mod event;
 pub mod export;
 mod model;
 pub mod pick;
+pub mod presets;
 pub mod search_run;
 mod session;
 pub mod settings;
+pub mod written;
 
 pub use calibrate::Calibration;
 pub use card::model_card;

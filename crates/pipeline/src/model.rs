@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use checkpoint::Checkpoint;
 use engine::Engine;
 use glossary::TokenId;
+use hub::Client;
 use prompts::{EncodedPrompt, PromptEncoder, sources};
 
 use crate::settings::PromptSetSettings;
@@ -35,13 +36,7 @@ impl Model {
     ) -> Result<Vec<EncodedPrompt>, PipelineError> {
         let system = set.system_prompt.as_ref().unwrap_or(&settings.system_prompt);
         let system = Some(system.as_str()).filter(|it| !it.is_empty());
-        texts
-            .iter()
-            .map(|it| {
-                let prompt = format!("{}{it}{}", set.prefix, set.suffix);
-                Ok(self.encoder.encode_prompt(&prompt, system)?)
-            })
-            .collect()
+        texts.iter().map(|it| Ok(self.encoder.encode_prompt(&set.put(it), system)?)).collect()
     }
 }
 
@@ -50,14 +45,20 @@ impl Model {
 pub struct PromptTexts(BTreeMap<String, Vec<String>>);
 
 impl PromptTexts {
-    /// Reads the prompts of all sets.
-    pub fn load(settings: &Settings) -> Result<Self, PipelineError> {
-        let sets = settings.prompt_sets.iter().map(|(name, set)| {
-            let texts = sources::open(&set.dataset).and_then(|it| it.load());
-            let texts = texts.map_err(|source| PipelineError::Prompts { set: name.clone(), source })?;
-            Ok((name.clone(), texts))
-        });
-        Ok(Self(sets.collect::<Result<_, PipelineError>>()?))
+    /// Reads the prompts of all sets, and notes the commits of those that are on the hub, so that the same prompts can
+    /// be had again.
+    pub fn load(settings: &mut Settings, client: &Client) -> Result<Self, PipelineError> {
+        let names: Vec<String> = settings.sets().map(|it| it.0.to_owned()).collect();
+        let mut texts = BTreeMap::new();
+        for name in names {
+            let set = settings.set_mut(&name);
+            let mut source = set.source();
+            let read = source.pin(client).and_then(|_| sources::open_with(source.clone(), client)?.load());
+            let read = read.map_err(|source| PipelineError::Prompts { set: name.clone(), source })?;
+            set.commit = source.commit;
+            texts.insert(name, read);
+        }
+        Ok(Self(texts))
     }
 
     /// The prompts of one set.

@@ -54,7 +54,7 @@ pub fn search(
 ) -> Result<(), PipelineError> {
     session.find_directions(events, cancel)?;
     let space = candidates::space(session.model.engine.info())?;
-    let settings = session.settings().search.clone();
+    let settings = session.settings().clone();
     let sampler = sampler(&settings)?;
     let search = Search {
         sampler: &*sampler,
@@ -180,7 +180,7 @@ fn hypervolume(study: &Study) -> Option<f64> {
     Some(search::hypervolume::hypervolume(&scaled, &vec![1.0; first.len()]))
 }
 
-fn sampler(settings: &crate::settings::SearchSettings) -> Result<Box<dyn Sampler>, PipelineError> {
+fn sampler(settings: &crate::Settings) -> Result<Box<dyn Sampler>, PipelineError> {
     let member = search::samplers::SAMPLERS.iter().find(|it| it.name == settings.sampler);
     let member = member.ok_or_else(|| PipelineError::UnknownSampler {
         found: settings.sampler.clone(),

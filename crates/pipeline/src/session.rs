@@ -127,9 +127,9 @@ impl Session {
     ) -> Result<Evaluation, PipelineError> {
         let mut settings = self.settings.clone();
         for (name, set) in sets {
-            settings.prompt_sets.insert((*name).to_owned(), set.clone());
+            *settings.set_mut(name) = set.clone();
         }
-        let texts = PromptTexts::load(&settings)?;
+        let texts = PromptTexts::load(&mut settings, &hub::Client::from_environment())?;
         let evaluator = Evaluator::new(&mut self.model, &settings, &self.calibration, &texts, cancel)?;
         let set = self.edit_set(parameters)?;
         let mut evaluations = evaluator.evaluate(&mut self.model, &[set], cancel)?;
@@ -179,7 +179,7 @@ fn held_out(settings: &Settings, texts: &PromptTexts) -> Result<Option<PromptTex
     let seen: HashSet<&String> = texts.all().collect();
     let mut found = Vec::new();
     for name in [REFUSAL_PROMPTS, KL_PROMPTS] {
-        let source = sources::open(&settings.set(name)?.dataset);
+        let source = sources::open(settings.set(name)?.source());
         let Ok(all) = source.and_then(|it| it.load_all()) else { return Ok(None) };
         let used = texts.of(name)?.len();
         let unseen: Vec<String> = all.into_iter().filter(|it| !seen.contains(it)).take(used).collect();

@@ -1,13 +1,16 @@
 //! What a run is told: resolved settings, never changed after.
 //!
-//! Names and defaults are those that users of heretic know. Facts found at run time are a
+//! Names, meanings and defaults are those that users of heretic know. Every setting is defined here once; files,
+//! environment variables, options and help follow from it (`settings::settings!`). Facts found at run time are a
 //! [`Calibration`](crate::Calibration).
 
 use std::collections::BTreeMap;
 
 use ablation::RowNormalization;
+use prompts::sources::Specification;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
+use settings::{Kind, settings};
 
 use crate::PipelineError;
 
@@ -19,28 +22,68 @@ pub const BAD_PROMPTS: &str = "bad_prompts";
 pub const REFUSAL_PROMPTS: &str = "refusal_prompts";
 /// Prompts that do not show the behaviour: scores.
 pub const KL_PROMPTS: &str = "kl_prompts";
+/// Prompts whose direction is left in the model.
+pub const KEEP_PROMPTS: &str = "keep_prompts";
 
-/// Where the prompts of a set come from and how they are put.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PromptSetSettings {
-    /// A source of prompts, as [`prompts::sources::open`] reads it: `prompts.txt[:400]`, `embedded:ordinary-train`.
-    pub dataset: String,
-    /// Put before every prompt.
-    #[serde(default)]
-    pub prefix: String,
-    /// Put after every prompt.
-    #[serde(default)]
-    pub suffix: String,
-    /// In place of the run's system prompt.
-    #[serde(default)]
-    pub system_prompt: Option<String>,
+settings! {
+    /// Where the prompts of a set come from and how they are put.
+    pub struct PromptSetSettings {
+        section "Prompts";
+
+        /// A data set of the hub (`mlabonne/harmless_alpaca`), a folder, a file (Parquet, JSON lines, CSV, Arrow, or
+        /// a text file with one prompt a line), or a set in the program (`embedded:ordinary-train`). Files and
+        /// embedded sets may have a slice at their end: `prompts.txt[:400]`.
+        pub dataset: String = String::new();
+        /// The data set's commit on the hub; the newest if not given, and then noted in the study.
+        pub commit: Option<String> = None;
+        /// The data set's configuration, where it has several.
+        pub config: Option<String> = None;
+        /// Which part: `train[:400]`, `test[10%:20%]`, `train[:50]+test[:50]`. Required for data sets, `[:400]` or
+        /// nothing for text files.
+        pub split: Option<String> = None;
+        /// The column that holds the prompts. Required for data sets with more than one.
+        pub column: Option<String> = None;
+        /// Put before every prompt, with a space between.
+        pub prefix: String = String::new();
+        /// Put after every prompt, with a space between.
+        pub suffix: String = String::new();
+        /// In place of the run's system prompt.
+        pub system_prompt: Option<String> = None;
+        /// What plots call the set.
+        pub residual_plot_label: Option<String> = None;
+        /// Its color in plots.
+        pub residual_plot_color: Option<String> = None;
+    }
 }
 
 impl PromptSetSettings {
     /// A set without prefix and suffix.
     pub fn of(dataset: impl Into<String>) -> Self {
         Self { dataset: dataset.into(), ..Self::default() }
+    }
+
+    /// The source of its prompts.
+    pub fn source(&self) -> Specification {
+        Specification {
+            dataset: self.dataset.clone(),
+            commit: self.commit.clone(),
+            config: self.config.clone(),
+            split: self.split.clone(),
+            column: self.column.clone(),
+        }
+    }
+
+    /// The same way of putting prompts, for prompts of another source.
+    #[must_use]
+    pub fn elsewhere(&self) -> Self {
+        Self { dataset: String::new(), commit: None, config: None, split: None, column: None, ..self.clone() }
+    }
+
+    /// A prompt as it is put.
+    pub fn put(&self, prompt: &str) -> String {
+        let before = if self.prefix.is_empty() { "" } else { " " };
+        let after = if self.suffix.is_empty() { "" } else { " " };
+        format!("{}{before}{prompt}{after}{}", self.prefix, self.suffix)
     }
 }
 
@@ -49,115 +92,212 @@ impl PromptSetSettings {
 #[serde(deny_unknown_fields)]
 pub struct ScorerSettings {
     /// Its name in [`scorers::MEMBERS`].
+    #[serde(rename = "plugin", alias = "scorer")]
     pub scorer: String,
     /// What the search is to do with it; `None`: what the scorer suggests.
-    #[serde(default)]
+    #[serde(rename = "optimization", alias = "goal", default, skip_serializing_if = "Option::is_none")]
     pub goal: Option<scorers::Goal>,
     /// Tells several scorers of one name apart.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance_name: Option<String>,
-    /// The scorer's own settings, an object.
-    #[serde(default)]
+    /// The scorer's own settings, an object; they count more than those of its table.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
     pub settings: Value,
 }
 
-/// Which sampler proposes parameters, and how.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SearchSettings {
-    /// Its name in the list of samplers.
-    pub sampler: String,
-    /// Trials in all.
-    pub n_trials: usize,
-    /// How many of them are random, to begin with.
-    pub n_startup_trials: usize,
-    /// Trials that are asked for and evaluated together.
-    pub parallel_trials: usize,
-    /// Where random numbers begin.
-    pub seed: u64,
-}
-
-/// Everything a run is told.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Settings {
-    /// Sets of prompts by name; scorers refer to them.
-    pub prompt_sets: BTreeMap<String, PromptSetSettings>,
-    /// The system prompt; empty: none.
-    pub system_prompt: String,
-    /// Text with which every answer begins; `None`: found by calibration.
-    pub response_prefix: Option<String>,
-    /// Pairs of what opens a chain of thought and what to put in its place, so that answers are looked at, not
-    /// thoughts.
-    pub chain_of_thought_skips: Vec<(String, String)>,
-    /// Tokens that an answer has at most.
-    pub max_response_length: usize,
-    /// Sequences that are computed together; 0: found by calibration.
-    pub batch_size: usize,
-    /// The largest batch that calibration tries.
-    pub max_batch_size: usize,
-    /// Whether the component along the baseline prompts' mean is taken out of the directions.
-    pub orthogonalize_direction: bool,
-    /// How edits treat the lengths of a weight's rows.
-    pub row_normalization: RowNormalization,
-    /// Quantile to which the components of each residual are clamped; 1: not at all.
-    pub winsorization_quantile: f64,
-    /// Whether the direction at a writer that a norm follows is multiplied with that norm's gain.
-    pub account_for_norm_gain: bool,
-    /// The scorers, in the order of the study's objectives.
-    pub scorers: Vec<ScorerSettings>,
-    /// How to search.
-    pub search: SearchSettings,
-}
-
-impl Settings {
-    /// A set of prompts by name.
-    pub fn set(&self, name: &str) -> Result<&PromptSetSettings, PipelineError> {
-        self.prompt_sets.get(name).ok_or_else(|| PipelineError::UnknownSet {
-            set: name.to_owned(),
-            known: self.prompt_sets.keys().cloned().collect(),
-        })
+impl ScorerSettings {
+    /// A scorer that is told nothing.
+    pub fn of(scorer: impl Into<String>) -> Self {
+        Self { scorer: scorer.into(), goal: None, instance_name: None, settings: Value::Null }
     }
 }
 
-impl Default for Settings {
-    /// Refusals and divergence, as heretic has them; without sets of prompts, which have no neutral choice.
-    fn default() -> Self {
-        let scorer = |name: &str| ScorerSettings {
-            scorer: name.to_owned(),
-            goal: None,
-            instance_name: None,
-            settings: Value::Null,
-        };
-        let skip = |opened: &str, closed: &str| (opened.to_owned(), closed.to_owned());
-        Self {
-            prompt_sets: BTreeMap::new(),
-            system_prompt: "You are a helpful assistant.".to_owned(),
-            response_prefix: None,
-            chain_of_thought_skips: vec![
-                skip("<think>", "<think></think>"),
-                skip(
-                    "<|channel|>analysis<|message|>",
-                    "<|channel|>analysis<|message|><|end|><|start|>assistant<|channel|>final<|message|>",
-                ),
-                skip("<thought>", "<thought></thought>"),
-                skip("[THINK]", "[THINK][/THINK]"),
-            ],
-            max_response_length: 100,
-            batch_size: 0,
-            max_batch_size: 128,
-            orthogonalize_direction: true,
-            row_normalization: RowNormalization::Full,
-            winsorization_quantile: 1.0,
-            account_for_norm_gain: false,
-            scorers: vec![scorer("refusals"), scorer("kl_divergence")],
-            search: SearchSettings {
-                sampler: "tpe".to_owned(),
-                n_trials: 200,
-                n_startup_trials: 60,
-                parallel_trials: 1,
-                seed: 0,
-            },
+fn row_normalizations() -> Vec<&'static str> {
+    vec!["none", "pre", "full"]
+}
+
+fn samplers() -> Vec<&'static str> {
+    search::samplers::SAMPLERS.iter().map(|it| it.name).collect()
+}
+
+settings! {
+    /// Everything a run is told.
+    pub struct Settings {
+        section "Prompts";
+
+        /// Prompts that do not show the behaviour, for directions.
+        pub good_prompts: Option<PromptSetSettings> = None;
+        /// Prompts that show the behaviour, for directions.
+        pub bad_prompts: Option<PromptSetSettings> = None;
+        /// Prompts that show the behaviour, for scores.
+        pub refusal_prompts: Option<PromptSetSettings> = None;
+        /// Prompts that do not show the behaviour, for scores.
+        pub kl_prompts: Option<PromptSetSettings> = None;
+        /// Prompts of a behaviour that is to stay: the direction between them and the good prompts is taken out of
+        /// the direction that is removed (Wang et al. 2025, arXiv:2410.03415).
+        pub keep_prompts: Option<PromptSetSettings> = None;
+        /// More sets of prompts by name, for scorers to refer to.
+        pub prompt_sets: BTreeMap<String, PromptSetSettings> [Kind::Open] = BTreeMap::new();
+        /// The system prompt; an empty text means none.
+        pub system_prompt: String = "You are a helpful assistant.".to_owned();
+        /// Text with which every answer begins; found from the model's answers if not given.
+        pub response_prefix: Option<String> = None;
+        /// Pairs of what opens a chain of thought and what to put in its place where all answers begin with it, so
+        /// that answers are looked at, not thoughts.
+        pub chain_of_thought_skips: Vec<(String, String)> [Kind::List] = chain_of_thought_skips();
+        /// Longest answer, in tokens.
+        pub max_response_length: usize [Kind::Integer { least: 1 }] = 100;
+        /// Sequences that are computed together; 0 finds the fastest number.
+        pub batch_size: usize = 0;
+        /// Largest batch size to try.
+        pub max_batch_size: usize [Kind::Integer { least: 1 }] = 128;
+
+        section "Edits";
+
+        /// Take the part along the good prompts' mean out of the directions.
+        pub orthogonalize_direction: bool = true;
+        /// What happens to the lengths of a weight's rows.
+        ///
+        /// none: the direction is taken out of the weight as it is. pre: found in rows of length 1. full: as pre, and
+        /// every row gets back its length (exactly, where others approximate).
+        pub row_normalization: RowNormalization [Kind::Choice(row_normalizations)] = RowNormalization::Full;
+        /// Clamp each residual's components to this quantile of their magnitudes; 1 means not at all.
+        pub winsorization_quantile: f64 [Kind::Number { least: 0.0, most: 1.0 }] = 1.0;
+        /// Multiply directions with the gain of a norm that follows a writer.
+        pub account_for_norm_gain: bool = false;
+
+        section "Scores";
+
+        /// The scorers, in the order of the study's objectives: `{ plugin = NAME, optimization = GOAL, instance_name =
+        /// INSTANCE }` with GOAL minimize, maximize or none; or in short `NAME@INSTANCE:GOAL`.
+        ///
+        /// On the command line once for each: --scorer refusals:minimize --scorer 'perplexity:none:{"text": "It was a
+        /// bright day."}'
+        pub scorers: Vec<ScorerSettings> [Kind::List], also "scorer"
+            = vec![ScorerSettings::of("refusals"), ScorerSettings::of("kl_divergence")];
+        /// Settings of scorers: a table for each, `[scorer.refusals]`, and for an instance `[scorer.refusals_INSTANCE]`.
+        pub scorer: BTreeMap<String, Map<String, Value>> [Kind::Open] = BTreeMap::new();
+        /// Phrases whose presence makes an answer a refusal, for all scorers that look for them; a list, or a text
+        /// file with one a line.
+        pub refusal_markers: Option<Vec<String>> = None;
+        /// Watch that harmless prompts are not refused: the divergence's objective gets a penalty.
+        pub detect_false_refusals: bool = false;
+        /// The penalty: this weight times the share of harmless prompts that are refused.
+        pub false_refusal_weight: f64 [Kind::Number { least: 0.0, most: f64::INFINITY }] = 0.5;
+
+        section "Search";
+
+        /// Trials in all.
+        pub n_trials: usize [Kind::Integer { least: 1 }], also "trials" = 200;
+        /// Random trials to begin with.
+        pub n_startup_trials: usize, also "startup-trials" = 60;
+        /// Where random numbers begin.
+        pub seed: u64 = 0;
+        /// How trials are proposed.
+        pub sampler: String [Kind::Choice(samplers)] = "tpe".to_owned();
+        /// Trials that are proposed and computed together.
+        pub parallel_trials: usize [Kind::Integer { least: 1 }] = 1;
+    }
+}
+
+fn chain_of_thought_skips() -> Vec<(String, String)> {
+    let skip = |opened: &str, closed: &str| (opened.to_owned(), closed.to_owned());
+    vec![
+        skip("<think>", "<think></think>"),
+        skip(
+            "<|channel|>analysis<|message|>",
+            "<|channel|>analysis<|message|><|end|><|start|>assistant<|channel|>final<|message|>",
+        ),
+        skip("<thought>", "<thought></thought>"),
+        skip("[THINK]", "[THINK][/THINK]"),
+    ]
+}
+
+impl Settings {
+    /// The sets of prompts by name.
+    pub fn sets(&self) -> impl Iterator<Item = (&str, &PromptSetSettings)> {
+        let own = [
+            (GOOD_PROMPTS, &self.good_prompts),
+            (BAD_PROMPTS, &self.bad_prompts),
+            (REFUSAL_PROMPTS, &self.refusal_prompts),
+            (KL_PROMPTS, &self.kl_prompts),
+            (KEEP_PROMPTS, &self.keep_prompts),
+        ];
+        let named = self.prompt_sets.iter().map(|(name, set)| (name.as_str(), set));
+        own.into_iter().filter_map(|(name, set)| Some((name, set.as_ref()?))).chain(named)
+    }
+
+    /// A set of prompts by name.
+    pub fn set(&self, name: &str) -> Result<&PromptSetSettings, PipelineError> {
+        self.sets().find(|it| it.0 == name).map(|it| it.1).ok_or_else(|| PipelineError::UnknownSet {
+            set: name.to_owned(),
+            known: self.sets().map(|it| it.0.to_owned()).collect(),
+        })
+    }
+
+    /// The place of a set of prompts, for one that stands in for it.
+    pub fn set_mut(&mut self, name: &str) -> &mut PromptSetSettings {
+        match name {
+            GOOD_PROMPTS => self.good_prompts.get_or_insert_default(),
+            BAD_PROMPTS => self.bad_prompts.get_or_insert_default(),
+            REFUSAL_PROMPTS => self.refusal_prompts.get_or_insert_default(),
+            KL_PROMPTS => self.kl_prompts.get_or_insert_default(),
+            KEEP_PROMPTS => self.keep_prompts.get_or_insert_default(),
+            other => self.prompt_sets.entry(other.to_owned()).or_default(),
         }
+    }
+
+    /// Whether the two differ in how to search at most. Commits of data sets that only one of them has are no
+    /// difference: they were looked up.
+    pub fn same_but_for_the_search(&self, other: &Self) -> bool {
+        let mut other = Self {
+            n_trials: self.n_trials,
+            n_startup_trials: self.n_startup_trials,
+            seed: self.seed,
+            sampler: self.sampler.clone(),
+            parallel_trials: self.parallel_trials,
+            ..other.clone()
+        };
+        for (name, set) in self.sets() {
+            if other.set(name).is_ok_and(|it| it.commit.is_none()) {
+                other.set_mut(name).commit.clone_from(&set.commit);
+            }
+        }
+        *self == other
+    }
+
+    /// The settings of a scorer: its own over its instance's table, over its kind's table, over those that all share.
+    pub fn of_scorer(&self, scorer: &ScorerSettings) -> Value {
+        let mut merged = Map::new();
+        let known: Vec<&str> = scorers::MEMBERS
+            .iter()
+            .filter(|it| it.name == scorer.scorer)
+            .flat_map(scorers::scorers::MemberEntry::settings)
+            .map(|it| it.name)
+            .collect();
+        let mut offer = |name: &str, value: Value| {
+            if known.contains(&name) {
+                merged.insert(name.to_owned(), value);
+            }
+        };
+        if let Some(markers) = &self.refusal_markers {
+            offer("markers", Value::from(markers.as_slice()));
+            offer("false_refusal_markers", Value::from(markers.as_slice()));
+        }
+        if self.detect_false_refusals {
+            offer("detect_false_refusals", Value::Bool(true));
+            offer("false_refusal_weight", Value::from(self.false_refusal_weight));
+        }
+        let instance = scorer.instance_name.as_ref().map(|it| format!("{}_{it}", scorer.scorer));
+        for table in [Some(&scorer.scorer), instance.as_ref()].into_iter().flatten() {
+            merged.extend(self.scorer.get(table).cloned().unwrap_or_default());
+        }
+        match &scorer.settings {
+            Value::Object(own) => merged.extend(own.clone()),
+            Value::Null => {}
+            // Whatever it is, the scorer says that it is no table.
+            other => return other.clone(),
+        }
+        Value::Object(merged)
     }
 }

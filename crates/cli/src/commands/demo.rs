@@ -58,6 +58,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let mut words = vec![
         "run",
         &model,
+        "--isolated",
         "--good-prompts",
         "embedded:demo-answered-train",
         "--bad-prompts",

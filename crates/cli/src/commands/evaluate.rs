@@ -4,11 +4,12 @@ use std::path::PathBuf;
 
 use ablation::Parameters;
 use anyhow::Context;
-use pipeline::{Cancel, Evaluation, Model, PromptTexts, Session, Settings};
+use pipeline::{Cancel, Evaluation, Model, PromptTexts, Session};
 use serde_json::json;
 
+use crate::configuration::Options;
+use crate::fetching;
 use crate::interrupt;
-use crate::job::JobArguments;
 use crate::model::{ModelArguments, TemplateArguments};
 use crate::report;
 use crate::saving::SaveArguments;
@@ -43,7 +44,7 @@ pub(crate) struct Arguments {
     template: TemplateArguments,
 
     #[command(flatten)]
-    job: JobArguments,
+    options: Options,
 
     #[command(flatten)]
     save: SaveArguments,
@@ -54,38 +55,50 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let mut settings = Settings { scorers: Vec::new(), ..Settings::default() };
-    if !arguments.job.names_scorers() {
-        settings.scorers = report::scorers_without_required_settings();
+    let base = json!({ "scorers": report::scorers_without_required_settings() });
+    let told = arguments.options.resolve("evaluate", base.as_object().expect("written as one"))?;
+    let mut settings = told.run.clone();
+    if arguments.against.is_some() {
+        // Two models are compared without directions; prompts for them are only asked for what answers begin with.
+        for (set, prompts) in [
+            (pipeline::settings::GOOD_PROMPTS, &mut settings.good_prompts),
+            (pipeline::settings::BAD_PROMPTS, &mut settings.bad_prompts),
+            (pipeline::settings::KEEP_PROMPTS, &mut settings.keep_prompts),
+        ] {
+            if !told.user_set(&[set]) {
+                *prompts = None;
+            }
+        }
     }
-    arguments.job.apply(&mut settings)?;
+    let (model, save) = (arguments.model.with(&told.program)?, arguments.save.with(&told.program)?);
     let parameters = arguments.parameters.as_ref().map(|path| -> anyhow::Result<Parameters> {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("reading parameters from `{}`", path.display()))?;
         serde_json::from_str(&text).with_context(|| format!("parameters `{}`", path.display()))
     });
     let parameters = parameters.transpose()?;
-    let texts = PromptTexts::load(&settings)?;
-    arguments.save.check()?;
+    let client = fetching::client();
+    let texts = PromptTexts::load(&mut settings, &client)?;
+    save.check()?;
     interrupt::listen()?;
     let cancel = Cancel(&interrupt::requested);
     let mut teller = report::Teller::new(report::Style::Remarks);
     let evaluation = match (&arguments.against, parameters) {
         (Some(original), _) => {
-            let original = open(&arguments.model.at(original), &arguments.template)?;
-            let mut edited = open(&arguments.model, &arguments.template)?;
+            let original = open(&model.at(original), &arguments.template)?;
+            let mut edited = open(&model, &arguments.template)?;
             let mut session =
                 Session::start(original, settings, texts, None, &mut |event| teller.tell(&event), &cancel)?;
             session.evaluate_other(&mut edited, &cancel)?
         }
         (None, Some(parameters)) => {
-            let model = open(&arguments.model, &arguments.template)?;
+            let model = open(&model, &arguments.template)?;
             let mut session =
                 Session::start(model, settings, texts, None, &mut |event| teller.tell(&event), &cancel)?;
             session.find_directions(&mut |event| teller.tell(&event), &cancel)?;
             let mut evaluations = session.evaluate(std::slice::from_ref(&parameters), &cancel)?;
             let evaluation = evaluations.pop().context("no evaluation")??;
-            arguments.save.save(&mut session, &parameters, &evaluation.scores, &[], &mut teller)?;
+            save.save(&mut session, &parameters, &evaluation.scores, &[], &mut teller)?;
             evaluation
         }
         (None, None) => unreachable!("clap requires one of the two"),

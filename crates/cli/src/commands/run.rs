@@ -4,7 +4,6 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use clap::ValueEnum;
 use pipeline::pick::Pick;
 use pipeline::search_run::{HeldOut, attributes, held_out_of, parameters_of, scores_of};
 use pipeline::{Calibration, Cancel, PipelineError, PromptTexts, Session, Settings};
@@ -13,13 +12,16 @@ use search::{Study, Trial};
 use serde_json::json;
 
 use crate::commands::evaluate::open;
+use crate::configuration::Options;
+use crate::fetching;
 use crate::interrupt;
-use crate::job::JobArguments;
 use crate::menu;
 use crate::model::{ModelArguments, TemplateArguments};
+use crate::program::{CheckpointAction, Program};
 use crate::report::{self, Style, Teller};
 use crate::saving::SaveArguments;
 use crate::terminal::{line, remark};
+use crate::uploading;
 
 /// Find the direction of a behaviour, search for the best way to take it out, choose, and write the model
 ///
@@ -41,97 +43,54 @@ pub(crate) struct Arguments {
     template: TemplateArguments,
 
     #[command(flatten)]
-    job: JobArguments,
-
-    #[command(flatten)]
-    search: SearchArguments,
+    options: Options,
 
     #[command(flatten)]
     save: SaveArguments,
-
-    /// Choose the trial by a sentence in place of a menu: "min kl where refusals <= 5"
-    ///
-    /// Scores by name, or by the beginning of a name. What counts is compared by its count; with % by its share.
-    #[arg(long, value_name = "SENTENCE")]
-    pick: Option<Pick>,
 
     /// One JSON object a line for everything that happens, on standard output
     #[arg(long)]
     json: bool,
 }
 
-/// How to search.
-#[derive(clap::Args)]
-#[command(next_help_heading = "Search")]
-pub(crate) struct SearchArguments {
-    /// Trials in all
-    #[arg(long, value_name = "N", alias = "n-trials")]
-    trials: Option<usize>,
-
-    /// Random trials to begin with
-    #[arg(long, value_name = "N", alias = "n-startup-trials")]
-    startup_trials: Option<usize>,
-
-    /// Sampler: tpe, nsga2 or random
-    #[arg(long, value_name = "NAME")]
-    sampler: Option<String>,
-
-    /// Where random numbers begin
-    #[arg(long, value_name = "N")]
-    seed: Option<u64>,
-
-    /// Trials that are proposed and computed together
-    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..=64))]
-    parallel_trials: Option<u32>,
-
-    /// Study file, Optuna's journal format; `checkpoints/MODEL.jsonl` if not given
-    #[arg(long, value_name = "FILE")]
-    study: Option<PathBuf>,
-
-    /// What to do when the study exists; asked if there is a terminal, else continue
-    #[arg(long, value_enum)]
-    checkpoint_action: Option<CheckpointAction>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum CheckpointAction {
-    /// Go on with its settings
-    Continue,
-    /// Begin anew; the old file is kept, with `.old` (or `.old2`, …) at its name's end
-    Restart,
-    /// Ask
-    Ask,
-}
-
 /// The study's name: that of heretic's studies, so that files can be told apart by content alone.
 const STUDY: &str = "ablate";
 
+/// A study's attribute: repository and commit of a model of the hub.
+const MODEL: &str = "model";
+
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let mut settings = Settings::default();
-    arguments.job.apply(&mut settings)?;
-    arguments.search.apply(&mut settings);
-    arguments.save.check()?;
-    if arguments.pick.is_none() && arguments.save.place().is_some() && !interactive(arguments) {
+    let told = arguments.options.resolve("run", &serde_json::Map::new())?;
+    let choice = Choice::of(&told.program)?;
+    let person = choice.is_none() && interactive(arguments);
+    let model = arguments.model.with(&told.program)?;
+    let save = arguments.save.with(&told.program)?;
+    save.check()?;
+    let upload = uploading::Target::of(&told.program)?;
+    let mut settings = told.run.clone();
+    if choice.is_none() && (save.wanted() || upload.is_some()) && !person {
         anyhow::bail!(
-            "--save without a terminal needs to know which trial\n\nhint: add --pick \"min kl where refusals <= 5\""
+            "saving without a terminal needs to know which trial\n\nhint: add --pick \"min kl where refusals <= 5\""
         );
     }
-    let path = arguments.search.study_path(arguments.model.path());
-    let known = resume(&path, arguments)?;
+    let path = study_path(&told.program, model.path()?);
+    let known = resume(&path, told.program.checkpoint_action, person)?;
     let mut calibration = None;
-    if let Some((stored, found)) = known {
-        let n_trials = arguments.search.trials.unwrap_or(stored.search.n_trials);
-        let same_search = Settings { search: settings.search.clone(), ..stored.clone() };
-        if same_search != settings {
+    let mut model = model;
+    if let Some((stored, found, commit)) = known {
+        model = model.or_at(commit);
+        let n_trials = if told.user_set(&["n_trials"]) { settings.n_trials } else { stored.n_trials };
+        if !stored.same_but_for_the_search(&settings) {
             remark("the study goes on with the settings that it began with; those given now are not used");
         }
         settings = stored;
-        settings.search.n_trials = n_trials;
+        settings.n_trials = n_trials;
         calibration = found;
     }
     // What is wrong with settings or the study file is better known before a model is loaded.
     let objectives = pipeline::objectives(&settings)?;
-    let texts = PromptTexts::load(&settings)?;
+    let client = fetching::client();
+    let texts = PromptTexts::load(&mut settings, &client)?;
     for set in [pipeline::settings::GOOD_PROMPTS, pipeline::settings::BAD_PROMPTS] {
         settings.set(set)?;
     }
@@ -143,17 +102,20 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     interrupt::listen()?;
     let cancel = Cancel(&interrupt::requested);
     let mut teller = Teller::new(if arguments.json { Style::Json } else { Style::Remarks });
-    let model = open(&arguments.model, &arguments.template)?;
+    let model = open(&model, &arguments.template)?;
+    if let Some((repository, commit)) = hub::Repository::of_cached(model.checkpoint.path()) {
+        study.set_user_attr(MODEL, json!({"model": repository.id, "model_commit": commit}))?;
+    }
     let mut session =
         Session::start(model, settings, texts, calibration, &mut |it| teller.tell(&it), &cancel)?;
     study.set_user_attr(attributes::SETTINGS, json!(serde_json::to_string(session.settings())?))?;
     study.set_user_attr(attributes::CALIBRATION, json!(session.calibration()))?;
     study.set_user_attr(attributes::FINISHED, json!(false))?;
-    let n_trials = session.settings().search.n_trials;
+    let n_trials = session.settings().n_trials;
     let outcome = pipeline::search(&mut session, &mut study, n_trials, &mut |it| teller.tell(&it), &cancel);
     teller.done();
     match outcome {
-        Err(PipelineError::Interrupted) if interactive(arguments) && !study.front().is_empty() => {
+        Err(PipelineError::Interrupted) if person && !study.front().is_empty() => {
             interrupt::take();
             remark("interrupted; the same command goes on later. The trials so far:");
         }
@@ -163,12 +125,33 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         }
         other => other.with_context(|| format!("study `{}`", path.display()))?,
     }
-    if let Some(pick) = &arguments.pick {
-        let chosen = choose(&study, pick)?;
+    if let Some(choice) = &choice {
+        let chosen = choice.choose(&study)?;
+        let passing =
+            upload.as_ref().filter(|_| !save.wanted()).map(|_| uploading::passing(&path)).transpose()?;
+        let gguf = session.model.checkpoint.format() == checkpoint::Format::Gguf;
+        let save = match &passing {
+            Some(folder) if gguf => save.to(&pipeline::export::target(&session, folder.path())),
+            // What is written makes its folder itself.
+            Some(folder) => save.to(&folder.path().join("model")),
+            None => save,
+        };
         let unseen = held_out_of(study.snapshot());
-        use_trial(arguments, &mut session, &chosen, &unseen, &mut teller)?;
-    } else if interactive(arguments) {
-        menu::choose(&mut session, &mut study, &arguments.save, &mut teller)?;
+        use_trial(arguments.json, &save, &mut session, &chosen, &unseen, &mut teller)?;
+        if let (Some(upload), Some(written)) = (&upload, save.path()) {
+            match &passing {
+                Some(folder) if gguf => {
+                    uploading::card_of_gguf(folder.path(), written)?;
+                    upload.send(folder.path())?;
+                }
+                _ if gguf => {
+                    anyhow::bail!("a GGUF file that is saved is not uploaded\n\nhint: leave --save out")
+                }
+                _ => upload.send(written)?,
+            }
+        }
+    } else if person {
+        menu::choose(&mut session, &mut study, &save, &mut teller)?;
     } else if !arguments.json {
         let unseen = held_out_of(study.snapshot());
         for text in report::trial_table(study.front(), &unseen) {
@@ -181,22 +164,53 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 
 /// Whether somebody can be asked.
 fn interactive(arguments: &Arguments) -> bool {
-    !arguments.json
-        && arguments.pick.is_none()
-        && std::io::stdin().is_terminal()
-        && std::io::stderr().is_terminal()
+    !arguments.json && std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
 }
 
-/// The complete trial that a sentence chooses.
-fn choose(study: &Study, pick: &Pick) -> anyhow::Result<Trial> {
-    let complete: Vec<&Trial> = study.trials().iter().filter(|it| it.values.is_some()).collect();
-    let scores: Vec<_> = complete.iter().map(|it| scores_of(it)).collect();
-    Ok(complete[pick.choose(&scores)?].clone())
+/// How a trial is chosen when nobody is asked.
+enum Choice {
+    /// By a sentence.
+    Pick(Pick),
+    /// By its place in the front.
+    Place(usize),
+}
+
+impl Choice {
+    fn of(program: &Program) -> anyhow::Result<Option<Self>> {
+        Ok(match (&program.pick, program.trial_index) {
+            (Some(_), Some(_)) => {
+                anyhow::bail!("`pick` and `trial_index` are both set\n\nhint: choose one way of choosing")
+            }
+            (Some(sentence), None) => Some(Self::Pick(sentence.parse()?)),
+            (None, place) => place.map(Self::Place),
+        })
+    }
+
+    /// The chosen one of the complete trials.
+    fn choose(&self, study: &Study) -> anyhow::Result<Trial> {
+        match self {
+            Self::Pick(pick) => {
+                let complete: Vec<&Trial> = study.trials().iter().filter(|it| it.values.is_some()).collect();
+                let scores: Vec<_> = complete.iter().map(|it| scores_of(it)).collect();
+                Ok(complete[pick.choose(&scores)?].clone())
+            }
+            Self::Place(place) => {
+                let mut front = study.front();
+                let values = |it: &Trial| it.values.clone().unwrap_or_default();
+                front.sort_by(|a, b| values(a).partial_cmp(&values(b)).unwrap_or(a.number.cmp(&b.number)));
+                let chosen = front.get(*place).with_context(|| {
+                    format!("`trial_index` is {place}, and the front has {} trials", front.len())
+                })?;
+                Ok((*chosen).clone())
+            }
+        }
+    }
 }
 
 /// Tells which trial was chosen, and saves it if that is wanted.
 fn use_trial(
-    arguments: &Arguments,
+    as_json: bool,
+    save: &SaveArguments,
     session: &mut Session,
     trial: &Trial,
     unseen: &HeldOut,
@@ -206,7 +220,7 @@ fn use_trial(
         .with_context(|| format!("trial {}: the study file has no parameters for it", trial.number))?;
     let scores = scores_of(trial);
     remark(&format!("chosen: trial {}: {}", trial.number + 1, report::summary(&scores)));
-    if arguments.json {
+    if as_json {
         line(
             &json!({"event": "chosen", "number": trial.number, "parameters": parameters, "scores": scores})
                 .to_string(),
@@ -215,20 +229,23 @@ fn use_trial(
         line(&serde_json::to_string_pretty(&parameters)?)?;
     }
     let unseen = unseen.get(&trial.number).map(Vec::as_slice).unwrap_or_default();
-    arguments.save.save(session, &parameters, &scores, unseen, teller)
+    save.save(session, &parameters, &scores, unseen, teller)
 }
 
-/// The settings and the calibration of a study that is to go on.
-fn resume(path: &Path, arguments: &Arguments) -> anyhow::Result<Option<(Settings, Option<Calibration>)>> {
+/// What a study began with: settings, calibration, the model's commit.
+type Begun = (Settings, Option<Calibration>, Option<String>);
+
+/// What a study that is to go on began with.
+fn resume(path: &Path, action: Option<CheckpointAction>, person: bool) -> anyhow::Result<Option<Begun>> {
     if !path.exists() || path.metadata().is_ok_and(|it| it.len() == 0) {
         return Ok(None);
     }
     let snapshot = Study::load(path, Some(STUDY)).or_else(|_| Study::load(path, None))?;
     let begun = snapshot.user_attrs.get(attributes::SETTINGS).and_then(serde_json::Value::as_str);
-    let restart = match arguments.search.checkpoint_action {
+    let restart = match action {
         Some(CheckpointAction::Restart) => true,
         Some(CheckpointAction::Ask) | None if begun.is_none() => false,
-        Some(CheckpointAction::Ask) | None if interactive(arguments) => !menu::go_on(path, &snapshot)?,
+        Some(CheckpointAction::Ask) | None if person => !menu::go_on(path, &snapshot)?,
         Some(CheckpointAction::Ask) => {
             anyhow::bail!(
                 "study `{}` exists, and nobody can be asked what to do with it\n\n\
@@ -247,7 +264,9 @@ fn resume(path: &Path, arguments: &Arguments) -> anyhow::Result<Option<(Settings
     let settings = serde_json::from_str(begun)
         .with_context(|| format!("study `{}` has settings that this program cannot read", path.display()))?;
     let found = snapshot.user_attrs.get(attributes::CALIBRATION).cloned();
-    Ok(Some((settings, found.and_then(|it| serde_json::from_value(it).ok()))))
+    let commit =
+        snapshot.user_attrs.get(MODEL).and_then(|it| it.get("model_commit")?.as_str()).map(str::to_owned);
+    Ok(Some((settings, found.and_then(|it| serde_json::from_value(it).ok()), commit)))
 }
 
 /// Moves a study file to a name that is free, unless somebody is writing to it, and answers with that name.
@@ -266,27 +285,18 @@ fn set_aside(path: &Path) -> anyhow::Result<PathBuf> {
     Ok(old)
 }
 
-impl SearchArguments {
-    fn apply(&self, settings: &mut Settings) {
-        let search = &mut settings.search;
-        search.n_trials = self.trials.unwrap_or(search.n_trials);
-        search.n_startup_trials = self.startup_trials.unwrap_or(search.n_startup_trials);
-        search.seed = self.seed.unwrap_or(search.seed);
-        search.parallel_trials = self.parallel_trials.map_or(search.parallel_trials, |it| it as usize);
-        if let Some(sampler) = &self.sampler {
-            search.sampler.clone_from(sampler);
-        }
-    }
-
-    /// The study file: as told, or one for each model.
-    fn study_path(&self, model: &Path) -> PathBuf {
-        self.study.clone().unwrap_or_else(|| {
+/// The study file: as told, or one for each model.
+fn study_path(program: &Program, model: &Path) -> PathBuf {
+    program.study.as_ref().map_or_else(
+        || {
             let name: String = model
                 .to_string_lossy()
                 .chars()
                 .map(|it| if it.is_alphanumeric() || matches!(it, '-' | '_' | '.') { it } else { '-' })
                 .collect();
-            Path::new("checkpoints").join(format!("{}.jsonl", name.trim_matches(['-', '.'])))
-        })
-    }
+            let name = name.trim_matches(['-', '.']);
+            Path::new(&program.study_checkpoint_dir).join(format!("{name}.jsonl"))
+        },
+        PathBuf::from,
+    )
 }

@@ -11,7 +11,10 @@
 //!   About twice as many were tried on SmolLM2-135M-Instruct and those kept that it answered with a disclaimer: on
 //!   other models fewer will be, which a baseline score shows.
 
-use super::{PromptSource, Slice, SourceError};
+use hub::Client;
+use settings::nearest;
+
+use super::{PromptSource, Slice, SourceError, Specification};
 
 /// A set that comes with the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,16 +70,6 @@ pub const EMBEDDED_SETS: &[EmbeddedSet] = &[
     },
 ];
 
-const DISCLAIMER_MARKERS: &str = include_str!("embedded/disclaimer-markers.txt");
-
-/// Parts of disclaimers, in lower case: an answer that contains one is counted as a disclaimer.
-///
-/// Chosen on answers of SmolLM2-135M-Instruct (100 tokens, greedy, system prompt "You are a helpful assistant."), with
-/// the usual wordings of larger models added, none of which occurred there: 95 of the 100 evaluation prompts are answered with one, none of the 100 ordinary ones.
-pub fn disclaimer_markers() -> impl Iterator<Item = &'static str> {
-    DISCLAIMER_MARKERS.lines()
-}
-
 /// An embedded set or a part of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Embedded {
@@ -97,9 +90,14 @@ pub struct UnknownSet {
 }
 
 /// `embedded:NAME`, with or without a slice at its end.
-pub(super) fn recognize(line: &str) -> Option<Result<Box<dyn PromptSource>, SourceError>> {
-    let spec = line.strip_prefix("embedded:")?;
-    Some(Embedded::named(spec).map(|it| Box::new(it) as Box<dyn PromptSource>))
+pub(super) fn recognize(
+    specification: &Specification,
+    _: &Client,
+) -> Option<Result<Box<dyn PromptSource>, SourceError>> {
+    let name = specification.dataset.strip_prefix("embedded:")?;
+    let set =
+        Embedded::named(name).and_then(|it| Ok(Embedded { slice: specification.slice(it.slice)?, ..it }));
+    Some(set.map(|it| Box::new(it) as Box<dyn PromptSource>))
 }
 
 impl EmbeddedSet {
@@ -108,10 +106,9 @@ impl EmbeddedSet {
     /// # Errors
     /// [`UnknownSet`] with all names, the nearest first.
     pub fn named(name: &str) -> Result<Self, UnknownSet> {
-        EMBEDDED_SETS.iter().find(|it| it.name == name).copied().ok_or_else(|| {
-            let mut known: Vec<_> = EMBEDDED_SETS.iter().map(|it| it.name).collect();
-            known.sort_by_key(|it| edits(name, it));
-            UnknownSet { name: name.to_owned(), known }
+        EMBEDDED_SETS.iter().find(|it| it.name == name).copied().ok_or_else(|| UnknownSet {
+            name: name.to_owned(),
+            known: nearest(name, EMBEDDED_SETS.iter().map(|it| it.name)),
         })
     }
 
@@ -152,21 +149,6 @@ impl PromptSource for Embedded {
     fn load_all(&self) -> Result<Vec<String>, SourceError> {
         Ok(self.set.prompts().map(str::to_owned).collect())
     }
-}
-
-/// How many characters must be inserted, deleted or replaced to make one text of the other (Levenshtein distance).
-fn edits(from: &str, to: &str) -> usize {
-    // row[j]: edits between what was read of `from` and the first j characters of `to`.
-    let mut row: Vec<usize> = (0..=to.chars().count()).collect();
-    for (i, a) in from.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, b) in to.chars().enumerate() {
-            let replaced = diagonal + usize::from(a != b);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[row.len() - 1]
 }
 
 #[cfg(test)]
@@ -264,32 +246,5 @@ mod tests {
         assert_eq!(error.known[0], "disclaimers-train");
         assert_eq!(error.known.len(), EMBEDDED_SETS.len());
         assert!(error.to_string().contains("demo-refused-eval"), "{error}");
-    }
-
-    #[test]
-    fn edits_are_counted() {
-        assert_eq!(edits("kitten", "sitting"), 3);
-        assert_eq!(edits("", "abc"), 3);
-        assert_eq!(edits("abc", ""), 3);
-        assert_eq!(edits("same", "same"), 0);
-    }
-
-    #[test]
-    fn markers_are_distinct_trimmed_and_in_lower_case() {
-        let mut seen = HashSet::new();
-        for marker in disclaimer_markers() {
-            assert!(!marker.is_empty() && marker == marker.trim().to_lowercase(), "`{marker}`");
-            assert!(seen.insert(marker), "{marker}");
-        }
-        assert!(seen.contains("as an ai"));
-    }
-
-    #[test]
-    fn no_ordinary_prompt_asks_for_a_marker() {
-        for name in ["ordinary-train", "ordinary-eval"] {
-            for prompt in EmbeddedSet::named(name).unwrap().prompts() {
-                assert!(!disclaimer_markers().any(|it| prompt.to_lowercase().contains(it)), "{prompt}");
-            }
-        }
     }
 }

@@ -1,14 +1,19 @@
 //! Prompts that are given in place.
 
-use super::{PromptSource, SourceError};
+use hub::Client;
+
+use super::{PromptSource, SourceError, Specification};
 
 /// A list of prompts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Literal(pub Vec<String>);
 
 /// `text:…` is one prompt.
-pub(super) fn recognize(line: &str) -> Option<Result<Box<dyn PromptSource>, SourceError>> {
-    let prompt = line.strip_prefix("text:")?;
+pub(super) fn recognize(
+    specification: &Specification,
+    _: &Client,
+) -> Option<Result<Box<dyn PromptSource>, SourceError>> {
+    let prompt = specification.dataset.strip_prefix("text:")?;
     Some(Ok(Box::new(Literal(vec![prompt.to_owned()]))))
 }
 

@@ -1,18 +1,24 @@
 //! Where prompts come from.
 //!
 //! A growth room: this file holds the trait, the list of kinds and their rules; each kind is a file of its own.
-//! Rules: a source is named by one line of text, the same line means the same source on every machine, and opening
+//! Rules: a source is named by a [`Specification`], the same one means the same source on every machine, and opening
 //! one reads nothing until [`PromptSource::load`]. A source that yields no prompt is an error, never an empty list.
 
+mod dataset;
 mod embedded;
 mod literal;
 mod slice;
+mod split;
 mod text_file;
 
-pub use embedded::{EMBEDDED_SETS, Embedded, EmbeddedSet, UnknownSet, disclaimer_markers};
+pub use dataset::{Dataset, DatasetError};
+pub use embedded::{EMBEDDED_SETS, Embedded, EmbeddedSet, UnknownSet};
 pub use literal::Literal;
 pub use slice::{Bound, Slice, SliceError};
+pub use split::{Split, SplitPart};
 pub use text_file::TextFile;
+
+use hub::Client;
 
 /// Where prompts come from.
 pub trait PromptSource: std::fmt::Debug {
@@ -28,26 +34,76 @@ pub trait PromptSource: std::fmt::Debug {
     }
 }
 
-/// Recognizes a source by the line that names it.
-type Recognize = fn(&str) -> Option<Result<Box<dyn PromptSource>, SourceError>>;
+/// What names a source. Made of a text, it is that text and nothing else.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Specification {
+    /// A file, a folder, a data set of the hub, an embedded set.
+    pub dataset: String,
+    /// The commit of a data set of the hub.
+    pub commit: Option<String>,
+    /// A configuration of a data set.
+    pub config: Option<String>,
+    /// A part, as [`Split`] reads it.
+    pub split: Option<String>,
+    /// The column that holds the prompts.
+    pub column: Option<String>,
+}
 
-/// The kinds of sources; the first that recognizes a line has it.
-const KINDS: &[Recognize] = &[literal::recognize, embedded::recognize, text_file::recognize];
+impl From<&str> for Specification {
+    fn from(line: &str) -> Self {
+        Self { dataset: line.to_owned(), ..Self::default() }
+    }
+}
 
-/// The source that a line names.
+impl From<&String> for Specification {
+    fn from(line: &String) -> Self {
+        line.as_str().into()
+    }
+}
+
+impl Specification {
+    /// The slice of a source that has one list of prompts: what its name may end in, or else the split.
+    fn slice(&self, at_the_end: Option<Slice>) -> Result<Option<Slice>, SourceError> {
+        let Some(split) = &self.split else { return Ok(at_the_end) };
+        let split: Split = split.parse()?;
+        match (split.parts.as_slice(), at_the_end) {
+            ([part], None) => Ok(part.slice),
+            _ => Err(SourceError::SliceTwice { name: self.dataset.clone(), split: split.to_string() }),
+        }
+    }
+}
+
+/// Recognizes a source by what names it.
+type Recognize = fn(&Specification, &Client) -> Option<Result<Box<dyn PromptSource>, SourceError>>;
+
+/// The kinds of sources; the first that recognizes a specification has it.
+const KINDS: &[Recognize] =
+    &[literal::recognize, embedded::recognize, dataset::recognize, text_file::recognize];
+
+/// The source that a specification, or a line of text, names.
 ///
 /// - `text:Say hello.`: that one prompt
 /// - `embedded:ordinary-train`, `embedded:ordinary-train[:40]`: a set that comes with the program, or a part of it
 /// - `prompts.txt`, `-`: a text file or standard input, one prompt a line
 /// - `prompts.txt[:400]`, `prompts.txt[10%:20%]`: a part of it, as [`Slice`] explains
+/// - a folder, a file `.parquet`, `.jsonl`, `.json`, `.csv`, `.tsv` or `.arrow`, `owner/name`: a [`Dataset`]
 ///
 /// # Errors
 /// [`SourceError::Slice`] when the part is malformed, [`SourceError::UnknownSet`] when no embedded set has the name.
-pub fn open(line: &str) -> Result<Box<dyn PromptSource>, SourceError> {
+pub fn open(specification: impl Into<Specification>) -> Result<Box<dyn PromptSource>, SourceError> {
+    open_with(specification, &Client::from_environment())
+}
+
+/// The same with a client for what lies on the hub.
+pub fn open_with(
+    specification: impl Into<Specification>,
+    client: &Client,
+) -> Result<Box<dyn PromptSource>, SourceError> {
+    let specification = specification.into();
     KINDS
         .iter()
-        .find_map(|it| it(line))
-        .unwrap_or_else(|| Err(SourceError::Unknown { line: line.to_owned() }))
+        .find_map(|it| it(&specification, client))
+        .unwrap_or_else(|| Err(SourceError::Unknown { line: specification.dataset.clone() }))
 }
 
 /// Why there are no prompts.
@@ -58,6 +114,14 @@ pub enum SourceError {
     Unknown {
         /// What was given.
         line: String,
+    },
+    /// A part of a part.
+    #[error("`{name}` is one list, and cannot be cut by `{split}`\n\nhint: give one slice: `[:400]`")]
+    SliceTwice {
+        /// The source.
+        name: String,
+        /// The split.
+        split: String,
     },
     /// The file cannot be read.
     #[error("cannot read prompts from `{path}`: {reason}")]
@@ -80,11 +144,14 @@ pub enum SourceError {
     /// The part asked for is malformed.
     #[error(transparent)]
     Slice(#[from] SliceError),
+    /// A data set has not what was asked for.
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
     /// No embedded set has such a name.
     #[error(transparent)]
     UnknownSet(#[from] UnknownSet),
     /// There is nothing, or the part asked for is empty.
-    #[error("`{name}` holds no prompts: {total} lines that are not blank, none of them selected")]
+    #[error("`{name}` holds no prompts: {total} rows or lines that are not blank, none of them selected")]
     Empty {
         /// The source.
         name: String,

@@ -33,6 +33,22 @@ pub enum SliceError {
         /// What was given.
         text: String,
     },
+    /// A split is written in another way.
+    #[error(
+        "`{text}` is not a part of a data set\n\nhint: write `train[:400]`, `test[10%:20%]` or `train[:50]+test[:50]`"
+    )]
+    Split {
+        /// What was given.
+        text: String,
+    },
+    /// Whole hundredths of fewer than 100 rows are nothing.
+    #[error("`{text}`: a hundredth of {rows} rows is no row\n\nhint: leave `(pct1_dropremainder)` out")]
+    FewRows {
+        /// What was given.
+        text: String,
+        /// Rows that there are.
+        rows: usize,
+    },
     /// A share lies outside the whole.
     #[error("slice `{text}`: {percent} % is not between -100 % and 100 %")]
     Percent {
@@ -83,6 +99,22 @@ impl std::fmt::Display for Slice {
 }
 
 impl Slice {
+    /// Whether bounds are shares.
+    pub fn has_shares(self) -> bool {
+        [self.from, self.to].iter().any(|it| matches!(it, Some(Bound::Percent(_))))
+    }
+
+    /// The same slice of a list of `len`, with a hundredth of `len / 100` items and the remainder left out.
+    #[must_use]
+    pub(super) fn of_whole_hundredths(self, len: usize) -> Self {
+        let hundredth = i64::try_from(len / 100).unwrap_or(i64::MAX);
+        let bound = |it: Bound| match it {
+            Bound::Percent(percent) => Bound::Items(percent.saturating_mul(hundredth)),
+            items @ Bound::Items(_) => items,
+        };
+        Self { from: self.from.map(bound), to: self.to.map(bound) }
+    }
+
     /// The selected items of a list of `len`, as a range that lies within it; empty when the bounds cross.
     pub fn range(self, len: usize) -> std::ops::Range<usize> {
         let from = self.from.map_or(0, |it| it.index(len));

@@ -1,12 +1,14 @@
 //! Text files, one prompt a line.
 //!
-//! Lines end in LF or CRLF, blank lines are skipped, a byte order mark at the start is dropped, and everything else
-//! is kept, spaces at the ends of a line included. A slice counts the lines that are not blank.
+//! Lines end in LF or CRLF, blank lines are skipped, spaces at the ends of a line and a byte order mark at the start
+//! are dropped. A slice counts the lines that are not blank.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use super::{PromptSource, Slice, SourceError};
+use hub::Client;
+
+use super::{PromptSource, Slice, SourceError, Specification};
 
 /// A text file, or standard input under the name `-`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,8 +21,13 @@ pub struct TextFile {
 
 /// Any line names a text file, with or without a slice at its end.
 #[expect(clippy::unnecessary_wraps, reason = "all kinds of sources have this shape")]
-pub(super) fn recognize(line: &str) -> Option<Result<Box<dyn PromptSource>, SourceError>> {
-    Some(TextFile::named(line).map(|it| Box::new(it) as Box<dyn PromptSource>))
+pub(super) fn recognize(
+    specification: &Specification,
+    _: &Client,
+) -> Option<Result<Box<dyn PromptSource>, SourceError>> {
+    let file = TextFile::named(&specification.dataset);
+    let file = file.and_then(|it| Ok(TextFile { slice: specification.slice(it.slice)?, ..it }));
+    Some(file.map(|it| Box::new(it) as Box<dyn PromptSource>))
 }
 
 impl TextFile {
@@ -60,11 +67,11 @@ impl PromptSource for TextFile {
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
         let mut prompts = Vec::new();
         for (number, line) in (1..).zip(bytes.split(|&it| it == b'\n')) {
-            let line = line.strip_suffix(b"\r").unwrap_or(line);
             let line = std::str::from_utf8(line)
                 .map_err(|_| SourceError::NotUtf8 { path: self.path.display().to_string(), line: number })?;
-            if !line.trim().is_empty() {
-                prompts.push(line.to_owned());
+            let prompt = line.trim();
+            if !prompt.is_empty() {
+                prompts.push(prompt.to_owned());
             }
         }
         let total = prompts.len();
@@ -100,7 +107,7 @@ mod tests {
     #[test]
     fn each_line_that_is_not_blank_is_a_prompt() {
         let (_folder, path) = file("prompts.txt", b"\xef\xbb\xbfone\r\n\r\n \t\n  two \nthree");
-        assert_eq!(open(&path).unwrap().load().unwrap(), ["one", "  two ", "three"]);
+        assert_eq!(open(&path).unwrap().load().unwrap(), ["one", "two", "three"]);
     }
 
     #[test]

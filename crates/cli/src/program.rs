@@ -1,0 +1,141 @@
+//! Settings of the program around a run: which model, where studies and models go. (What a run itself is told stands
+//! in `pipeline::Settings`.)
+
+use serde_json::Value;
+use settings::{Kind, settings};
+
+settings! {
+    /// What the program is told beside the run's settings.
+    pub(crate) struct Program {
+        section "Model";
+
+        /// The model: a Hugging Face folder, a GGUF file, or a repository of the hub.
+        pub model: Option<String> = None;
+        /// The commit of a model of the hub; the newest if not given, and then noted in the study.
+        pub model_commit: Option<String> = None;
+        /// Precision of the weights: `auto` keeps what the file has; others are `float32`, `bfloat16`, `float16`.
+        ///
+        /// Only the first is looked at: nothing here fails to load in one precision and loads in another. The option
+        /// --dtype counts more.
+        pub dtypes: Vec<String> = vec!["auto".to_owned()];
+
+        section "Preset";
+
+        /// Prompts, markers and goals for a behaviour; whatever else is set counts more.
+        pub preset: String [Kind::Choice(pipeline::presets::names)] = pipeline::presets::PRESETS[0].name.to_owned();
+
+        section "Study";
+
+        /// Study file, Optuna's journal format; one for each model in the folder of studies if not given.
+        pub study: Option<String> = None;
+        /// Folder of studies.
+        pub study_checkpoint_dir: String = "checkpoints".to_owned();
+        /// What to do when the study exists: asked if there is a terminal, else continue.
+        ///
+        /// continue: go on with its settings. restart: begin anew; the old file is kept with `.old` at its name's end.
+        pub checkpoint_action: Option<CheckpointAction> [Kind::Choice(checkpoint_actions)] = None;
+
+        section "Choice";
+
+        /// Choose the trial by a sentence in place of a menu: "min kl where refusals <= 5".
+        ///
+        /// Scores by name, or by the beginning of a name. What counts is compared by its count; with % by its share.
+        pub pick: Option<String> = None;
+        /// Choose the trial by its place in the front, from 0, in the order of the first objective.
+        pub trial_index: Option<usize> = None;
+
+        section "Saving";
+
+        /// Write the edited model here: a folder, or for a GGUF model a file.
+        pub save_directory: Option<String>, also "save" = None;
+        /// How large a file of weights may become.
+        pub max_shard_size: Value = Value::from("5GB");
+        /// How the model is written; whole models are all there is.
+        pub export_strategy: String [Kind::Choice(|| vec!["merge"])] = "merge".to_owned();
+        /// What to do with the chosen trial without a menu: save it, or upload it.
+        pub model_action: Option<ModelAction> [Kind::Choice(|| vec!["save", "upload"])] = None;
+
+        section "Upload";
+
+        /// Upload the edited model to this repository of the hub, which is made if it does not exist.
+        pub upload_repo_id: Option<String>, also "upload" = None;
+        /// Make the repository a private one, if it has to be made.
+        pub upload_repo_private: bool = true;
+    }
+}
+
+/// What to do when a study exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum CheckpointAction {
+    /// Go on with its settings.
+    Continue,
+    /// Begin anew.
+    Restart,
+    /// Ask.
+    Ask,
+}
+
+fn checkpoint_actions() -> Vec<&'static str> {
+    vec!["continue", "restart", "ask"]
+}
+
+/// What to do with the chosen trial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ModelAction {
+    /// Write it to the folder that is set.
+    Save,
+    /// Bring it to the repository that is set.
+    Upload,
+}
+
+settings! {
+    /// Settings of heretic that have no effect here. They are accepted, so that its files work, and a remark is made
+    /// where one has another value than there by default. The documentation says why.
+    pub(crate) struct WithoutEffect {
+        section "Without effect";
+
+        /// Weights are read as they are; --dtype bf16 halves the memory of f32.
+        pub quantization: String [Kind::Choice(|| vec!["none", "bnb_4bit"])] = "none".to_owned();
+        /// The device is chosen with --device.
+        pub device_map: Value = Value::from("auto");
+        /// Weights stay in the model's files where the system can map them.
+        pub max_memory: Value = Value::Null;
+        /// There is nothing to move.
+        pub offload_outputs_to_cpu: bool = true;
+        /// Edits of full row normalization are exact, whatever the rank of an approximation would be.
+        pub full_normalization_lora_rank: usize = 3;
+        /// What is known is in the study file, or printed with --json.
+        pub print_debug_information: bool = false;
+        /// The geometry of residuals is among the events that --json prints.
+        pub print_residual_geometry: bool = false;
+        /// There are no plots yet.
+        pub plot_residuals: bool = false;
+        /// There are no plots yet.
+        pub residual_plot_path: String = "plots".to_owned();
+        /// There are no plots yet.
+        pub residual_plot_title: Value = Value::Null;
+        /// There are no plots yet.
+        pub residual_plot_style: Value = Value::Null;
+        /// There are no benchmarks in the menu.
+        pub benchmarks: Value = Value::Null;
+        /// The divergence is an objective of its own, on no assumed scale (heretic 1.4).
+        pub kl_divergence_scale: f64 = 1.0;
+        /// The divergence is an objective of its own; --pick chooses (heretic 1.4).
+        pub kl_divergence_target: f64 = 0.01;
+        /// More trials are run by giving a larger n_trials.
+        pub n_additional_trials: Value = Value::Null;
+        /// Reproduction is checked by comparing the written model.
+        pub upload_reproducibility_information: Value = Value::Null;
+        /// Reproduction is checked by comparing the written model.
+        pub ignore_mismatches: Value = Value::Null;
+    }
+}
+
+/// Settings of heretic that ask for another job than the command's, and what to write instead.
+pub(crate) const OTHER_JOBS: [(&str, &str); 3] = [
+    ("evaluate_model", "compare two models with `ablate evaluate EDITED --against ORIGINAL`"),
+    ("reproduce", "give the parameters to `ablate evaluate MODEL --parameters FILE --save FOLDER`"),
+    ("collect_reproducibles", "download the files with the hub's own program, `hf download`"),
+];

@@ -1,0 +1,66 @@
+//! Bringing the edited model to the hub.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use hub::{Client, Kind, Repository, Upload};
+
+use crate::fetching;
+use crate::program::{ModelAction, Program};
+use crate::terminal::remark;
+
+/// Where the model is to go.
+pub(crate) struct Target {
+    client: Client,
+    repository: Repository,
+    private: bool,
+}
+
+impl Target {
+    /// What the settings say. Who we are is asked before the work: hours later would be late.
+    pub(crate) fn of(program: &Program) -> anyhow::Result<Option<Self>> {
+        let wanted = match program.model_action {
+            Some(ModelAction::Save) => false,
+            Some(ModelAction::Upload) => true,
+            None => program.upload_repo_id.is_some(),
+        };
+        if !wanted {
+            return Ok(None);
+        }
+        let id = program.upload_repo_id.as_ref();
+        let id =
+            id.context("`model_action` is upload, and no repository is named\n\nhint: set `upload_repo_id`")?;
+        let client = fetching::client();
+        let user = client.user()?;
+        let whole = if id.contains('/') { id.clone() } else { format!("{user}/{id}") };
+        let repository = Repository::new(Kind::Model, &whole)
+            .with_context(|| format!("`{whole}` cannot be a repository's name\n\nhint: write OWNER/NAME"))?;
+        Ok(Some(Self { client, repository, private: program.upload_repo_private }))
+    }
+
+    /// Uploads all files of a folder.
+    pub(crate) fn send(&self, folder: &Path) -> anyhow::Result<()> {
+        let upload =
+            Upload { folder, private: self.private, message: "Upload the model as edited by ablate" };
+        let uploaded = self.client.upload(&self.repository, &upload)?;
+        let who = if self.private { "private" } else { "public" };
+        remark(&format!("uploaded to {} ({who}), commit {}", uploaded.url, uploaded.commit));
+        Ok(())
+    }
+}
+
+/// A place for what is only uploaded, beside the study; gone when dropped.
+pub(crate) fn passing(study: &Path) -> anyhow::Result<tempfile::TempDir> {
+    let folder = study.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    tempfile::Builder::new()
+        .prefix(".upload-")
+        .tempdir_in(folder)
+        .with_context(|| format!("making a folder in `{}`", folder.display()))
+}
+
+/// The file of a GGUF model in a folder, with its card where the hub looks for one.
+pub(crate) fn card_of_gguf(folder: &Path, file: &Path) -> anyhow::Result<PathBuf> {
+    let card = folder.join("README.md");
+    std::fs::rename(file.with_extension("md"), &card).context("moving the card")?;
+    Ok(card)
+}

@@ -1,0 +1,150 @@
+//! What can go wrong with the hub.
+
+use std::path::PathBuf;
+
+use crate::Repository;
+
+/// Why something of the hub cannot be had. No message holds a token.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HubError {
+    /// No such repository, or none that we may see: the hub does not tell which.
+    #[error(
+        "{repository} is not on {endpoint}, or is private\n\nhint: check the name{}",
+        if *known { "; the token given may not see it" } else { "; for a private one set HF_TOKEN or use `hf auth login`" }
+    )]
+    NoRepository {
+        /// Which.
+        repository: Repository,
+        /// Where.
+        endpoint: String,
+        /// Whether we said who we are.
+        known: bool,
+    },
+    /// Its owner wants to be asked.
+    #[error(
+        "{repository} is gated: its owner wants to be asked first\n\nhint: ask at {endpoint}/{}{} with your account, {}",
+        repository.prefix(), repository.id,
+        if *known { "and use a token of that account" } else { "then set HF_TOKEN or use `hf auth login`" }
+    )]
+    Gated {
+        /// Which.
+        repository: Repository,
+        /// Where.
+        endpoint: String,
+        /// Whether we said who we are.
+        known: bool,
+    },
+    /// No such branch, tag or commit.
+    #[error("{repository} has no revision `{revision}`")]
+    NoRevision {
+        /// Which.
+        repository: Repository,
+        /// The revision.
+        revision: String,
+    },
+    /// No such file.
+    #[error("{repository} has no file `{path}` at `{revision}`")]
+    NoFile {
+        /// Which.
+        repository: Repository,
+        /// The revision.
+        revision: String,
+        /// The file.
+        path: String,
+    },
+    /// The token is not accepted.
+    #[error(
+        "{endpoint} does not accept the token\n\nhint: make a new one at {endpoint}/settings/tokens and set HF_TOKEN, or use `hf auth login`"
+    )]
+    Token {
+        /// Where.
+        endpoint: String,
+    },
+    /// We may not do that.
+    #[error(
+        "{action}: {endpoint} says no: {reason}\n\nhint: set HF_TOKEN, or use `hf auth login`; the token needs the right to write"
+    )]
+    Forbidden {
+        /// What was wanted.
+        action: String,
+        /// Where.
+        endpoint: String,
+        /// What the hub says.
+        reason: String,
+    },
+    /// Offline, and not in the cache.
+    #[error(
+        "{repository}: `{what}` is not in the cache `{}`, and the network is not to be used\n\nhint: unset HF_HUB_OFFLINE, or download it once",
+        cache.display()
+    )]
+    Offline {
+        /// Which.
+        repository: Repository,
+        /// File or revision.
+        what: String,
+        /// Where it was looked for.
+        cache: PathBuf,
+    },
+    /// The network does not answer, and the cache has it not.
+    #[error("{action}: {reason}\n\nhint: is the network there? What was downloaded so far is kept")]
+    Network {
+        /// What was wanted.
+        action: String,
+        /// What happened.
+        reason: String,
+    },
+    /// Another answer than the protocol has.
+    #[error("{action}: {endpoint} answered {status}: {reason}")]
+    Answer {
+        /// What was wanted.
+        action: String,
+        /// Where.
+        endpoint: String,
+        /// The code.
+        status: u16,
+        /// What it says.
+        reason: String,
+    },
+    /// What was downloaded is not what was promised.
+    #[error(
+        "`{path}`: expected {expected}, found {found}\n\nhint: try again; what was downloaded has been removed"
+    )]
+    Damaged {
+        /// The file.
+        path: String,
+        /// Size or checksum promised.
+        expected: String,
+        /// Size or checksum found.
+        found: String,
+    },
+    /// A path that leads out of the folder.
+    #[error("{repository} names a file `{path}`, which would lie outside of its folder")]
+    Path {
+        /// Which.
+        repository: Repository,
+        /// The file.
+        path: String,
+    },
+    /// Files of this machine.
+    #[error("`{}`: {reason}", path.display())]
+    Disk {
+        /// Which.
+        path: PathBuf,
+        /// What the system says.
+        reason: std::io::Error,
+    },
+}
+
+impl HubError {
+    /// An error of the system at a path.
+    pub(crate) fn disk(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |reason| Self::Disk { path, reason }
+    }
+
+    /// Whether it is the network that failed, so that the cache may help.
+    pub(crate) fn is_network(&self) -> bool {
+        matches!(self, Self::Network { .. } | Self::Answer { status: 500.., .. })
+    }
+}

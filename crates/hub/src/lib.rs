@@ -1,0 +1,27 @@
+//! The hub: repositories of models and data sets, and the cache that its clients on a machine share.
+//!
+//! ```text
+//! Client::new(Access::from_environment())
+//!     .info(&repository, revision)?       -> Info { commit, files }
+//!     .file(&repository, commit, path)?   -> a path in the cache, downloaded if it is not there
+//!     .upload(&repository, folder, …)?    -> one commit of all files
+//! ```
+//!
+//! The protocol, the layout of the cache and the environment variables are those of Python's `huggingface_hub`, so that
+//! what one of them has downloaded the others find. This room knows no models and no prompts, and it prints nothing: who
+//! wants to see progress passes an observer.
+
+mod access;
+mod cache;
+mod client;
+mod download;
+mod error;
+mod repository;
+mod upload;
+
+pub use access::{Access, Token};
+pub use client::{Client, Progress};
+pub use download::{File, Info};
+pub use error::HubError;
+pub use repository::{Kind, Repository};
+pub use upload::{Upload, Uploaded};
