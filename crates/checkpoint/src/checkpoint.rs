@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::gguf::{self, StoredType};
 use crate::mapped_file::MappedFile;
+use crate::tensor::Layout;
 use crate::{CheckpointError, Tensor, TensorDtype, TextAssets, hugging_face, json};
 
 /// The format of a checkpoint.
@@ -170,6 +171,7 @@ impl Checkpoint {
                 file: Arc::clone(&entry.file),
                 range: entry.range.clone(),
                 order: None,
+                layout: Layout::Rows,
             }),
             Err(found) => Err(CheckpointError::UnsupportedType {
                 name: name.to_owned(),

@@ -21,7 +21,28 @@ pub struct Tensor {
     pub(crate) range: Range<usize>,
     /// Row `i` is row `order[i]` of the bytes; `None` means as in the file.
     pub(crate) order: Option<Arc<[u32]>>,
+    pub(crate) layout: Layout,
 }
+
+/// How the rows of a tensor lie in its bytes.
+#[derive(Clone, Debug)]
+pub(crate) enum Layout {
+    /// One after the other.
+    Rows,
+    /// As the columns of a matrix that has so many of them.
+    Columns(usize),
+    /// In blocks of 32 numbers of 4 bits, two of them a byte, the scales of the blocks elsewhere: a byte for each.
+    Microscaled {
+        /// The file of the scales.
+        file: Arc<MappedFile>,
+        /// Where they lie in it, for all rows that the bytes hold.
+        range: Range<usize>,
+    },
+}
+
+/// Numbers of a microscaled block, and the bytes that they take.
+const BLOCK: (usize, usize) = (32, BLOCK_BYTES);
+const BLOCK_BYTES: usize = 16;
 
 impl Tensor {
     /// The name in the file.
@@ -76,8 +97,25 @@ impl Tensor {
             self.rows()
         );
         let row = self.order.as_ref().map_or(row, |order| order[row] as usize);
-        let bytes = self.row_bytes();
-        self.dtype.decode(&self.bytes()[row * bytes..(row + 1) * bytes], out);
+        match &self.layout {
+            Layout::Rows => {
+                let bytes = self.row_bytes();
+                self.dtype.decode(&self.bytes()[row * bytes..(row + 1) * bytes], out);
+            }
+            Layout::Columns(columns) => {
+                let bytes = self.dtype.block().1;
+                let column = self.bytes()[row * bytes..].chunks(columns * bytes);
+                for (number, out) in column.zip(out) {
+                    self.dtype.decode(&number[..bytes], std::slice::from_mut(out));
+                }
+            }
+            Layout::Microscaled { file, range } => {
+                let blocks = self.row_len() / BLOCK.0;
+                let numbers = &self.bytes()[row * blocks * BLOCK.1..][..blocks * BLOCK.1];
+                let scales = &file.bytes()[range.clone()][row * blocks..][..blocks];
+                crate::decode::microscaled(numbers, scales, out);
+            }
+        }
     }
 
     /// All rows, decoded, `shape` row-major.
@@ -87,7 +125,7 @@ impl Tensor {
             return Vec::new();
         }
         let mut numbers = vec![0.0; self.rows() * self.row_len()];
-        if self.order.is_none() {
+        if self.order.is_none() && matches!(self.layout, Layout::Rows) {
             self.dtype.decode(self.bytes(), &mut numbers);
         } else {
             for (row, out) in numbers.chunks_exact_mut(self.row_len()).enumerate() {
@@ -124,11 +162,87 @@ impl Tensor {
         if let Some(&row) = order.iter().find(|&&row| row as usize >= rows) {
             panic!("tensor `{}` has {rows} rows, the order names row {row}", self.name);
         }
-        let order = match &self.order {
+        Self { order: Some(self.compose(order)), ..self }
+    }
+
+    /// A view of every `step`-th row from `first` on, `count` in all, with shape `[count, row_len]`: of two projections
+    /// whose outputs alternate, one.
+    ///
+    /// # Panics
+    /// When the last of them is not below [`Self::rows`].
+    #[must_use]
+    pub fn stepped_rows(&self, first: usize, step: usize, count: usize) -> Self {
+        if step == 1 {
+            return self.slice_rows(first..first + count);
+        }
+        let rows = self.rows();
+        assert!(
+            count == 0 || first + step * (count - 1) < rows,
+            "tensor `{}` has {rows} rows, {count} in steps of {step} from {first} were asked for",
+            self.name
+        );
+        let order = self.compose((0..count).map(|it| (first + step * it) as u32).collect());
+        Self { shape: vec![count, self.row_len()], order: Some(order), ..self.clone() }
+    }
+
+    /// An order of the rows at hand as one of the rows of the bytes.
+    fn compose(&self, order: Vec<u32>) -> Arc<[u32]> {
+        match &self.order {
             None => order.into(),
             Some(earlier) => order.iter().map(|&row| earlier[row as usize]).collect(),
+        }
+    }
+
+    /// A view of the rows as columns and of the columns as rows, with shape `[row_len, rows]`: of a weight that is stored
+    /// as `[inputs, outputs]`, the usual one. Reading a row of it is slow.
+    ///
+    /// # Panics
+    /// When numbers are stored in blocks, or rows were put in another order: such tensors are never transposed.
+    #[must_use]
+    pub fn transposed(&self) -> Self {
+        assert!(
+            matches!(self.layout, Layout::Rows) && self.order.is_none() && self.dtype.block().0 == 1,
+            "tensor `{}` cannot be transposed",
+            self.name
+        );
+        let (rows, columns) = (self.rows(), self.row_len());
+        Self { shape: vec![columns, rows], layout: Layout::Columns(columns), ..self.clone() }
+    }
+
+    /// The numbers that blocks of 4 bits, `[…, blocks, 16]` in bytes, and their scales, `[…, blocks]` in bytes, mean: a
+    /// tensor `[…, 32 blocks]` with the name of the blocks. OCP Microscaling Formats 1.0, MXFP4.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Shape`] of the scales when they do not fit the blocks, and of the blocks when these are not
+    /// blocks; [`CheckpointError::UnsupportedType`] when one of the two does not consist of bytes.
+    pub fn microscaled(blocks: &Self, scales: &Self) -> Result<Self, CheckpointError> {
+        for tensor in [blocks, scales] {
+            if !matches!(tensor.dtype, TensorDtype::U8 | TensorDtype::F8E8M0) {
+                return Err(CheckpointError::UnsupportedType {
+                    name: tensor.name.to_string(),
+                    found: tensor.dtype.to_string(),
+                    supported: "U8 in blocks of 4 bits and their scales".to_owned(),
+                });
+            }
+        }
+        let Some((&BLOCK_BYTES, shape)) = blocks.shape.split_last() else {
+            let expected = [&scales.shape[..], &[BLOCK.1]].concat();
+            return Err(blocks.expect_shape(&expected).expect_err("the last dimension is another"));
         };
-        Self { order: Some(order), ..self }
+        scales.expect_shape(shape)?;
+        let mut shape = shape.to_vec();
+        *shape.last_mut().ok_or_else(|| CheckpointError::Shape {
+            name: blocks.name.to_string(),
+            expected: vec![1, BLOCK.1],
+            found: blocks.shape.clone(),
+        })? *= BLOCK.0;
+        let layout = Layout::Microscaled { file: Arc::clone(&scales.file), range: scales.range.clone() };
+        Ok(Self { shape, layout, ..blocks.clone() })
+    }
+
+    /// Whether it is made of blocks and scales by [`Self::microscaled`].
+    pub fn is_microscaled(&self) -> bool {
+        matches!(self.layout, Layout::Microscaled { .. })
     }
 
     /// A view of some rows, with shape `[rows, row_len]`: one expert of a fused tensor, for example.
@@ -145,11 +259,18 @@ impl Tensor {
         );
         let shape = vec![rows.len(), self.row_len()];
         let mut slice = Self { shape, ..self.clone() };
-        if let Some(order) = &self.order {
-            slice.order = Some(order[rows].into());
-        } else {
-            let bytes = self.row_bytes();
-            slice.range = self.range.start + rows.start * bytes..self.range.start + rows.end * bytes;
+        let part = |range: &Range<usize>, bytes: usize| {
+            range.start + rows.start * bytes..range.start + rows.end * bytes
+        };
+        match (&self.order, &mut slice.layout) {
+            (Some(order), _) => slice.order = Some(order[rows].into()),
+            (None, Layout::Rows) => slice.range = part(&self.range, self.row_bytes()),
+            (None, Layout::Columns(_)) => slice.order = Some(rows.map(|it| it as u32).collect()),
+            (None, Layout::Microscaled { range, .. }) => {
+                let blocks = self.row_len() / BLOCK.0;
+                *range = part(range, blocks);
+                slice.range = part(&self.range, blocks * BLOCK.1);
+            }
         }
         slice
     }

@@ -6,12 +6,14 @@
 //! plus minimum is rounded after each operation in f32, as the format's reference does.
 
 mod blocks;
+mod microscaled;
 mod small_floats;
 mod super_blocks;
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
+pub(crate) use self::microscaled::microscaled;
 use crate::TensorDtype;
 
 impl TensorDtype {

@@ -147,3 +147,52 @@ fn an_order_with_a_row_that_does_not_exist_is_the_callers_mistake() {
 fn a_slice_that_does_not_exist_is_the_callers_mistake() {
     let _ = four_rows().1.slice_rows(3..5);
 }
+
+#[test]
+fn a_transposed_tensor_has_the_columns_as_rows() {
+    let (_folder, tensor) = four_rows();
+    let columns = tensor.slice_rows(1..4).transposed();
+    assert_eq!(columns.shape(), [2, 3]);
+    assert_eq!(columns.to_f32(), [10.0, 20.0, 30.0, 11.0, 21.0, 31.0]);
+    assert_eq!(columns.slice_rows(1..2).to_f32(), [11.0, 21.0, 31.0]);
+    assert_eq!(tensor.transposed().stepped_rows(1, 5, 1).to_f32(), [1.0, 11.0, 21.0, 31.0]);
+}
+
+#[test]
+fn every_second_row_is_a_tensor_of_its_own() {
+    let (_folder, tensor) = four_rows();
+    assert_eq!(first_column(&tensor.stepped_rows(1, 2, 2)), [10.0, 30.0]);
+    assert_eq!(first_column(&tensor.with_row_order(vec![3, 2, 1, 0]).stepped_rows(0, 2, 2)), [30.0, 10.0]);
+}
+
+/// Two experts of two rows of 32 numbers: every number of row i is 2^i.
+fn microscaled() -> (TempDir, Checkpoint) {
+    use safetensors::tensor::{Dtype, TensorView};
+    let folder = tempfile::tempdir().unwrap();
+    let (blocks, scales) = ([0x22_u8; 64], [127_u8, 128, 129, 130]);
+    let view = |shape: &[usize], bytes| TensorView::new(Dtype::U8, shape.to_vec(), bytes).unwrap();
+    let tensors = [("b", view(&[2, 2, 1, 16], &blocks[..])), ("s", view(&[2, 2, 1], &scales))];
+    safetensors::serialize_to_file(tensors, None, &folder.path().join("model.safetensors")).unwrap();
+    std::fs::write(folder.path().join("config.json"), "{}").unwrap();
+    let checkpoint = Checkpoint::open(folder.path()).unwrap();
+    (folder, checkpoint)
+}
+
+#[test]
+fn microscaled_blocks_are_cut_into_experts_and_rows_with_their_scales() {
+    let (_folder, checkpoint) = microscaled();
+    let (blocks, scales) = (checkpoint.tensor("b").unwrap(), checkpoint.tensor("s").unwrap());
+    let tensor = Tensor::microscaled(&blocks, &scales).unwrap();
+    assert_eq!((tensor.shape(), tensor.name()), (&[2, 2, 32][..], "b"));
+    assert_eq!(first_column(&tensor), [1.0, 2.0, 4.0, 8.0]);
+    assert_eq!(first_column(&tensor.slice_rows(2..4)), [4.0, 8.0]);
+    assert_eq!(first_column(&tensor.slice_rows(1..4).slice_rows(1..3)), [4.0, 8.0]);
+    assert_eq!(first_column(&tensor.slice_rows(1..4).stepped_rows(0, 2, 2)), [2.0, 8.0]);
+    let error = Tensor::microscaled(&blocks, &scales.slice_rows(0..2)).unwrap_err();
+    assert!(matches!(error, CheckpointError::Shape { .. }), "{error}");
+    let error = Tensor::microscaled(&scales, &scales).unwrap_err();
+    assert!(matches!(error, CheckpointError::Shape { .. }), "{error}");
+    let (_other, plain) = four_rows();
+    let error = Tensor::microscaled(&plain, &scales).unwrap_err();
+    assert!(error.to_string().contains("F32"), "{error}");
+}

@@ -1,0 +1,37 @@
+//! Microscaled blocks (OCP Microscaling Formats 1.0, MXFP4): 32 numbers of 4 bits and a power of two for all of them.
+
+use super::small_floats::E8M0;
+
+/// 1 sign, 2 exponent, 1 mantissa bits, bias 1; every pattern is a finite number.
+pub(super) const E2M1: [f32; 16] =
+    [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0];
+
+/// Blocks of 16 bytes and a byte of scale for each; byte `i` of a block holds number `2 i` in its lower half and number
+/// `2 i + 1` in its upper half. Exact unless the result is below f32's smallest normal number.
+pub(crate) fn microscaled(blocks: &[u8], scales: &[u8], out: &mut [f32]) {
+    let (blocks, _) = blocks.as_chunks::<16>();
+    let (numbers, _) = out.as_chunks_mut::<32>();
+    for ((block, &scale), out) in blocks.iter().zip(scales).zip(numbers) {
+        let scale = E8M0[usize::from(scale)];
+        for (&byte, pair) in block.iter().zip(out.as_chunks_mut::<2>().0) {
+            *pair = [E2M1[usize::from(byte & 0xf)] * scale, E2M1[usize::from(byte >> 4)] * scale];
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_lie_in_pairs_and_have_the_scale_of_their_block() {
+        let mut blocks = [0_u8; 32];
+        blocks[0] = 0xf2; // number 0 is 1, number 1 is −6
+        blocks[31] = 0x19; // the last but one is −0.5, the last 0.5
+        let mut out = [f32::NAN; 64];
+        microscaled(&blocks, &[128, 125], &mut out);
+        assert_eq!((out[0], out[1], out[2], out[62], out[63]), (2.0, -12.0, 0.0, -0.125, 0.125));
+        microscaled(&blocks, &[255, 127], &mut out);
+        assert!(out[0].is_nan() && out[63] == 0.5);
+    }
+}
