@@ -39,7 +39,11 @@ import torch
 import transformers
 
 import reference
-from golden_tiny_variants import VARIANTS, Variant
+import golden_tiny_experts
+import golden_tiny_variants
+from golden_tiny_variants import Variant
+
+VARIANTS = [*golden_tiny_variants.VARIANTS, *golden_tiny_experts.VARIANTS]
 
 PROMPT_LENGTHS = [1, 3, 5, 6, 17, 40]
 ANSWER_TOKENS = 16
@@ -56,7 +60,7 @@ def untrained(variant: Variant, overrides: dict | None = None):
     text = {**copy.deepcopy(variant.config), **(overrides or {})}
     whole = {**copy.deepcopy(variant.container), "text_config": text} if variant.container else text
     resolved = getattr(transformers, f"{variant.architecture}Config")(**whole)
-    resolved._attn_implementation = "eager"
+    resolved._attn_implementation = resolved._experts_implementation = "eager"
     model_class = variant.model_class or f"{variant.architecture}ForCausalLM"
     return getattr(transformers, model_class)(resolved).float().eval()
 
@@ -86,6 +90,8 @@ def respell(config: dict, spelling: int) -> dict:
         return config
     if "dtype" in config:
         config["torch_dtype"] = config.pop("dtype")
+    if config.get("model_type") in {"qwen3_moe", "olmoe"}:
+        config["num_experts"] = config.pop("num_local_experts", config.get("num_experts"))
     if "text_config" in config:
         config["text_config"] = respell(config["text_config"], spelling)
         return dict(sorted(config.items()))
@@ -113,6 +119,8 @@ def write_checkpoint(variant: Variant, folder: pathlib.Path) -> None:
         # Two shards: a file may hold a little more than half.
         size = sum(tensor.nbytes for tensor in model.parameters())
         model.save_pretrained(scratch, max_shard_size=size * 10 // (10 * variant.shards - 4))
+        if variant.fused:
+            safetensors.torch.save_file(stored_tensors(model), f"{scratch}/model.safetensors", {"format": "pt"})
         for file in sorted(pathlib.Path(scratch).glob("model*")):
             shutil.copyfile(file, folder / file.name)
             if variant.renamed:
@@ -125,6 +133,12 @@ def write_checkpoint(variant: Variant, folder: pathlib.Path) -> None:
         name = "config.json" if spelling == variant.spelling else f"config.transformers-{spelling}.json"
         text = json.dumps(respell(copy.deepcopy(written), spelling), indent=2, sort_keys=True)
         (folder / name).write_text(text + "\n")
+
+
+def stored_tensors(model) -> dict[str, torch.Tensor]:
+    """What a model holds, without the head where that is the embedding."""
+    tied = {"lm_head.weight"} if model.config.tie_word_embeddings else set()
+    return {name: tensor.contiguous() for name, tensor in model.state_dict().items() if name not in tied}
 
 
 def rename_tensors(file: pathlib.Path, renamed: dict[str, str]) -> None:

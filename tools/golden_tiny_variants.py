@@ -26,6 +26,7 @@ class Variant:
     embedding: float | None = None  # how wide the embedding is drawn; 1, or 0.3 where it is the head as well
     container: dict = dataclasses.field(default_factory=dict)  # what a container has beside its language model
     renamed: dict[str, str] = dataclasses.field(default_factory=dict)  # beginnings of tensor names in another layout
+    fused: bool = False  # tensors as transformers 5 holds them: one for all experts of a layer
     misread: dict[str, dict] = dataclasses.field(default_factory=dict)  # what is misread -> configuration overrides
 
 

@@ -46,7 +46,8 @@ def load(folder: pathlib.Path, dtype: torch.dtype = torch.float32):
     """The model of a folder with its weights upcast, in evaluation mode."""
     # By name: not every container of a language model is listed among the causal ones.
     model_class = getattr(transformers, transformers.AutoConfig.from_pretrained(folder).architectures[0])
-    model = model_class.from_pretrained(folder, dtype=dtype, attn_implementation="eager")
+    plain = {"attn_implementation": "eager", "experts_implementation": "eager"}
+    model = model_class.from_pretrained(folder, dtype=dtype, **plain)
     return model.eval()
 
 

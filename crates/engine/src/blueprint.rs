@@ -2,10 +2,10 @@
 //!
 //! A family reads a checkpoint's hyper-parameters and answers with a [`Blueprint`]: which tensors there are, how
 //! they are joined, and what each branch of a block does. The loader and the executor work from the blueprint
-//! alone; they know no family. The output projection of every [`Branch`] is a *declared writer*: its output is
-//! added to the residual stream, so nothing that writes can be forgotten.
+//! alone; they know no family. What a branch adds to the residual stream comes out of its *declared writers*, which
+//! [`Block::writers`] lists, so nothing that writes can be forgotten.
 
-use std::ops::Range;
+use glossary::Component;
 
 use crate::backend::AttentionShape;
 
@@ -68,16 +68,14 @@ pub enum Arrangement {
     Parallel,
 }
 
-/// A layer between two taps of the residual stream: `residual += scale * post_norm(writer(inner(pre_norm(residual))))`.
+/// A layer between two taps of the residual stream: `residual += scale * post_norm(inner(pre_norm(residual)))`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Branch<T> {
     /// The norm that the branch reads through.
     pub pre_norm: Option<Norm>,
-    /// What the branch does.
+    /// What the branch does; it ends with its writers.
     pub inner: T,
-    /// What it writes with.
-    pub writer: Projection,
-    /// The norm between the writer and the stream.
+    /// The norm between the writers and the stream.
     pub post_norm: Option<Norm>,
     /// What is added is multiplied with this.
     pub scale: f32,
@@ -95,15 +93,80 @@ pub enum Mixer {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Mlp {
-    /// `activation(gate(x)) ∘ up(x)`.
-    Gated {
-        /// Goes through the activation.
-        gate: Projection,
-        /// Is multiplied with it.
-        up: Projection,
-        /// The activation.
-        activation: Activation,
+    /// The same for every token.
+    Gated(Gated),
+    /// A choice of several for each token.
+    Experts(Experts),
+}
+
+/// `down(activation(gate(x)) ∘ up(x))`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gated {
+    /// Goes through the activation.
+    pub gate: Projection,
+    /// Is multiplied with it.
+    pub up: Projection,
+    /// The activation.
+    pub activation: Activation,
+    /// The writer.
+    pub down: Projection,
+}
+
+/// A mixture of experts: `Σ share_e expert_e(x) + shared(x)`, the sum over the experts that the token is sent to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Experts {
+    /// Tells how well each expert suits a token.
+    pub router: Projection,
+    /// A tensor `[experts]` that is added to the scores when experts are chosen, and not to the shares.
+    pub correction: Option<String>,
+    /// Who is chosen, and with what share.
+    pub routing: Routing,
+    /// The experts, of equal shapes and activations.
+    pub experts: Vec<Gated>,
+    /// One that every token is sent to, with a share of 1.
+    pub shared: Option<Gated>,
+}
+
+/// From what the router says of a token to its experts and their shares.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Routing {
+    /// How many experts a token is sent to; of equal scores the lower expert comes first.
+    pub chosen: usize,
+    /// What the router's outputs mean.
+    pub scores: Scores,
+    /// Which groups of experts there is a choice of; `None`: all experts.
+    pub groups: Option<Groups>,
+    /// Whether the shares of the chosen are made to add up to one.
+    pub normalized: bool,
+    /// What shares are multiplied with after that.
+    pub scale: f32,
+}
+
+/// What the router's outputs mean.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Scores {
+    /// An expert's score and share is its part of the softmax.
+    Softmax,
+    /// The logistic function of its own output.
+    Sigmoid,
+    /// SparseMixer (Liu et al. 2024, arXiv:2409.12136), in use after training: experts are chosen one after the other;
+    /// the share of each is its part of the softmax over those that are left and not much worse. An output is much
+    /// worse than the best one when they differ by more than `tolerance` of its size, or of the best if that is larger.
+    OneByOne {
+        /// The largest relative difference.
+        tolerance: f32,
     },
+}
+
+/// Experts in groups of equal size, of which the best are kept before experts are chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Groups {
+    /// How many groups there are.
+    pub count: usize,
+    /// How many of them are kept.
+    pub chosen: usize,
+    /// A group's score is the sum of so many of its best.
+    pub best: usize,
 }
 
 /// Softmax attention.
@@ -125,6 +188,8 @@ pub struct Attention {
     pub rope: Option<Rope>,
     /// A tensor `[n_heads]` of scores for a position with value zero.
     pub sinks: Option<String>,
+    /// The writer.
+    pub output: Projection,
 }
 
 /// A linear layer `[outputs, inputs]`.
@@ -132,14 +197,31 @@ pub struct Attention {
 pub struct Projection {
     /// The weight tensor's name.
     pub weight: String,
-    /// Which of its rows, where several layers share one tensor.
-    pub rows: Option<Range<usize>>,
-    /// The bias tensor's name.
+    /// Which part of it, where several layers share one tensor.
+    pub share: Option<Share>,
+    /// The bias tensor's name; shared like the weight.
     pub bias: Option<String>,
     /// Width of the output.
     pub outputs: usize,
     /// Width of the input.
     pub inputs: usize,
+}
+
+/// A layer's part of a tensor `[outputs, inputs]`, or of that of an expert in `[experts, outputs, inputs]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Which expert of how many.
+    pub expert: Option<(usize, usize)>,
+    /// The layer's first output.
+    pub first: usize,
+    /// From one of its outputs to the next: 2 where those of two layers alternate.
+    pub step: usize,
+    /// How many outputs there are in all.
+    pub of: usize,
+    /// Whether the tensor, or that of each expert, is `[inputs, outputs]`.
+    pub transposed: bool,
+    /// The tensor of scales, where that of the weight holds microscaled blocks.
+    pub scales: Option<String>,
 }
 
 /// A norm.
@@ -185,12 +267,20 @@ pub enum NormKind {
 }
 
 /// An activation function.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Activation {
     /// `x / (1 + e^−x)`.
     Silu,
     /// The tanh approximation of GELU.
     GeluTanh,
+    /// `x / (1 + e^(−steepness x))` of x up to a limit; what it is multiplied with is kept within ± the limit, and then
+    /// 1 larger.
+    ClampedSilu {
+        /// What x is multiplied with in the exponent.
+        steepness: f32,
+        /// Where numbers are cut off.
+        limit: f32,
+    },
 }
 
 /// A rotary position embedding (Su et al. 2021, arXiv:2104.09864).
@@ -224,6 +314,13 @@ impl Projection {
     }
 }
 
+impl Share {
+    /// The shape of a tensor that holds a matrix or a vector for each expert, or one for all.
+    pub(crate) fn shape(&self, of_one: &[usize]) -> Vec<usize> {
+        self.expert.map(|it| it.1).into_iter().chain(of_one.iter().copied()).collect()
+    }
+}
+
 impl Norm {
     /// The tensor of a gain that is not of heads.
     pub fn shared_gain(&self) -> Option<&str> {
@@ -247,13 +344,62 @@ impl Block {
         rope.as_ref().and_then(|it| it.limit)
     }
 
-    /// Weights that take part in products for every token.
+    /// Weights that take part in products for a token: of experts, those of as many as it is sent to.
     pub fn weights(&self) -> usize {
-        let Mixer::Attention(Attention { query, key, value, .. }) = &self.mixer.inner;
-        let Mlp::Gated { gate, up, .. } = &self.mlp.inner;
-        [query, key, value, &self.mixer.writer, gate, up, &self.mlp.writer]
-            .into_iter()
-            .map(Projection::weights)
-            .fold(0, usize::saturating_add)
+        let Mixer::Attention(Attention { query, key, value, output, .. }) = &self.mixer.inner;
+        let attention = [query, key, value, output].into_iter().map(Projection::weights);
+        let mlp = match &self.mlp.inner {
+            Mlp::Gated(gated) => gated.weights(),
+            Mlp::Experts(Experts { router, routing, experts, shared, .. }) => {
+                let used = experts.iter().take(routing.chosen).chain(shared).map(Gated::weights);
+                used.fold(router.weights(), usize::saturating_add)
+            }
+        };
+        attention.fold(mlp, usize::saturating_add)
+    }
+
+    /// Everything that writes to the stream: which half of the block it belongs to, which expert it is, if one of
+    /// several, and the norm behind it.
+    pub fn writers(&self) -> Vec<DeclaredWriter<'_>> {
+        let Mixer::Attention(Attention { output, .. }) = &self.mixer.inner;
+        let of_mlp = |expert, projection| DeclaredWriter {
+            component: Component::MlpOutput,
+            expert,
+            projection,
+            post_norm: self.mlp.post_norm.as_ref(),
+        };
+        let mut writers = vec![DeclaredWriter {
+            component: Component::AttentionOutput,
+            expert: None,
+            projection: output,
+            post_norm: self.mixer.post_norm.as_ref(),
+        }];
+        match &self.mlp.inner {
+            Mlp::Gated(gated) => writers.push(of_mlp(None, &gated.down)),
+            Mlp::Experts(Experts { experts, shared, .. }) => {
+                writers.extend(shared.iter().map(|it| of_mlp(None, &it.down)));
+                writers.extend(experts.iter().enumerate().map(|(index, it)| of_mlp(Some(index), &it.down)));
+            }
+        }
+        writers
+    }
+}
+
+/// A layer that writes to the residual stream.
+#[derive(Clone, Copy, Debug)]
+pub struct DeclaredWriter<'a> {
+    /// Which half of the block it belongs to.
+    pub component: Component,
+    /// Which expert it is; `None` in a dense block, and for the expert that every token is sent to.
+    pub expert: Option<usize>,
+    /// The layer.
+    pub projection: &'a Projection,
+    /// The norm between it and the stream.
+    pub post_norm: Option<&'a Norm>,
+}
+
+impl Gated {
+    fn weights(&self) -> usize {
+        [&self.gate, &self.up, &self.down].into_iter().map(Projection::weights).fold(0, usize::saturating_add)
     }
 }

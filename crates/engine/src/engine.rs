@@ -1,12 +1,12 @@
 //! A loaded model, whatever its back end.
 
 use checkpoint::{Checkpoint, Tensor, TensorDtype};
-use glossary::{Component, EditSet, LayerIndex, TokenId, Writer};
+use glossary::{EditSet, LayerIndex, TokenId, Writer};
 
 use crate::backend::cpu::{Cpu, Isa};
 use crate::backend::reference::Reference;
 use crate::backend::{Arithmetic, Backend, WeightDtype};
-use crate::blueprint::{Blueprint, Branch};
+use crate::blueprint::{Blueprint, DeclaredWriter};
 use crate::executor::{Compute, Executor, Output, PartTimes, Wants};
 use crate::families::Source;
 use crate::model::Loader;
@@ -82,7 +82,8 @@ pub struct ModelInfo {
     pub arithmetic: Arithmetic,
     /// All writers, in order of layer.
     pub writers: Vec<WriterInfo>,
-    /// Weights that take part in a product for every token of a pass, the head's not counted.
+    /// Weights that take part in a product for a token, the head's not counted; of experts, those of as many as it is
+    /// sent to.
     pub block_weights: usize,
     /// Weights of the head.
     pub head_weights: usize,
@@ -95,7 +96,8 @@ pub struct ModelInfo {
 pub struct WriterInfo {
     /// Which one.
     pub writer: Writer,
-    /// Its weight as the checkpoint has it, `[d_model, d_in]`; the name is that of the file.
+    /// Its weight as the checkpoint has it, `[d_model, d_in]`; the name is that of the file. Of a tensor that holds
+    /// several experts, a part.
     pub weight: Tensor,
     /// The gain of a norm between the writer and the stream, `[d_model]`.
     pub gain: Option<Vec<f32>>,
@@ -398,27 +400,20 @@ fn describe(
     dtype: WeightDtype,
     arithmetic: Arithmetic,
 ) -> Result<ModelInfo, LoadError> {
-    fn writer<T>(
-        source: &Source<'_>,
-        layer: usize,
-        component: Component,
-        branch: &Branch<T>,
-    ) -> Result<WriterInfo, LoadError> {
-        let norm = branch.post_norm.as_ref().and_then(|it| Some((it, it.shared_gain()?)));
-        let gain = norm.map(|(norm, tensor)| {
-            let (_, stored) = source.vector(tensor, norm.width)?;
-            Ok::<_, LoadError>(stored.into_iter().map(|it| it + norm.gain_offset).collect())
-        });
-        Ok(WriterInfo {
-            writer: Writer::dense(LayerIndex(layer), component),
-            weight: source.tensor(&branch.writer.weight, &[branch.writer.outputs, branch.writer.inputs])?,
-            gain: gain.transpose()?,
-        })
-    }
     let mut writers = Vec::with_capacity(2 * blueprint.blocks.len());
     for (layer, block) in blueprint.blocks.iter().enumerate() {
-        writers.push(writer(source, layer, Component::AttentionOutput, &block.mixer)?);
-        writers.push(writer(source, layer, Component::MlpOutput, &block.mlp)?);
+        for DeclaredWriter { component, expert, projection, post_norm } in block.writers() {
+            let norm = post_norm.and_then(|it| Some((it, it.shared_gain()?)));
+            let gain = norm.map(|(norm, tensor)| {
+                let (_, stored) = source.vector(tensor, norm.width)?;
+                Ok::<_, LoadError>(stored.into_iter().map(|it| it + norm.gain_offset).collect())
+            });
+            writers.push(WriterInfo {
+                writer: Writer { layer: LayerIndex(layer), component, expert },
+                weight: source.projection(projection)?,
+                gain: gain.transpose()?,
+            });
+        }
     }
     Ok(ModelInfo {
         family: source.family.name,

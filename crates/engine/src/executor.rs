@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use glossary::{Component, EditSet, LayerIndex, Writer};
 
-use crate::backend::{Backend, HeadNorms, HeadOutput, HeadWants, WriteParams};
-use crate::blueprint::{Arrangement, Attention, Block, Blueprint, Mixer, Mlp};
+use crate::backend::{Backend, ExpertParams, GatedParams, HeadNorms, HeadOutput, HeadWants, WriteParams};
+use crate::blueprint::{Arrangement, Attention, Block, Blueprint, Experts, Gated, Mixer, Mlp};
 use crate::model::{BlockWeights, MixerWeights, MlpWeights, Model};
 use crate::plan::Plan;
 use crate::stage::Stage;
@@ -68,7 +68,7 @@ pub(crate) struct Executor<B: Backend> {
     /// Rotary angles, one for each distinct embedding.
     angles: PerBlock<Option<B::Angles>>,
     pages: Vec<B::Pages>,
-    /// By block; of the mixer's writer and the MLP's.
+    /// By block.
     edits: Vec<BlockEdits<B>>,
     buffers: Buffers<B>,
     /// The plan of the rows that are left in the last block.
@@ -80,7 +80,10 @@ pub(crate) struct Executor<B: Backend> {
 
 struct BlockEdits<B: Backend> {
     mixer: Option<B::Edits>,
+    /// Of the MLP, or of the expert that every token is sent to.
     mlp: Option<B::Edits>,
+    /// By expert; empty where none is edited.
+    experts: Vec<Option<B::Edits>>,
 }
 
 /// Activations, kept from pass to pass.
@@ -90,9 +93,13 @@ struct Buffers<B: Backend> {
     x: B::Rows,
     /// What a writer says.
     y: B::Rows,
+    /// What the expert says that every token is sent to.
+    shared: B::Rows,
     qkv: PerBlock<B::Rows>,
     mixed: PerBlock<B::Rows>,
     hidden: PerBlock<B::Rows>,
+    /// What routers say.
+    scores: PerBlock<B::Rows>,
     /// Where chosen rows of the buffers above go.
     chosen: B::Rows,
     chosen_qkv: B::Rows,
@@ -123,6 +130,21 @@ impl<T> PerBlock<T> {
     }
 }
 
+/// The MLP that every token goes through, if there is one.
+fn dense(block: &Block) -> Option<&Gated> {
+    match &block.mlp.inner {
+        Mlp::Gated(gated) => Some(gated),
+        Mlp::Experts(Experts { shared, .. }) => shared.as_ref(),
+    }
+}
+
+fn experts(block: &Block) -> &[Gated] {
+    match &block.mlp.inner {
+        Mlp::Gated(_) => &[],
+        Mlp::Experts(Experts { experts, .. }) => experts,
+    }
+}
+
 fn attention(block: &Block) -> &Attention {
     let Mixer::Attention(attention) = &block.mixer.inner;
     attention
@@ -147,9 +169,11 @@ impl<B: Backend> Executor<B> {
             residual: backend.rows(d),
             x: backend.rows(d),
             y: backend.rows(d),
+            shared: backend.rows(d),
             qkv: widths(&qkv_cols),
-            mixed: widths(&|it| it.mixer.writer.inputs),
-            hidden: widths(&|it| it.mlp.writer.inputs),
+            mixed: widths(&|it| attention(it).output.inputs),
+            hidden: widths(&|it| dense(it).map_or(0, |it| it.down.inputs)),
+            scores: widths(&|it| experts(it).len()),
             chosen: backend.rows(d),
             chosen_qkv: backend.rows(blocks.last().map_or(d, qkv_cols)),
             tap: Vec::new(),
@@ -159,7 +183,7 @@ impl<B: Backend> Executor<B> {
                 rope.map(|it| backend.angles(it))
             }),
             pages: blocks.iter().map(|it| backend.pages(&attention(it).shape)).collect(),
-            edits: blocks.iter().map(|_| BlockEdits { mixer: None, mlp: None }).collect(),
+            edits: blocks.iter().map(|_| BlockEdits { mixer: None, mlp: None, experts: Vec::new() }).collect(),
             buffers,
             selected: Plan::default(),
             stage: Stage::default(),
@@ -199,7 +223,8 @@ impl<B: Backend> Executor<B> {
         let Self { backend, blueprint, model, angles, pages, edits, buffers, selected, times, .. } = self;
         let (block, BlockWeights { mixer: weights, mlp }) = (&blueprint.blocks[index], &model.blocks[index]);
         let attention = attention(block);
-        let MixerWeights::Attention { qkv: matrix, bias, query_norm, key_norm, sinks } = &weights.inner;
+        let MixerWeights::Attention { qkv: matrix, bias, query_norm, key_norm, sinks, output, output_bias } =
+            &weights.inner;
         let qkv = buffers.qkv.get(index);
         let mut start = Instant::now();
         let input = if weights.pre_norm.is_some() { &buffers.x } else { &buffers.residual };
@@ -227,11 +252,11 @@ impl<B: Backend> Executor<B> {
         let mixed = buffers.mixed.get(index);
         backend.attend(qkv, &attention.shape, sinks.as_ref(), plan, &pages[index], mixed);
         lap(&mut times.attention, &mut start);
-        backend.linear(mixed, &weights.writer, None, &mut buffers.y);
+        backend.linear(mixed, output, None, &mut buffers.y);
         lap(&mut times.products, &mut start);
         let params = WriteParams {
             edits: edits[index].mixer.as_ref(),
-            bias: weights.writer_bias.as_ref(),
+            bias: output_bias.as_ref(),
             post_norm: weights.post_norm.as_ref(),
             scale: block.mixer.scale,
             next_norm: match next {
@@ -254,22 +279,58 @@ impl<B: Backend> Executor<B> {
         };
         let input = if normed { &buffers.x } else { &buffers.residual };
         let hidden = buffers.hidden.get(index);
-        let (Mlp::Gated { activation, .. }, MlpWeights::Gated { gate_up, bias }) =
-            (&block.mlp.inner, &weights.inner);
-        backend.gated_linear(input, gate_up, bias.as_ref(), *activation, hidden);
-        backend.linear(hidden, &weights.writer, None, &mut buffers.y);
-        lap(&mut times.products, &mut start);
         let next_norm = match model.blocks.get(index + 1) {
             Some(next) => next.mixer.pre_norm.as_ref(),
             None => Some(&model.final_norm),
         };
-        let params = WriteParams {
-            edits: edits[index].mlp.as_ref(),
-            bias: weights.writer_bias.as_ref(),
+        let mut params = WriteParams {
+            edits: None,
+            bias: None,
             post_norm: weights.post_norm.as_ref(),
             scale: block.mlp.scale,
             next_norm,
         };
+        let own_edits = &edits[index];
+        match (&block.mlp.inner, &weights.inner) {
+            (Mlp::Gated(gated), MlpWeights::Gated(matrices)) => {
+                let GatedParams { gate_up, gate_up_bias, down, down_bias } = matrices;
+                backend.gated_linear(input, gate_up, gate_up_bias.as_ref(), gated.activation, hidden);
+                backend.linear(hidden, down, None, &mut buffers.y);
+                params = WriteParams { edits: own_edits.mlp.as_ref(), bias: down_bias.as_ref(), ..params };
+            }
+            (
+                Mlp::Experts(Experts { routing, experts, shared, .. }),
+                MlpWeights::Experts { router, router_bias, correction, experts: matrices, shared: for_all },
+            ) => {
+                let scores = buffers.scores.get(index);
+                backend.linear(input, router, router_bias.as_ref(), scores);
+                let mixture = ExpertParams {
+                    routing,
+                    correction: correction.as_ref(),
+                    experts: matrices,
+                    activation: experts[0].activation,
+                    edits: &own_edits.experts,
+                };
+                backend.experts(input, scores, mixture, plan, &mut buffers.y);
+                if let (Some(shared), Some(GatedParams { gate_up, gate_up_bias, down, down_bias })) =
+                    (shared, for_all)
+                {
+                    backend.gated_linear(input, gate_up, gate_up_bias.as_ref(), shared.activation, hidden);
+                    backend.linear(hidden, down, None, &mut buffers.shared);
+                    // What it writes joins what the experts wrote as a writer's output joins the stream.
+                    let join = WriteParams {
+                        edits: own_edits.mlp.as_ref(),
+                        bias: down_bias.as_ref(),
+                        post_norm: None,
+                        scale: 1.0,
+                        next_norm: None,
+                    };
+                    backend.write(&mut buffers.shared, join, plan, &mut buffers.y, &mut buffers.chosen);
+                }
+            }
+            _ => unreachable!("weights are loaded as the blueprint says"),
+        }
+        lap(&mut times.products, &mut start);
         backend.write(&mut buffers.y, params, plan, &mut buffers.residual, &mut buffers.x);
         lap(&mut times.rest, &mut start);
     }
@@ -384,15 +445,24 @@ impl<B: Backend> Compute for Executor<B> {
     }
 
     fn set_edits(&mut self, sets: &[EditSet]) {
-        let (backend, width) = (&self.backend, self.blueprint.d_model);
-        for (layer, edits) in self.edits.iter_mut().enumerate() {
-            let of = |component| {
-                let writer = Writer::dense(LayerIndex(layer), component);
-                let by_index: Vec<_> =
-                    std::iter::once(None).chain(sets.iter().map(|it| it.get(writer))).collect();
-                by_index.iter().any(Option::is_some).then(|| backend.edits(&by_index, width))
+        let Self { backend, blueprint, edits, .. } = self;
+        let of = |writer| {
+            let by_index: Vec<_> =
+                std::iter::once(None).chain(sets.iter().map(|it| it.get(writer))).collect();
+            by_index.iter().any(Option::is_some).then(|| backend.edits(&by_index, blueprint.d_model))
+        };
+        for (index, (edits, block)) in edits.iter_mut().zip(&blueprint.blocks).enumerate() {
+            let layer = LayerIndex(index);
+            let expert = |expert| Writer { expert: Some(expert), ..Writer::dense(layer, Component::MlpOutput) };
+            let mut experts: Vec<_> = (0..experts(block).len()).map(|it| of(expert(it))).collect();
+            if experts.iter().all(Option::is_none) {
+                experts.clear();
+            }
+            *edits = BlockEdits {
+                mixer: of(Writer::dense(layer, Component::AttentionOutput)),
+                mlp: of(Writer::dense(layer, Component::MlpOutput)),
+                experts,
             };
-            *edits = BlockEdits { mixer: of(Component::AttentionOutput), mlp: of(Component::MlpOutput) };
         }
     }
 

@@ -3,8 +3,8 @@
 use checkpoint::Tensor;
 
 use crate::LoadError;
-use crate::backend::{Backend, NormParams, Stacking, WeightDtype};
-use crate::blueprint::{Attention, Blueprint, Branch, Gain, Mixer, Mlp, Norm, Projection};
+use crate::backend::{Backend, GatedParams, NormParams, Stacking, WeightDtype};
+use crate::blueprint::{Attention, Blueprint, Branch, Experts, Gain, Gated, Mixer, Mlp, Norm, Projection};
 use crate::families::Source;
 
 /// All weights of a model.
@@ -23,8 +23,6 @@ pub(crate) struct BlockWeights<B: Backend> {
 pub(crate) struct BranchWeights<B: Backend, T> {
     pub(crate) pre_norm: Option<NormParams<B::Vector>>,
     pub(crate) inner: T,
-    pub(crate) writer: B::Matrix,
-    pub(crate) writer_bias: Option<B::Vector>,
     pub(crate) post_norm: Option<NormParams<B::Vector>>,
 }
 
@@ -35,11 +33,20 @@ pub(crate) enum MixerWeights<B: Backend> {
         query_norm: Option<NormParams<B::Vector>>,
         key_norm: Option<NormParams<B::Vector>>,
         sinks: Option<B::Vector>,
+        output: B::Matrix,
+        output_bias: Option<B::Vector>,
     },
 }
 
 pub(crate) enum MlpWeights<B: Backend> {
-    Gated { gate_up: B::Matrix, bias: Option<B::Vector> },
+    Gated(GatedParams<B>),
+    Experts {
+        router: B::Matrix,
+        router_bias: Option<B::Vector>,
+        correction: Option<B::Vector>,
+        experts: Vec<GatedParams<B>>,
+        shared: Option<GatedParams<B>>,
+    },
 }
 
 /// Brings tensors onto a back end, one matrix after the other.
@@ -84,8 +91,6 @@ impl<B: Backend> Loader<'_, B> {
         Ok(BranchWeights {
             pre_norm: optional(&branch.pre_norm)?,
             inner: inner(&branch.inner)?,
-            writer: self.matrix(&[&branch.writer], Stacking::EndToEnd)?,
-            writer_bias: self.bias(&[&branch.writer], 1)?,
             post_norm: optional(&branch.post_norm)?,
         })
     }
@@ -106,33 +111,36 @@ impl<B: Backend> Loader<'_, B> {
             query_norm: optional(&attention.query_norm)?,
             key_norm: optional(&attention.key_norm)?,
             sinks: sinks.map(|name| self.vector(name, attention.shape.n_heads)).transpose()?,
+            output: self.matrix(&[&attention.output], Stacking::EndToEnd)?,
+            output_bias: self.bias(&[&attention.output], 1)?,
         })
     }
 
     fn mlp(&self, mlp: &Mlp) -> Result<MlpWeights<B>, LoadError> {
         match mlp {
-            Mlp::Gated { gate, up, .. } => Ok(MlpWeights::Gated {
-                gate_up: self.matrix(&[gate, up], Stacking::Paired)?,
-                // Each half is rounded up to whole groups of 16, as its outputs are.
-                bias: self.bias(&[gate, up], 16)?,
+            Mlp::Gated(gated) => self.gated(gated).map(MlpWeights::Gated),
+            Mlp::Experts(Experts { router, correction, experts, shared, .. }) => Ok(MlpWeights::Experts {
+                router: self.matrix(&[router], Stacking::EndToEnd)?,
+                router_bias: self.bias(&[router], 1)?,
+                correction: correction.as_ref().map(|it| self.vector(it, experts.len())).transpose()?,
+                experts: experts.iter().map(|it| self.gated(it)).collect::<Result<_, _>>()?,
+                shared: shared.as_ref().map(|it| self.gated(it)).transpose()?,
             }),
         }
     }
 
-    fn projection(&self, projection: &Projection) -> Result<Tensor, LoadError> {
-        match &projection.rows {
-            None => self.source.tensor(&projection.weight, &[projection.outputs, projection.inputs]),
-            Some(rows) => {
-                let whole = self.source.whole(&projection.weight)?;
-                let shape = [whole.rows().max(rows.end), projection.inputs];
-                whole.expect_shape(&shape)?;
-                Ok(whole.slice_rows(rows.clone()))
-            }
-        }
+    fn gated(&self, Gated { gate, up, down, .. }: &Gated) -> Result<GatedParams<B>, LoadError> {
+        Ok(GatedParams {
+            gate_up: self.matrix(&[gate, up], Stacking::Paired)?,
+            // Each half is rounded up to whole groups of 16, as its outputs are.
+            gate_up_bias: self.bias(&[gate, up], 16)?,
+            down: self.matrix(&[down], Stacking::EndToEnd)?,
+            down_bias: self.bias(&[down], 1)?,
+        })
     }
 
     fn matrix(&self, parts: &[&Projection], stacking: Stacking) -> Result<B::Matrix, LoadError> {
-        let parts: Vec<Tensor> = parts.iter().map(|it| self.projection(it)).collect::<Result<_, _>>()?;
+        let parts: Vec<Tensor> = parts.iter().map(|it| self.source.projection(it)).collect::<Result<_, _>>()?;
         self.backend.matrix(&parts, stacking, self.dtype)
     }
 
@@ -144,8 +152,9 @@ impl<B: Backend> Loader<'_, B> {
         let mut values = Vec::new();
         for part in parts {
             let end = values.len() + part.outputs.next_multiple_of(multiple);
-            if let Some(name) = &part.bias {
-                values.extend(self.values(name, part.outputs)?);
+            if let Some((tensor, numbers)) = self.source.bias(part)? {
+                crate::backend::cpu::check_finite(&tensor, 0, &numbers)?;
+                values.extend(numbers);
             }
             values.resize(end, 0.0);
         }

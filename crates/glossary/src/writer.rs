@@ -41,12 +41,13 @@ pub struct Writer {
     pub layer: LayerIndex,
     /// Which half of the block.
     pub component: Component,
-    /// Which expert, where the block has several; `None` in a dense block.
+    /// Which expert, where the block has several; `None` in a dense block, and for the expert that every token is sent
+    /// to.
     pub expert: Option<usize>,
 }
 
 impl Writer {
-    /// The only writer of its kind in a dense block.
+    /// The writer of its kind that every token goes through.
     pub fn dense(layer: LayerIndex, component: Component) -> Self {
         Self { layer, component, expert: None }
     }

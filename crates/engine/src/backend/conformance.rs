@@ -11,6 +11,7 @@
 //! A new back end adds a line with [`conformance`] at the end of this file.
 
 mod attending;
+mod experts;
 mod products;
 mod rows;
 mod stand_ins;
@@ -190,6 +191,11 @@ macro_rules! conformance {
             }
 
             #[test]
+            fn mixtures_of_experts_agree_with_the_oracle() {
+                for_all(experts::mixtures(), 96, |it| agree($backends, it));
+            }
+
+            #[test]
             fn heads_agree_with_the_oracle() {
                 for_all(products::heads(), 48, |it| agree($backends, it));
             }
@@ -242,6 +248,11 @@ mod cpu_bits {
     #[test]
     fn gated_layers_have_the_same_bits_in_any_company() {
         for_all(products::gates(), 24, same_bits);
+    }
+
+    #[test]
+    fn mixtures_of_experts_have_the_same_bits_in_any_company() {
+        for_all(experts::mixtures(), 48, same_bits);
     }
 
     #[test]
@@ -319,6 +330,12 @@ mod cpu_in_bf16 {
     #[test]
     fn of_equal_logits_the_lower_token_comes_first() {
         for_all(products::ties(), 32, |it| agree(&it.clone().in_bf16()));
+    }
+
+    #[test]
+    fn mixtures_of_experts_agree_with_the_oracle_and_have_the_same_bits() {
+        for_all(experts::mixtures(), 48, |it| agree(&it.clone().in_bf16()));
+        for_all(experts::mixtures(), 24, |it| same_bits(&it.clone().in_bf16()));
     }
 
     #[test]

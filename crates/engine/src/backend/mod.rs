@@ -15,7 +15,7 @@ use checkpoint::Tensor;
 use glossary::{Edit, TokenId};
 
 use crate::LoadError;
-use crate::blueprint::{Activation, Rope};
+use crate::blueprint::{Activation, Rope, Routing};
 use crate::plan::{PAGE, Plan};
 
 /// What products with weights compute in. Everything else, the residual stream above all, is f32 in either case.
@@ -172,6 +172,32 @@ pub struct WriteParams<'a, B: Backend> {
     pub next_norm: Option<&'a NormParams<B::Vector>>,
 }
 
+/// The weights of a gated MLP on a back end.
+pub struct GatedParams<B: Backend> {
+    /// Gate and up projection, [`Stacking::Paired`].
+    pub gate_up: B::Matrix,
+    /// Their biases end to end, each filled up to a multiple of 16 numbers.
+    pub gate_up_bias: Option<B::Vector>,
+    /// The writer.
+    pub down: B::Matrix,
+    /// Its bias, added after an edit.
+    pub down_bias: Option<B::Vector>,
+}
+
+/// What [`Backend::experts`] works with.
+pub struct ExpertParams<'a, B: Backend> {
+    /// Who is chosen, and with what share.
+    pub routing: &'a Routing,
+    /// `[experts]`, added to the scores when experts are chosen.
+    pub correction: Option<&'a B::Vector>,
+    /// The experts, all of the same shape.
+    pub experts: &'a [GatedParams<B>],
+    /// Their activation.
+    pub activation: Activation,
+    /// The edits of their writers, by expert, chosen per row by [`Plan::edits`]; empty: none of any.
+    pub edits: &'a [Option<B::Edits>],
+}
+
 /// A set of fused operations and the buffers that they work on.
 ///
 /// Buffers of type [`Self::Rows`] hold one row per token. Operations set the row count of what they write to that
@@ -255,6 +281,19 @@ pub trait Backend: Sized + Send {
         weights: &Self::Matrix,
         bias: Option<&Self::Vector>,
         activation: Activation,
+        out: &mut Self::Rows,
+    );
+
+    /// A mixture of experts: `out = Σ_e share_e (edit_e(down_e(hidden_e)) + bias_e)`, `hidden_e` as in
+    /// [`Self::gated_linear`], the sum in the order in which the row's experts were chosen.
+    ///
+    /// `scores [rows, experts]` are the router's outputs.
+    fn experts(
+        &mut self,
+        x: &Self::Rows,
+        scores: &Self::Rows,
+        params: ExpertParams<'_, Self>,
+        plan: &Plan,
         out: &mut Self::Rows,
     );
 

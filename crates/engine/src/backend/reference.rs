@@ -7,11 +7,11 @@ use checkpoint::Tensor;
 use glossary::{Edit, TokenId};
 
 use super::{
-    Arithmetic, AttentionShape, Backend, HeadNorms, HeadOutput, HeadWants, NormParams, Stacking, WeightDtype,
-    WriteParams,
+    Arithmetic, AttentionShape, Backend, ExpertParams, HeadNorms, HeadOutput, HeadWants, NormParams, Stacking,
+    WeightDtype, WriteParams,
 };
 use crate::LoadError;
-use crate::blueprint::{Activation, NormKind, Pairing, Rope};
+use crate::blueprint::{Activation, NormKind, Pairing, Rope, Routing, Scores};
 use crate::plan::Plan;
 
 /// Plain loops.
@@ -95,14 +95,68 @@ fn norm_row(x: &[f32], norm: &NormParams<Vec<f32>>, head: usize) -> Vec<f32> {
         .collect()
 }
 
-fn activate(activation: Activation, x: f64) -> f64 {
+fn activate(activation: Activation, x: f64, up: f64) -> f64 {
     match activation {
-        Activation::Silu => x / (1.0 + (-x).exp()),
+        Activation::Silu => x / (1.0 + (-x).exp()) * up,
         Activation::GeluTanh => {
             let u = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3));
-            0.5 * x * (1.0 + u.tanh())
+            0.5 * x * (1.0 + u.tanh()) * up
+        }
+        Activation::ClampedSilu { steepness, limit } => {
+            let (steepness, limit) = (f64::from(steepness), f64::from(limit));
+            let x = if x > limit { limit } else { x };
+            x / (1.0 + (-steepness * x).exp()) * (up.clamp(-limit, limit) + 1.0)
         }
     }
+}
+
+/// The experts of a row and their shares.
+fn route(outputs: &[f32], correction: Option<&Vec<f32>>, routing: &Routing) -> Vec<(usize, f64)> {
+    let outputs: Vec<f64> = outputs.iter().map(|&it| f64::from(it)).collect();
+    if let Scores::OneByOne { tolerance } = routing.scores {
+        let mut left = largest_first(&outputs);
+        let shares = (0..routing.chosen).map(|_| {
+            let best = outputs[left[0]];
+            let near = left.iter().map(|&it| outputs[it]).filter(|output| {
+                let relative = (best - output) / output.abs().max(best);
+                relative.is_nan() || relative <= f64::from(tolerance)
+            });
+            let share = 1.0 / near.map(|it| (it - best).exp()).sum::<f64>();
+            (left.remove(0), share * f64::from(routing.scale))
+        });
+        return shares.collect();
+    }
+    let largest = outputs.iter().fold(f64::NEG_INFINITY, |a, &b| a.max(b));
+    let sum: f64 = outputs.iter().map(|it| (it - largest).exp()).sum();
+    let scores: Vec<f64> = outputs
+        .iter()
+        .map(|it| match routing.scores {
+            Scores::Sigmoid => 1.0 / (1.0 + (-it).exp()),
+            Scores::Softmax | Scores::OneByOne { .. } => (it - largest).exp() / sum,
+        })
+        .collect();
+    let wanted: Vec<f64> =
+        scores.iter().enumerate().map(|(i, it)| it + correction.map_or(0.0, |c| f64::from(c[i]))).collect();
+    let mut candidates = largest_first(&wanted);
+    if let Some(groups) = routing.groups {
+        let size = wanted.len() / groups.count;
+        let score = |group: &[f64]| {
+            largest_first(group).iter().take(groups.best).map(|&it| group[it]).sum::<f64>()
+        };
+        let kept = largest_first(&wanted.chunks(size).map(score).collect::<Vec<_>>());
+        candidates.retain(|it| kept[..groups.chosen].contains(&(it / size)));
+    }
+    candidates.truncate(routing.chosen);
+    let total: f64 = candidates.iter().map(|&it| scores[it]).sum();
+    let divisor = if routing.normalized { total + 1e-20 } else { 1.0 };
+    candidates.into_iter().map(|it| (it, scores[it] / divisor * f64::from(routing.scale))).collect()
+}
+
+/// The places of numbers in order, of equal ones the first.
+fn largest_first(numbers: &[f64]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..numbers.len()).collect();
+    order.sort_by(|&a, &b| numbers[b].total_cmp(&numbers[a]));
+    order
 }
 
 fn rotate(head: &mut [f32], rope: &Rope, position: u32) {
@@ -223,10 +277,42 @@ impl Backend for Reference {
         self.linear(x, weights, bias.as_ref(), &mut both);
         let gated = |row: &Vec<f32>| {
             let (gate, up) = row.split_at(row.len() / 2);
-            let product = |(g, u): (&f32, &f32)| (activate(activation, f64::from(*g)) * f64::from(*u)) as f32;
+            let product = |(g, u): (&f32, &f32)| activate(activation, f64::from(*g), f64::from(*u)) as f32;
             gate.iter().zip(up).map(product).collect()
         };
         out.rows = both.rows.iter().map(gated).collect();
+    }
+
+    fn experts(
+        &mut self,
+        x: &Grid,
+        scores: &Grid,
+        params: ExpertParams<'_, Self>,
+        plan: &Plan,
+        out: &mut Grid,
+    ) {
+        out.rows.clear();
+        for (row, (x, scores)) in x.rows.iter().zip(&scores.rows).enumerate() {
+            let mut sum: Vec<f64> = Vec::new();
+            for (index, share) in route(scores, params.correction, params.routing) {
+                let expert = &params.experts[index];
+                let (mut hidden, mut y) = (Grid::default(), Grid::default());
+                let x = Grid { rows: vec![x.clone()] };
+                let bias = expert.gate_up_bias.as_ref();
+                self.gated_linear(&x, &expert.gate_up, bias, params.activation, &mut hidden);
+                self.linear(&hidden, &expert.down, None, &mut y);
+                let edits = params.edits.get(index).and_then(Option::as_ref);
+                if let Some(edit) = edits.and_then(|it| it[plan.edits[row] as usize].as_ref()) {
+                    edit_row(&mut y.rows[0], edit);
+                }
+                sum.resize(y.rows[0].len(), 0.0);
+                for (i, (sum, y)) in sum.iter_mut().zip(&y.rows[0]).enumerate() {
+                    let bias = expert.down_bias.as_ref().map_or(0.0, |it| f64::from(it[i]));
+                    *sum += share * (f64::from(*y) + bias);
+                }
+            }
+            out.rows.push(sum.into_iter().map(|it| it as f32).collect());
+        }
     }
 
     fn rotate_and_store(

@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use crate::backend::AttentionShape;
 use crate::blueprint::{
-    Activation, Arrangement, Attention, Block, Blueprint, Branch, Embedding, Gain, Head, Mixer, Mlp, Norm,
-    NormKind, Pairing, Projection, Rope,
+    Activation, Arrangement, Attention, Block, Blueprint, Branch, Embedding, Gain, Gated, Head, Mixer, Mlp,
+    Norm, NormKind, Pairing, Projection, Rope, Share,
 };
 use crate::rope::{plain_rope, rope};
 use crate::{Config, ConfigError};
@@ -186,28 +186,41 @@ impl<'a> Decoder<'a> {
     }
 
     /// A name within a layer.
-    fn name(&self, layer: usize, name: &str) -> String {
+    pub(super) fn name(&self, layer: usize, name: &str) -> String {
         format!("{}.layers.{layer}.{name}", self.root)
     }
 
     /// A projection of a layer with a tensor of its own.
-    fn projection(&self, layer: usize, name: &str, bias: bool, outputs: usize, inputs: usize) -> Projection {
+    pub(super) fn projection(
+        &self,
+        layer: usize,
+        name: &str,
+        bias: bool,
+        outputs: usize,
+        inputs: usize,
+    ) -> Projection {
         let name = self.name(layer, name);
         Projection {
             weight: format!("{name}.weight"),
-            rows: None,
+            share: None,
             bias: bias.then(|| format!("{name}.bias")),
             outputs,
             inputs,
         }
     }
 
-    /// Rows of a tensor that holds several projections of a layer, one after the other, without biases.
-    pub(super) fn part(&self, layer: usize, name: &str, first: usize, outputs: usize) -> Projection {
-        Projection {
-            rows: Some(first..first + outputs),
-            ..self.projection(layer, name, false, outputs, self.d_model)
-        }
+    /// Some of the `of` outputs of a tensor that holds several projections of a layer, one after the other, without
+    /// biases.
+    pub(super) fn part(
+        &self,
+        layer: usize,
+        name: &str,
+        first: usize,
+        outputs: usize,
+        of: usize,
+    ) -> Projection {
+        let share = Share { expert: None, first, step: 1, of, transposed: false, scales: None };
+        Projection { share: Some(share), ..self.projection(layer, name, false, outputs, self.d_model) }
     }
 
     fn named_norm(&self, name: &str, width: usize) -> Result<Norm, ConfigError> {
@@ -265,6 +278,13 @@ impl<'a> Decoder<'a> {
             key_norm: None,
             rope: Some(self.rope(slides)?),
             sinks: None,
+            output: self.projection(
+                layer,
+                "self_attn.o_proj",
+                self.output_bias,
+                d_model,
+                n_heads * d_head,
+            ),
         })
     }
 
@@ -295,21 +315,33 @@ impl<'a> Decoder<'a> {
 
     /// A layer's MLP as in Llama.
     pub(super) fn gated(&self, layer: usize) -> Result<Mlp, ConfigError> {
-        let projection = |name| self.projection(layer, name, self.mlp_bias, self.d_mlp, self.d_model);
-        Ok(Mlp::Gated {
-            gate: projection("mlp.gate_proj"),
-            up: projection("mlp.up_proj"),
+        self.gated_in(layer, "mlp", self.d_mlp).map(Mlp::Gated)
+    }
+
+    /// An MLP as in Llama in a module of a layer, with so many hidden numbers.
+    pub(super) fn gated_in(&self, layer: usize, module: &str, width: usize) -> Result<Gated, ConfigError> {
+        let projection = |name: &str, outputs, inputs| {
+            self.projection(layer, &format!("{module}.{name}"), self.mlp_bias, outputs, inputs)
+        };
+        Ok(Gated {
+            gate: projection("gate_proj", width, self.d_model),
+            up: projection("up_proj", width, self.d_model),
             activation: self.activation()?,
+            down: projection("down_proj", self.d_model, width),
         })
     }
 
     /// A layer's MLP whose gate and up projections lie in one tensor.
     pub(super) fn gated_in_one(&self, layer: usize) -> Result<Mlp, ConfigError> {
-        let part = |first| self.part(layer, "mlp.gate_up_proj", first, self.d_mlp);
-        Ok(Mlp::Gated { gate: part(0), up: part(self.d_mlp), activation: self.activation()? })
+        let part = |first| self.part(layer, "mlp.gate_up_proj", first, self.d_mlp, 2 * self.d_mlp);
+        Ok(Mlp::Gated(Gated {
+            gate: part(0),
+            up: part(self.d_mlp),
+            ..self.gated_in(layer, "mlp", self.d_mlp)?
+        }))
     }
 
-    fn activation(&self) -> Result<Activation, ConfigError> {
+    pub(super) fn activation(&self) -> Result<Activation, ConfigError> {
         let (key, default) = self.traits.activation;
         self.config.word(key, default, ACTIVATIONS)
     }
@@ -323,19 +355,16 @@ impl<'a> Decoder<'a> {
         norms: Norms,
     ) -> Result<Block, ConfigError> {
         let norm = |name: Option<&str>| name.map(|it| self.norm(layer, it, self.d_model)).transpose();
-        let mixed = self.n_heads * self.d_head;
         Ok(Block {
             mixer: Branch {
                 pre_norm: norm(norms.before_attention)?,
                 inner: Mixer::Attention(attention),
-                writer: self.projection(layer, "self_attn.o_proj", self.output_bias, self.d_model, mixed),
                 post_norm: norm(norms.after_attention)?,
                 scale: 1.0,
             },
             mlp: Branch {
                 pre_norm: norm(norms.before_mlp)?,
                 inner: mlp,
-                writer: self.projection(layer, "mlp.down_proj", self.mlp_bias, self.d_model, self.d_mlp),
                 post_norm: norm(norms.after_mlp)?,
                 scale: 1.0,
             },

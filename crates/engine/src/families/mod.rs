@@ -8,6 +8,7 @@
 mod cohere;
 mod decoder;
 mod exaone4;
+mod experts;
 mod gemma2;
 mod gemma3;
 mod gguf;
@@ -15,17 +16,19 @@ mod glm4;
 mod granite;
 mod llama;
 mod ministral3;
+mod mixtral;
 mod olmo;
 mod phi3;
 mod qwen2;
 mod qwen3;
+mod qwen3_moe;
 mod stablelm;
 
 use checkpoint::{Checkpoint, Format, Tensor};
 use serde_json::Value;
 
 pub use self::gguf::Gguf;
-use crate::blueprint::Blueprint;
+use crate::blueprint::{Blueprint, Projection};
 use crate::config::Tensors;
 use crate::{Config, ConfigError, LoadError};
 
@@ -44,6 +47,8 @@ pub const FAMILIES: &[&Family] = &[
     &cohere::FAMILY,
     &stablelm::FAMILY,
     &exaone4::FAMILY,
+    &qwen3_moe::FAMILY,
+    &mixtral::FAMILY,
 ];
 
 /// A family of models.
@@ -113,6 +118,34 @@ impl<'a> Source<'a> {
             values = order.into_iter().map(|from| values[from as usize]).collect();
         }
         Ok((tensor, values))
+    }
+
+    /// The weight of a projection, `[outputs, inputs]`: a tensor, or a part of one.
+    pub(crate) fn projection(&self, projection: &Projection) -> Result<Tensor, LoadError> {
+        let Projection { weight, share, outputs, inputs, .. } = projection;
+        let Some(share) = share else { return self.tensor(weight, &[*outputs, *inputs]) };
+        let mut tensor = self.whole(weight)?;
+        if let Some(scales) = &share.scales {
+            tensor = Tensor::microscaled(&tensor, &self.whole(scales)?)?;
+        }
+        let (rows, row_len) = if share.transposed { (*inputs, share.of) } else { (share.of, *inputs) };
+        tensor.expect_shape(&share.shape(&[rows, row_len]))?;
+        let expert = share.expert.map_or(0, |it| it.0);
+        let own = tensor.slice_rows(expert * rows..(expert + 1) * rows);
+        let own = if share.transposed { own.transposed() } else { own };
+        Ok(own.stepped_rows(share.first, share.step, *outputs))
+    }
+
+    /// The bias of a projection, if it has one, and the tensor that it is from.
+    pub(crate) fn bias(&self, projection: &Projection) -> Result<Option<(Tensor, Vec<f32>)>, LoadError> {
+        let Projection { bias, share, outputs, .. } = projection;
+        let Some(name) = bias else { return Ok(None) };
+        let Some(share) = share else { return self.vector(name, *outputs).map(Some) };
+        let tensor = self.tensor(name, &share.shape(&[share.of]))?;
+        let expert = share.expert.map_or(0, |it| it.0);
+        let all = tensor.slice_rows(expert..expert + 1).to_f32();
+        let own = all.into_iter().skip(share.first).step_by(share.step).take(*outputs).collect();
+        Ok(Some((tensor, own)))
     }
 
     /// A tensor by its Hugging Face name, of whatever shape.

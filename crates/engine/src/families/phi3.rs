@@ -37,7 +37,8 @@ fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
             rope.limit = config.count("original_max_position_embeddings")?;
         }
         let (queries, keys) = (decoder.n_heads * decoder.d_head, decoder.n_kv_heads * decoder.d_head);
-        let part = |first, outputs| decoder.part(layer, "self_attn.qkv_proj", first, outputs);
+        let all = queries + 2 * keys;
+        let part = |first, outputs| decoder.part(layer, "self_attn.qkv_proj", first, outputs, all);
         let attention = Attention {
             query: part(0, queries),
             key: part(queries, keys),

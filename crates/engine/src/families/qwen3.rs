@@ -23,11 +23,20 @@ pub(super) const FAMILY: Family = Family {
 fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
     let decoder = Decoder::read(config, decoder::LLAMA, None)?;
     decoder.blueprint(|layer| {
-        let attention = Attention {
-            query_norm: Some(decoder.norm(layer, "self_attn.q_norm", decoder.d_head)?),
-            key_norm: Some(decoder.norm(layer, "self_attn.k_norm", decoder.d_head)?),
-            ..decoder.attention(layer, qwen2::slides(&decoder, layer)?)?
-        };
+        let attention = attention(&decoder, layer, qwen2::slides(&decoder, layer)?)?;
         decoder.block(layer, attention, decoder.gated(layer)?, decoder::BEFORE)
+    })
+}
+
+/// Attention with a norm of each query and key head.
+pub(super) fn attention(
+    decoder: &Decoder<'_>,
+    layer: usize,
+    slides: bool,
+) -> Result<Attention, ConfigError> {
+    Ok(Attention {
+        query_norm: Some(decoder.norm(layer, "self_attn.q_norm", decoder.d_head)?),
+        key_norm: Some(decoder.norm(layer, "self_attn.k_norm", decoder.d_head)?),
+        ..decoder.attention(layer, slides)?
     })
 }

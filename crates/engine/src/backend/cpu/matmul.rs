@@ -428,8 +428,18 @@ unsafe fn run_tile(isa: Isa, tile: &Tile<'_>) {
     }
 }
 
+/// Rows of x, one after the other, and the weights that they are multiplied with.
+#[derive(Clone, Copy)]
+pub(super) struct Group<'a> {
+    pub(super) weights: &'a Matrix,
+    pub(super) first: usize,
+    pub(super) rows: usize,
+}
+
 /// What a task computed: rows × panels of y, still in a cache.
 pub(super) struct Computed {
+    /// The group of rows that it belongs to.
+    pub(super) group: usize,
     /// The first row.
     pub(super) row: usize,
     /// How many rows.
@@ -448,17 +458,18 @@ pub(super) struct Computed {
 struct Cut {
     row_blocks: usize,
     panels_per_task: usize,
+    /// Of each group.
     tasks: usize,
 }
 
 impl Cut {
     /// Tasks of a multiple of `unit` panels: several per thread, so that a slow thread is helped out.
-    fn new(rows: usize, panels: usize, unit: usize, threads: usize) -> Self {
+    fn new(groups: usize, rows: usize, panels: usize, unit: usize, threads: usize) -> Self {
         const TASKS_PER_THREAD: usize = 6;
         // Fewer panels than this would leave a single row too few independent sums.
         const SMALLEST: usize = 4;
         let row_blocks = rows.div_ceil(ROW_BLOCK);
-        let wanted = (threads * TASKS_PER_THREAD).div_ceil(row_blocks);
+        let wanted = (threads * TASKS_PER_THREAD).div_ceil(groups * row_blocks);
         let per_task = if threads == 1 { panels.min(32) } else { panels.div_ceil(wanted) };
         let panels_per_task = per_task.max(SMALLEST).next_multiple_of(unit);
         Self { row_blocks, panels_per_task, tasks: row_blocks * panels.div_ceil(panels_per_task) }
@@ -486,7 +497,7 @@ fn with_scratch<T>(tile_lines: usize, f: impl FnOnce(*mut f32, *mut f32) -> T) -
 pub(super) fn product(isa: Isa, x: &Rows, weights: &Matrix, bias: Option<&[Line]>, out: &mut Rows) {
     out.resize(x.rows());
     let out = out.shared();
-    run(isa, x, weights, 1, None, Some(out), |done| {
+    run(isa, x, 1, |_| all(x, weights), 1, None, Some(out), |done| {
         if let Some(bias) = bias {
             // SAFETY: the task owns these rows and panels; a bias covers all panels.
             unsafe { add_bias(isa, &done, &bias[done.panel..]) }
@@ -505,41 +516,81 @@ pub(super) fn product_tiles(
     panels_per_task: Option<usize>,
     consume: impl Fn(Computed) + Sync,
 ) {
-    run(isa, x, weights, unit, panels_per_task, None, consume);
+    run(isa, x, 1, |_| all(x, weights), unit, panels_per_task, None, consume);
 }
 
-fn run(
+/// The same for groups of rows that are multiplied with matrices of their own, all of one shape.
+pub(super) fn grouped_product_tiles<'a>(
     isa: Isa,
     x: &Rows,
-    weights: &Matrix,
+    groups: usize,
+    group: impl Fn(usize) -> Group<'a> + Sync,
+    unit: usize,
+    consume: impl Fn(Computed) + Sync,
+) {
+    run(isa, x, groups, group, unit, None, None, consume);
+}
+
+/// [`product`] for groups of rows, without biases.
+pub(super) fn grouped_product<'a>(
+    isa: Isa,
+    x: &Rows,
+    groups: usize,
+    group: impl Fn(usize) -> Group<'a> + Sync,
+    out: &mut Rows,
+) {
+    out.resize(x.rows());
+    let out = out.shared();
+    run(isa, x, groups, group, 1, None, Some(out), |_| {});
+}
+
+fn all<'a>(x: &Rows, weights: &'a Matrix) -> Group<'a> {
+    Group { weights, first: 0, rows: x.rows() }
+}
+
+#[expect(clippy::too_many_arguments, reason = "what the functions above differ in")]
+fn run<'a>(
+    isa: Isa,
+    x: &Rows,
+    groups: usize,
+    group: impl Fn(usize) -> Group<'a> + Sync,
     unit: usize,
     panels_per_task: Option<usize>,
     out: Option<Shared>,
     consume: impl Fn(Computed) + Sync,
 ) {
-    assert_eq!(x.cols(), weights.steps(), "the input's columns are the weights' inputs");
-    let (rows, panels) = (x.rows(), weights.panel_count());
-    let mut cut = Cut::new(rows, panels, unit, rayon::current_num_threads());
+    let largest = (0..groups).map(|it| group(it).rows).max().unwrap_or(0);
+    if largest == 0 {
+        return;
+    }
+    let panels = group(0).weights.panel_count();
+    let mut cut = Cut::new(groups, largest, panels, unit, rayon::current_num_threads());
     if let Some(fixed) = panels_per_task {
         cut = Cut { panels_per_task: fixed, tasks: cut.row_blocks * panels.div_ceil(fixed), ..cut };
     }
     let input = Input { start: x.as_ptr(), stride: x.stride() };
-    super::parallel(cut.tasks, |task| {
+    super::parallel(groups * cut.tasks, |task| {
+        let (index, task) = (task / cut.tasks, task % cut.tasks);
+        let Group { weights, first, rows } = group(index);
+        assert_eq!(x.cols(), weights.steps(), "the input's columns are the weights' inputs");
         // Neighbouring tasks share weights, not rows: weights are the larger part to bring in.
         let (block, chunk) = (task % cut.row_blocks, task / cut.row_blocks);
         let (from, to) = (block * rows / cut.row_blocks, (block + 1) * rows / cut.row_blocks);
+        if from == to {
+            return;
+        }
         let panel = chunk * cut.panels_per_task;
         let count = cut.panels_per_task.min(panels - panel);
         let tile_lines = if out.is_some() { 0 } else { (to - from) * (count | 1) };
         with_scratch(tile_lines, |widened, scratch| {
             let (y, y_stride) = match out {
                 // SAFETY: tasks have disjoint rows and panels of a buffer that covers all of both.
-                Some(out) => (unsafe { out.at(from, panel * LANES) }, out.stride()),
+                Some(out) => (unsafe { out.at(first + from, panel * LANES) }, out.stride()),
                 None => (scratch, (count | 1) * LANES),
             };
             let tile = Tile {
                 matrix: weights,
-                x: input.row(from),
+                x: input.row(first + from),
                 x_stride: input.stride,
                 rows: to - from,
                 panel,
@@ -550,7 +601,8 @@ fn run(
             };
             // SAFETY: x has these rows and k columns; y has these rows and panels, here or in scratch memory.
             unsafe { run_tile(isa, &tile) };
-            consume(Computed { row: from, rows: to - from, panel, panels: count, y, stride: y_stride });
+            let row = first + from;
+            consume(Computed { group: index, row, rows: to - from, panel, panels: count, y, stride: y_stride });
         });
     });
 }

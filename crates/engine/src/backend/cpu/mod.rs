@@ -10,12 +10,14 @@
 )]
 
 mod attention;
+mod experts;
 mod head;
 mod machine;
 mod matmul;
 mod pack;
 mod rotary;
 mod rounding;
+mod routing;
 mod rows;
 mod rowwise;
 mod simd;
@@ -28,7 +30,7 @@ use self::rows::Line;
 pub use self::simd::Isa;
 use self::simd::LANES;
 use super::{
-    Arithmetic, AttentionShape, Backend, HeadNorms, HeadOutput, HeadWants, NormParams, Stacking, WeightDtype,
+    Arithmetic, AttentionShape, Backend, ExpertParams, HeadNorms, HeadOutput, HeadWants, NormParams, Stacking, WeightDtype,
     WriteParams,
 };
 use crate::LoadError;
@@ -42,6 +44,7 @@ pub struct Cpu {
     isa: Isa,
     arithmetic: Arithmetic,
     head: head::HeadScratch,
+    experts: experts::ExpertScratch,
     /// The input of a product in bf16, rounded.
     rounded: rows::Rows,
 }
@@ -59,6 +62,7 @@ impl Cpu {
             isa,
             arithmetic: Arithmetic::F32,
             head: head::HeadScratch::default(),
+            experts: experts::ExpertScratch::default(),
             rounded: rows::Rows::default(),
         }
     }
@@ -129,6 +133,37 @@ fn input<'a>(
             rounded
         }
     }
+}
+
+/// Makes the outputs of a gated layer of a computed tile of gate and up projections.
+///
+/// # Safety
+/// No other thread may touch these rows and columns of the output.
+unsafe fn gate(
+    isa: Isa,
+    done: &matmul::Computed,
+    bias: Option<&Vector>,
+    activation: Activation,
+    out: rows::Shared,
+) {
+    let pair = done.panel / 2;
+    let bias = bias.map(|it| {
+        let (gate, up) = it.lines.split_at(it.lines.len() / 2);
+        (&gate[pair..], &up[pair..])
+    });
+    let tile = rowwise::GateTile {
+        rows: done.rows,
+        pairs: done.panels / 2,
+        y: done.y,
+        y_stride: done.stride,
+        bias,
+        activation,
+        // SAFETY: as the caller promises.
+        out: unsafe { out.at(done.row, pair * LANES) },
+        out_stride: out.stride(),
+    };
+    // SAFETY: the tile has these rows and panels.
+    unsafe { rowwise::gate(isa, &tile) }
 }
 
 fn norm_view(norm: &NormParams<Vector>) -> rowwise::NormView<'_> {
@@ -290,25 +325,21 @@ impl Backend for Cpu {
         let (isa, shared) = (self.isa, out.shared());
         let x = input(isa, self.arithmetic, x, weights, &mut self.rounded);
         matmul::product_tiles(isa, x, weights, 2, None, |done| {
-            let pair = done.panel / 2;
-            let bias = bias.map(|it| {
-                let (gate, up) = it.lines.split_at(it.lines.len() / 2);
-                (&gate[pair..], &up[pair..])
-            });
-            let tile = rowwise::GateTile {
-                rows: done.rows,
-                pairs: done.panels / 2,
-                y: done.y,
-                y_stride: done.stride,
-                bias,
-                activation,
-                // SAFETY: each task has its own rows and columns.
-                out: unsafe { shared.at(done.row, pair * LANES) },
-                out_stride: shared.stride(),
-            };
-            // SAFETY: the tile has these rows and panels.
-            unsafe { rowwise::gate(isa, &tile) }
+            // SAFETY: each task has its own rows and columns.
+            unsafe { gate(isa, &done, bias, activation, shared) }
         });
+    }
+
+    fn experts(
+        &mut self,
+        x: &Self::Rows,
+        scores: &Self::Rows,
+        params: ExpertParams<'_, Self>,
+        plan: &Plan,
+        out: &mut Self::Rows,
+    ) {
+        let Self { isa, arithmetic, experts, rounded, .. } = self;
+        experts::mix(*isa, *arithmetic, x, scores, &params, plan, experts, rounded, out);
     }
 
     fn rotate_and_store(

@@ -122,6 +122,37 @@ with_isa! {
     pub(super) unsafe fn write(row: &WriteRow<'_>) = write_row
 }
 
+/// The output of an expert that a row was sent to.
+pub(super) struct Answer<'a> {
+    pub(super) y: *mut f32,
+    pub(super) edit: Option<&'a EditLines>,
+    pub(super) bias: Option<&'a [Line]>,
+    pub(super) share: f32,
+}
+
+#[inline(always)]
+unsafe fn add_answer_kernel<S: Simd>(lines: usize, answer: &Answer<'_>, out: *mut f32) {
+    // SAFETY: the caller promises whole lines behind all pointers.
+    unsafe {
+        if let Some(edit) = answer.edit {
+            edit_row::<S>(answer.y, lines, edit);
+        }
+        let share = S::splat(answer.share);
+        for i in 0..lines {
+            let mut y = S::load(answer.y.add(i * LANES));
+            if let Some(bias) = answer.bias {
+                y = S::add(y, S::load(bias[i].0.as_ptr()));
+            }
+            let out = out.add(i * LANES);
+            S::store(out, S::fma(share, y, S::load(out)));
+        }
+    }
+}
+with_isa! {
+    /// `out += share (edit(y) + bias)`; y is spent.
+    pub(super) unsafe fn add_answer(lines: usize, answer: &Answer<'_>, out: *mut f32) = add_answer_kernel
+}
+
 /// `y' = s ∘ (y − Σ_j p_j (q_j · y))`: all projections of the unedited y, then one subtraction after the other.
 #[inline(always)]
 unsafe fn edit_row<S: Simd>(y: *mut f32, lines: usize, edit: &EditLines) {
@@ -155,21 +186,28 @@ pub(super) const MAX_RANK: usize = 32;
 
 /// One line of gate outputs and one of up outputs to one line of the product.
 #[inline(always)]
-pub(super) unsafe fn activate<S: Simd>(activation: Activation, gate: S::V) -> S::V {
+unsafe fn activate<S: Simd>(activation: Activation, gate: S::V, up: S::V) -> S::V {
     // SAFETY: register arithmetic; the caller promises the instruction set.
     unsafe {
         let one = S::splat(1.0);
         match activation {
             Activation::Silu => {
                 let e = S::exp(S::sub(S::splat(0.0), gate));
-                S::div(gate, S::add(one, e))
+                S::mul(S::div(gate, S::add(one, e)), up)
             }
             Activation::GeluTanh => {
                 // 0.5 x (1 + tanh u) = x / (1 + e^(-2 u)), u = sqrt(2/pi) (x + 0.044715 x³)
                 let cubic = S::mul(S::mul(gate, gate), S::mul(gate, S::splat(0.044_715)));
                 let u = S::mul(S::splat(0.797_884_6), S::add(gate, cubic));
                 let e = S::exp(S::mul(S::splat(-2.0), u));
-                S::div(gate, S::add(one, e))
+                S::mul(S::div(gate, S::add(one, e)), up)
+            }
+            Activation::ClampedSilu { steepness, limit } => {
+                // The second of two operands where one is NaN: NaN stays NaN.
+                let gate = S::min(S::splat(limit), gate);
+                let up = S::max(S::splat(-limit), S::min(S::splat(limit), up));
+                let e = S::exp(S::mul(S::splat(-steepness), gate));
+                S::mul(S::div(gate, S::add(one, e)), S::add(up, one))
             }
         }
     }
@@ -202,7 +240,7 @@ unsafe fn gate_kernel<S: Simd>(tile: &GateTile<'_>) {
                     up = S::add(up, S::load(up_bias[pair].0.as_ptr()));
                 }
                 let out = tile.out.add(row * tile.out_stride + pair * LANES);
-                S::store(out, S::mul(activate::<S>(tile.activation, gate), up));
+                S::store(out, activate::<S>(tile.activation, gate, up));
             }
         }
     }
