@@ -71,6 +71,8 @@ def draw_weights(model, variant: Variant, generator: torch.Generator) -> None:
         normal = torch.randn(parameter.shape, generator=generator)
         if name.endswith("bias"):
             value = 0.5 * normal
+        elif name.endswith("sinks"):
+            value = normal
         elif "norm" in name:
             value = variant.gain_offset + 0.3 * normal
             if "q_norm" in name or "k_norm" in name:
@@ -81,6 +83,9 @@ def draw_weights(model, variant: Variant, generator: torch.Generator) -> None:
         else:
             value = 0.25 * normal
         parameter.data.copy_(value)
+    for name, buffer in sorted(model.named_buffers()):
+        if name.endswith("e_score_correction_bias"):
+            buffer.copy_(0.3 * torch.randn(buffer.shape, generator=generator))
 
 
 def respell(config: dict, spelling: int) -> dict:

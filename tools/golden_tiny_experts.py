@@ -68,6 +68,7 @@ MIXTRAL = [
         architecture="Mixtral",
         config=MIXTRAL_CONFIG,
         about="two of four experts; a tensor for each expert under the names w1, w2 and w3",
+        dtype=torch.float32,
         spelling=4,
         misread={"experts of a token": {"num_experts_per_tok": 1}},
     ),
@@ -76,11 +77,199 @@ MIXTRAL = [
         seed=2212,
         architecture="Mixtral",
         config={**MIXTRAL_CONFIG, "num_local_experts": 3, "head_dim": 10, "sliding_window": 4},
-        about="a window, heads narrower than d_model / heads, one tensor for all experts",
-        dtype=torch.float16,
+        about="a window, heads wider than d_model / heads, one tensor for all experts",
+        dtype=torch.float32,
         fused=True,
         misread={"window": {"sliding_window": None}},
     ),
 ]
 
-VARIANTS = [*QWEN3_MOE, *MIXTRAL]
+OLMOE_CONFIG = {
+    **EXPERTS,
+    "intermediate_size": 12,
+    "num_experts": 6,
+    "num_experts_per_tok": 3,
+    **rope("default", 10000.0),
+}
+
+OLMOE = [
+    Variant(
+        name="olmoe",
+        seed=2301,
+        architecture="Olmoe",
+        config=OLMOE_CONFIG,
+        about="three of six experts, shares as the softmax gives them; norms over all queries and over all keys",
+        head_gain=1.0,
+        misread={"shares that add up to less than one": {"norm_topk_prob": True}},
+    ),
+    Variant(
+        name="olmoe_clipped",
+        seed=2322,
+        architecture="Olmoe",
+        config={**OLMOE_CONFIG, "norm_topk_prob": True, "clip_qkv": 0.8, "attention_bias": True},
+        about="queries, keys and values cut off, biases of attention, shares that add up to one",
+        head_gain=1.0,
+        spelling=4,
+        fused=True,
+        misread={
+            "shares that add up to one": {"norm_topk_prob": False},
+            "where numbers are cut off": {"clip_qkv": None},
+        },
+    ),
+]
+
+GRANITE_MOE_CONFIG = {
+    **EXPERTS,
+    "intermediate_size": 12,
+    "num_local_experts": 6,
+    "num_experts_per_tok": 2,
+    "embedding_multiplier": 1.5,
+    "attention_multiplier": 0.3,
+    "residual_multiplier": 0.6,
+    "logits_scaling": 2.0,
+    "tie_word_embeddings": True,
+    **rope("default", 10000.0),
+}
+
+GRANITE_MOE = [
+    Variant(
+        name="granitemoe",
+        seed=2401,
+        architecture="GraniteMoe",
+        config=GRANITE_MOE_CONFIG,
+        about="experts in one tensor under the names of Granite, multipliers; tied",
+        spelling=4,
+        misread={
+            "residual_multiplier": {"residual_multiplier": 1.0},
+            "experts of a token": {"num_experts_per_tok": 1},
+        },
+    ),
+    Variant(
+        name="granitemoe_shared",
+        seed=2442,
+        architecture="GraniteMoeShared",
+        config={**GRANITE_MOE_CONFIG, "shared_intermediate_size": 20, "tie_word_embeddings": False, "attention_bias": True},
+        about="one more expert for every token; biases of attention",
+        misread={"attention_multiplier": {"attention_multiplier": 0.4}},
+    ),
+    Variant(
+        name="granitemoe_fused",
+        seed=2433,
+        architecture="GraniteMoe",
+        config={**GRANITE_MOE_CONFIG, "tie_word_embeddings": False},
+        about="the names of transformers 5",
+        dtype=torch.float16,
+        fused=True,
+        misread={"logits_scaling": {"logits_scaling": 1.0}},
+    ),
+]
+
+PHIMOE_CONFIG = {
+    **EXPERTS,
+    "intermediate_size": 16,
+    "num_local_experts": 6,
+    "num_experts_per_tok": 2,
+    "router_jitter_noise": 0.3,
+    **rope("default", 10000.0),
+}
+
+PHIMOE = [
+    Variant(
+        name="phimoe",
+        seed=2501,
+        architecture="Phimoe",
+        config=PHIMOE_CONFIG,
+        about="two experts, one chosen after the other among those that are not much worse; layer norms",
+        spelling=4,
+        misread={"how much worse is much worse": {"router_jitter_noise": 0.01}},
+    ),
+    Variant(
+        name="phimoe_biases",
+        seed=2502,
+        architecture="Phimoe",
+        config={
+            **PHIMOE_CONFIG,
+            "router_jitter_noise": 0.01,
+            "attention_bias": True,
+            "lm_head_bias": True,
+            "sliding_window": 6,
+        },
+        about="biases of attention and of the head, a window; the usual tolerance of the router",
+        fused=True,
+        misread={"how much worse is much worse": {"router_jitter_noise": 0.3}, "window": {"sliding_window": None}},
+    ),
+    Variant(
+        name="phimoe_long",
+        seed=2503,
+        architecture="Phimoe",
+        config={
+            **PHIMOE_CONFIG,
+            **rope(
+                "longrope",
+                10000.0,
+                short_factor=[1.0, 1.2, 1.5, 2.0],
+                long_factor=[1.0, 2.0, 4.0, 8.0],
+                short_mscale=1.2,
+                long_mscale=1.3,
+                original_max_position_embeddings=64,
+            ),
+            "num_attention_heads": 3,
+            "num_key_value_heads": 1,
+        },
+        about="LongRoPE with magnitudes of its own for short and for long sequences",
+        misread={"rope scaling": rope("default", 10000.0)},
+    ),
+]
+
+GLM4_MOE_CONFIG = {
+    **EXPERTS,
+    "num_hidden_layers": 3,
+    "head_dim": 8,
+    "intermediate_size": 20,
+    "n_routed_experts": 8,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 8,
+    "n_shared_experts": 1,
+    "first_k_dense_replace": 1,
+    "routed_scaling_factor": 1.8,
+    "n_group": 1,
+    "topk_group": 1,
+    "norm_topk_prob": True,
+    **rope("default", 10000.0, partial_rotary_factor=0.5),
+}
+
+GLM4_MOE = [
+    Variant(
+        name="glm4_moe",
+        seed=2601,
+        architecture="Glm4Moe",
+        config=GLM4_MOE_CONFIG,
+        about="a dense layer, then eight experts by logistic scores with a correction, and one for every token",
+        spelling=4,
+        misread={
+            "routed_scaling_factor": {"routed_scaling_factor": 1.0},
+            "shares that add up to one": {"norm_topk_prob": False},
+        },
+    ),
+    Variant(
+        name="glm4_moe_groups",
+        seed=2622,
+        architecture="Glm4Moe",
+        config={
+            **GLM4_MOE_CONFIG,
+            "num_hidden_layers": 2,
+            "n_shared_experts": 2,
+            "n_group": 4,
+            "topk_group": 2,
+            "norm_topk_prob": False,
+            "attention_bias": True,
+            "use_qk_norm": True,
+        },
+        about="two of four groups of experts, two experts' width for every token, norms of heads, biases of attention",
+        fused=True,
+        head_gain=1.0,
+        misread={"groups": {"n_group": 1, "topk_group": 1}, "norms of heads": {"use_qk_norm": False}},
+    ),
+]
+
+VARIANTS = [*QWEN3_MOE, *MIXTRAL, *OLMOE, *GRANITE_MOE, *PHIMOE, *GLM4_MOE]

@@ -6,7 +6,7 @@ use glossary::{EditSet, LayerIndex, TokenId, Writer};
 use crate::backend::cpu::{Cpu, Isa};
 use crate::backend::reference::Reference;
 use crate::backend::{Arithmetic, Backend, WeightDtype};
-use crate::blueprint::{Blueprint, DeclaredWriter};
+use crate::blueprint::{Blueprint, DeclaredWriter, Share};
 use crate::executor::{Compute, Executor, Output, PartTimes, Wants};
 use crate::families::Source;
 use crate::model::Loader;
@@ -99,6 +99,8 @@ pub struct WriterInfo {
     /// Its weight as the checkpoint has it, `[d_model, d_in]`; the name is that of the file. Of a tensor that holds
     /// several experts, a part.
     pub weight: Tensor,
+    /// Which part, where the tensor holds several experts.
+    pub share: Option<Share>,
     /// The gain of a norm between the writer and the stream, `[d_model]`.
     pub gain: Option<Vec<f32>>,
 }
@@ -411,6 +413,7 @@ fn describe(
             writers.push(WriterInfo {
                 writer: Writer { layer: LayerIndex(layer), component, expert },
                 weight: source.projection(projection)?,
+                share: projection.share.clone(),
                 gain: gain.transpose()?,
             });
         }
