@@ -108,8 +108,6 @@ settings! {
         pub full_normalization_lora_rank: usize = 3;
         /// What is known is in the study file, or printed with --json.
         pub print_debug_information: bool = false;
-        /// The geometry of residuals is among the events that --json prints.
-        pub print_residual_geometry: bool = false;
         /// There are no plots yet.
         pub plot_residuals: bool = false;
         /// There are no plots yet.
