@@ -53,7 +53,9 @@ impl Teller {
             remark(&text);
         }
         if let Event::Directions { geometry, spread: Some(spread) } = event {
-            geometry_table(geometry, spread).iter().for_each(|it| remark(it));
+            for row in geometry_table(geometry, spread) {
+                remark(&row);
+            }
         }
     }
 
