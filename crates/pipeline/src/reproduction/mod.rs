@@ -6,7 +6,7 @@
 //! ```
 //!
 //! [`Record`] is this program's own format: it can be checked bit for bit. heretic's files (formats 1 to 3) are read by
-//! [`heretic`]; its program computes in another order, so that its scores can be compared and its bits cannot.
+//! `heretic.rs`; its program computes in another order, so that its scores can be compared and its bits cannot.
 
 mod folder;
 mod heretic;
