@@ -72,7 +72,8 @@ def main():
         sets[name] = os.path.join(arguments.scratch, f"{name}.txt")
         Path(sets[name]).write_text("\n".join(lines) + "\n")
     found = []
-    for file, theirs in run_heretic(arguments, sets):
+    # All of heretic first: the two do not compete for the processor.
+    for file, theirs in list(run_heretic(arguments, sets)):
         command = [arguments.ablate, "reproduce", str(file), "--json"]
         told = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
         refusals, divergence = (it["here"] for it in told["scores"])

@@ -140,10 +140,14 @@ fn read(file: &str) -> anyhow::Result<Recipe> {
     Ok(recipe)
 }
 
-/// The model that a file lies beside, in the folder `reproduce`.
+/// The model that a file lies beside: in its folder `reproduce`, or beside a GGUF file in the folder of that name.
 fn beside(file: &str) -> Option<PathBuf> {
-    let folder = Path::new(file).parent().filter(|it| it.ends_with(reproduction::REPRODUCE))?;
-    folder.parent().map(|it| if it.as_os_str().is_empty() { PathBuf::from(".") } else { it.to_owned() })
+    let folder = Path::new(file).parent()?;
+    if folder.extension().is_some_and(|it| it == reproduction::REPRODUCE) {
+        return Some(folder.with_extension("gguf"));
+    }
+    let model = folder.parent().filter(|_| folder.ends_with(reproduction::REPRODUCE))?;
+    Some(if model.as_os_str().is_empty() { PathBuf::from(".") } else { model.to_owned() })
 }
 
 /// What is to be made of a recipe.

@@ -57,14 +57,18 @@ pub(super) fn compare_files(
 ) -> anyhow::Result<Vec<WrittenFile>> {
     let here = noting::digests(target)?;
     let folder = if target.is_dir() { target } else { target.parent().unwrap_or(Path::new("")) };
-    let names: BTreeSet<&String> = recorded.keys().chain(here.keys()).collect();
+    // A model in one file is the same model under another name.
+    let single = (recorded.len(), here.len()) == (1, 1);
+    let names: BTreeSet<&String> =
+        if single { recorded.keys().collect() } else { recorded.keys().chain(here.keys()).collect() };
     let compared = names.into_iter().map(|name| {
-        let (recorded, here) = (recorded.get(name).cloned(), here.get(name).cloned());
+        let written = if single { here.keys().next().unwrap_or(name) } else { name };
+        let (recorded, here) = (recorded.get(name).cloned(), here.get(written).cloned());
         // Only what has the recorded digest is the original.
         let original = original.map(|it| if it.is_file() { it.to_owned() } else { it.join(name) });
         let original = original
             .filter(|it| here.is_some() && recorded != here && hub::sha256_of_file(it).ok() == recorded);
-        let share = original.map(|it| share_of_differing_bytes(&it, &folder.join(name)));
+        let share = original.map(|it| share_of_differing_bytes(&it, &folder.join(written)));
         let differing_bytes = share.transpose().with_context(|| format!("comparing `{name}`"))?;
         Ok(WrittenFile { name: name.clone(), recorded, here, differing_bytes })
     });
