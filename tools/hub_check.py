@@ -131,6 +131,18 @@ def main():
         check("Python's client reads what was uploaded, byte for byte", info.private and same)
         tags = huggingface_hub.ModelCard.load(theirs / "README.md").data.tags
         check(f"  its card has tags: {tags}", "abliterated" in tags)
+        made = ["tester/made" if it == "tester/edited" else it for it in run if it != "--upload-repo-private"]
+        done = ablate(*made[:-4], "--no-upload-repo-private", "--reproduction", "full", *made[-2:], HF_TOKEN=TOKEN)
+        check("a public upload with what was noted of it", done.returncode == 0)
+        listed = [it.id for it in HfApi().list_models(filter=["ablate", "reproducible"], expand=["gated", "tags"])]
+        check(f"  Python's client lists it by its tags: {listed}", listed == ["tester/made"])
+        [info] = api.get_paths_info("tester/made", "reproduce/reproduce.json", expand=True)
+        done = ablate("collect", str(work / "gathered"), HF_TOKEN="")
+        [gathered] = (work / "gathered").rglob("*.json")
+        check("  `collect` finds it, and names it for the commit that Python's client sees",
+              gathered.name == f"made-{info.last_commit.oid[:7]}.json" and gathered.parts[-2] == "tester")
+        again = ablate("reproduce", f"{endpoint}/tester/made/blob/main/reproduce/reproduce.json", "--json", HF_TOKEN="")
+        check("  it is made again, bit for bit", again.returncode == 0 and json.loads(again.stdout)["same"])
         refused = ablate(*run, HF_TOKEN="hf_wrong_secret")
         check("an upload without the right to it is refused before the work", refused.returncode == 1 and "hf_wrong_secret" not in refused.stderr)
     finally:

@@ -46,7 +46,7 @@ MUTATIONS = [
      "missing.iter().map(|&it| directions.of_layer(glossary::LayerIndex(it.0.saturating_sub(1))))", "main_job"),
     ("a forgotten writer: an MLP, in the engine's list", "crates/engine/src/engine.rs",
      "        writers.push(writer(source, layer, Component::MlpOutput, &block.mlp)?);",
-     "        if layer.0 != 1 { writers.push(writer(source, layer, Component::MlpOutput, &block.mlp)?); }",
+     "        if layer != 1 { writers.push(writer(source, layer, Component::MlpOutput, &block.mlp)?); }",
      "engine"),
     ("a forgotten writer: the last, while searching", "crates/pipeline/src/candidates.rs",
      "let writers = info.writers.par_iter().map(", "let writers = info.writers[..info.writers.len() - 1].par_iter().map(",

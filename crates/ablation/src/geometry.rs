@@ -64,7 +64,7 @@ pub fn neighbor_cosines(directions: &Directions) -> Vec<f64> {
     pairs.map(|(a, b)| dot(a.as_slice(), b.as_slice())).collect()
 }
 
-fn cosine(a: &[f64], b: &[f64]) -> Option<f64> {
+pub(crate) fn cosine(a: &[f64], b: &[f64]) -> Option<f64> {
     let lengths = norm(a) * norm(b);
     (lengths > 0.0).then(|| dot(a, b) / lengths)
 }

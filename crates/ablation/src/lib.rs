@@ -3,7 +3,7 @@
 //! The way through this room:
 //!
 //! 1. [`moments`]: the mean residual of each prompt set at each site ([`winsorize()`] first, if asked for);
-//! 2. [`directions`]: what tells the two means apart, a unit vector per site; [`geometry`] reports on them;
+//! 2. [`directions`]: what tells the two means apart, a unit vector per site; [`geometry`] and [`spread`] report on them;
 //! 3. [`parameters`]: which direction, and by [`profile`] with which strength, each writer loses;
 //! 4. [`writer`]: the [`glossary::Edit`] of one writer, from facts that are computed once per weight;
 //! 5. [`merge`] and [`adapter`]: the same edit as an explicit weight, or as LoRA and DoRA factors.
@@ -21,6 +21,7 @@ pub mod merge;
 pub mod moments;
 pub mod parameters;
 pub mod profile;
+pub mod spread;
 mod streaming;
 pub mod weight;
 pub mod winsorize;
@@ -33,6 +34,7 @@ pub use merge::Merged;
 pub use moments::{Moments, MomentsError};
 pub use parameters::{DirectionScope, Parameters, SampledProfile};
 pub use profile::Profile;
+pub use spread::{Cloud, SiteSpread};
 pub use weight::{RowMajor, WriterWeight};
 pub use winsorize::{WinsorizeError, winsorize};
 pub use writer::{EditVectors, RowNormalization, Target, WriterError, WriterFacts};

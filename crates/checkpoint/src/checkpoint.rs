@@ -132,6 +132,14 @@ impl Checkpoint {
         &self.path
     }
 
+    /// The files that hold its weights, in the order of their names.
+    pub fn weight_files(&self) -> Vec<&Path> {
+        let mut files: Vec<&Path> = self.entries.iter().map(|it| it.file.path()).collect();
+        files.sort_unstable();
+        files.dedup();
+        files
+    }
+
     /// The model's description, always an object. Of a folder the parsed `config.json`; of a GGUF file all
     /// metadata, flat, keys as in the file (`"llama.embedding_length": 576`), arrays as arrays. Floats that are
     /// not finite are null in both; 32-bit floats of a GGUF file are widened exactly.

@@ -2,9 +2,11 @@
 
 pub(crate) mod bench;
 pub(crate) mod chat;
+pub(crate) mod collect;
 pub(crate) mod demo;
 pub(crate) mod evaluate;
 pub(crate) mod generate;
+pub(crate) mod reproduce;
 pub(crate) mod run;
 pub(crate) mod settings;
 pub(crate) mod study;

@@ -7,6 +7,7 @@ mod fetching;
 mod interrupt;
 mod menu;
 mod model;
+mod noting;
 mod program;
 mod report;
 mod saving;
@@ -31,6 +32,8 @@ enum Command {
     Run(commands::run::Arguments),
     Evaluate(commands::evaluate::Arguments),
     Settings(commands::settings::Arguments),
+    Reproduce(commands::reproduce::Arguments),
+    Collect(commands::collect::Arguments),
     Study(commands::study::Arguments),
     Demo(commands::demo::Arguments),
     Generate(commands::generate::Arguments),
@@ -44,6 +47,8 @@ fn main() -> std::process::ExitCode {
         Command::Run(arguments) => commands::run::run(&arguments),
         Command::Evaluate(arguments) => commands::evaluate::run(&arguments),
         Command::Settings(arguments) => commands::settings::run(&arguments),
+        Command::Reproduce(arguments) => commands::reproduce::run(&arguments),
+        Command::Collect(arguments) => commands::collect::run(&arguments),
         Command::Study(arguments) => commands::study::run(&arguments),
         Command::Demo(arguments) => commands::demo::run(&arguments),
         Command::Generate(arguments) => commands::generate::run(&arguments),

@@ -17,6 +17,7 @@ use pipeline::{Cancel, PipelineError, Session};
 use search::{Snapshot, Study, Trial};
 
 use crate::conversation::{self, Voice};
+use crate::program::Material;
 use crate::report::{self, Teller};
 use crate::saving::SaveArguments;
 use crate::{interrupt, terminal};
@@ -175,7 +176,11 @@ fn with_trial(
         match chosen.value {
             Action::Save => {
                 let Some(path) = answered(place_to_save(save))? else { continue };
-                let target = save.to(&expanded(&path));
+                let mut target = save.to(&expanded(&path));
+                if target.asks_for_material() {
+                    let Some(material) = answered(material_to_note())? else { continue };
+                    target = target.noting(material);
+                }
                 tell(target.save(session, &parameters, &scores, unseen, teller));
                 teller.done();
             }
@@ -211,6 +216,21 @@ fn place_to_save(save: &SaveArguments) -> Result<String, InquireError> {
         asked = asked.with_default(given);
     }
     asked.prompt()
+}
+
+/// Asks what is to be noted beside the model.
+fn material_to_note() -> Result<Material, InquireError> {
+    let choices = vec![
+        "Settings, parameters, scores, versions, digests",
+        "The same, and what system this is",
+        "Nothing",
+    ];
+    let asked = Select::new("What is written beside it, so that it can be made again?", choices).raw_prompt();
+    Ok(match asked?.index {
+        0 => Material::Basic,
+        1 => Material::Full,
+        _ => Material::None,
+    })
 }
 
 /// The path that a user means: no shell has replaced `~` here.

@@ -9,6 +9,7 @@ use clap::ValueEnum;
 use engine::backend::cpu::Isa;
 use engine::backend::{Arithmetic, WeightDtype};
 use engine::{Device, DtypeChoice, Engine, LoadOptions};
+use pipeline::reproduction::{Machine, Template};
 use prompts::{PromptEncoder, PromptFormat, PromptSettings};
 
 use crate::fetching;
@@ -26,6 +27,13 @@ pub(crate) struct ModelArguments {
     #[arg(skip)]
     commit: Option<String>,
 
+    #[command(flatten)]
+    compute: ComputeArguments,
+}
+
+/// How a model is held, and what it is computed with.
+#[derive(clap::Args, Clone)]
+pub(crate) struct ComputeArguments {
     /// Precision of the weights; what they are multiplied in is --arithmetic
     ///
     /// `auto` keeps what the file has, and f32 where the file is quantized, since only f32 holds those values
@@ -36,9 +44,9 @@ pub(crate) struct ModelArguments {
     /// What products with weights compute in; everything else is always f32
     ///
     /// bf16 rounds what goes into a product and the weights to bf16 and sums in f32. On processors that multiply
-    /// bf16 (AVX512-BF16) it is nearly twice as fast; on others it only rounds.
-    #[arg(long, value_enum, default_value_t = ArithmeticArgument::F32)]
-    arithmetic: ArithmeticArgument,
+    /// bf16 (AVX512-BF16) it is nearly twice as fast; on others it only rounds. f32 if not given.
+    #[arg(long, value_enum)]
+    arithmetic: Option<ArithmeticArgument>,
 
     /// Where to compute; `reference` means plain f64 loops, to check the others against
     #[arg(long, value_enum, default_value_t = DeviceArgument::Auto)]
@@ -71,6 +79,9 @@ enum ArithmeticArgument {
     Bf16,
 }
 
+/// The device that checks the others.
+const REFERENCE: &str = "reference";
+
 #[derive(Clone, Copy, ValueEnum)]
 enum DeviceArgument {
     Auto,
@@ -79,7 +90,7 @@ enum DeviceArgument {
 }
 
 /// How a conversation is written for the model.
-#[derive(clap::Args)]
+#[derive(clap::Args, Clone)]
 pub(crate) struct TemplateArguments {
     /// Chat template (Jinja) to use in place of the model's own
     #[arg(long, value_name = "FILE", conflicts_with = "plain")]
@@ -106,36 +117,28 @@ pub(crate) struct TextArguments {
 }
 
 impl ModelArguments {
+    /// A model by name, at a commit if it is one of the hub.
+    pub(crate) fn of(model: &Path, commit: Option<String>, compute: ComputeArguments) -> Self {
+        Self { model: Some(model.to_owned()), commit, compute }
+    }
+
     /// The same for another model.
     pub(crate) fn at(&self, model: &Path) -> Self {
-        Self {
-            model: Some(model.to_owned()),
-            commit: None,
-            family: self.family.clone(),
-            instruction_set: self.instruction_set.clone(),
-            ..*self
-        }
+        Self::of(model, None, self.compute.clone())
     }
 
     /// The same where settings say what the command line does not.
     pub(crate) fn with(&self, program: &Program) -> anyhow::Result<Self> {
-        let dtype = match program.dtypes.first().map(String::as_str) {
-            None | Some("auto") => DtypeArgument::Auto,
-            Some("float32" | "f32") => DtypeArgument::F32,
-            Some("bfloat16" | "bf16") => DtypeArgument::Bf16,
-            Some("float16" | "f16") => DtypeArgument::F16,
-            Some(other) => {
-                anyhow::bail!("`dtypes` begins with `{other}`: expected auto, float32, bfloat16 or float16")
-            }
-        };
         Ok(Self {
             model: self.model.clone().or(program.model.as_ref().map(PathBuf::from)),
             commit: program.model_commit.clone(),
-            dtype: self.dtype.or(Some(dtype)),
-            family: self.family.clone(),
-            instruction_set: self.instruction_set.clone(),
-            ..*self
+            compute: self.compute.with(program)?,
         })
+    }
+
+    /// How it is held and computed with.
+    pub(crate) fn compute(&self) -> &ComputeArguments {
+        &self.compute
     }
 
     /// The path.
@@ -156,6 +159,62 @@ impl ModelArguments {
         Ok(Checkpoint::open(&fetching::model(self.path()?, self.commit.as_deref())?)?)
     }
 
+    /// Brings the weights into place.
+    pub(crate) fn load(&self, checkpoint: &Checkpoint) -> anyhow::Result<Engine> {
+        self.compute
+            .load(checkpoint)
+            .with_context(|| format!("loading `{}`", self.path().unwrap_or(Path::new("")).display()))
+    }
+}
+
+impl ComputeArguments {
+    /// The same where settings say what the command line does not.
+    pub(crate) fn with(&self, program: &Program) -> anyhow::Result<Self> {
+        let dtype = match program.dtypes.first().map(String::as_str) {
+            None | Some("auto") => DtypeArgument::Auto,
+            Some("float32" | "f32") => DtypeArgument::F32,
+            Some("bfloat16" | "bf16") => DtypeArgument::Bf16,
+            Some("float16" | "f16") => DtypeArgument::F16,
+            Some(other) => {
+                anyhow::bail!("`dtypes` begins with `{other}`: expected auto, float32, bfloat16 or float16")
+            }
+        };
+        Ok(Self { dtype: self.dtype.or(Some(dtype)), ..self.clone() })
+    }
+
+    /// The same where a file says what the command line does not. What this machine has not is left to it.
+    pub(crate) fn as_recorded(&self, weights: Option<&str>, machine: Option<&Machine>) -> Self {
+        let available = |it: &&String| Isa::available().iter().any(|isa| isa.name() == it.as_str());
+        let set = machine.and_then(|it| it.instruction_set.as_ref()).filter(available);
+        let arithmetic = machine.and_then(|it| ArithmeticArgument::from_str(&it.arithmetic, true).ok());
+        Self {
+            dtype: self.dtype.or(weights.and_then(|it| DtypeArgument::from_str(it, true).ok())),
+            arithmetic: self.arithmetic.or(arithmetic),
+            device: match (self.device, machine) {
+                (DeviceArgument::Auto, Some(machine)) if machine.device == REFERENCE => {
+                    DeviceArgument::Reference
+                }
+                (told, _) => told,
+            },
+            instruction_set: self.instruction_set.as_ref().or(set).cloned(),
+            ..self.clone()
+        }
+    }
+
+    /// The kind of machine that a model runs on.
+    pub(crate) fn machine(&self, engine: &Engine) -> anyhow::Result<Machine> {
+        let reference = matches!(self.device, DeviceArgument::Reference);
+        Ok(Machine {
+            architecture: std::env::consts::ARCH.to_owned(),
+            system: std::env::consts::OS.to_owned(),
+            device: if reference { REFERENCE } else { "cpu" }.to_owned(),
+            instruction_set: if reference { None } else { Some(self.isa()?.name().to_owned()) },
+            weights: engine.info().dtype.name().to_owned(),
+            arithmetic: engine.info().arithmetic.name().to_owned(),
+            threads: engine.threads(),
+        })
+    }
+
     /// The instruction set asked for, or the best.
     pub(crate) fn isa(&self) -> anyhow::Result<Isa> {
         let available = Isa::available();
@@ -171,8 +230,8 @@ impl ModelArguments {
     /// What products are to compute in.
     pub(crate) fn arithmetic(&self) -> Arithmetic {
         match self.arithmetic {
-            ArithmeticArgument::F32 => Arithmetic::F32,
-            ArithmeticArgument::Bf16 => Arithmetic::Bf16,
+            None | Some(ArithmeticArgument::F32) => Arithmetic::F32,
+            Some(ArithmeticArgument::Bf16) => Arithmetic::Bf16,
         }
     }
 
@@ -181,8 +240,7 @@ impl ModelArguments {
         self.threads
     }
 
-    /// Brings the weights into place.
-    pub(crate) fn load(&self, checkpoint: &Checkpoint) -> anyhow::Result<Engine> {
+    fn load(&self, checkpoint: &Checkpoint) -> anyhow::Result<Engine> {
         let options = LoadOptions {
             device: match self.device {
                 DeviceArgument::Reference => Device::Reference,
@@ -202,8 +260,7 @@ impl ModelArguments {
         let mut progress: Option<Progress> = None;
         let engine = Engine::load(checkpoint, &options, &mut |done, all| {
             progress.get_or_insert_with(|| Progress::new("loading", all)).at(done, "blocks");
-        })
-        .with_context(|| format!("loading `{}`", self.path().unwrap_or(Path::new("")).display()))?;
+        })?;
         drop(progress);
         let info = engine.info();
         remark(&format!(
@@ -231,17 +288,27 @@ impl TextArguments {
 }
 
 impl TemplateArguments {
-    /// The tokenizer and chat template.
-    pub(crate) fn encoder(&self, checkpoint: &Checkpoint) -> anyhow::Result<PromptEncoder> {
+    /// What they say, the template read.
+    pub(crate) fn template(&self) -> anyhow::Result<Template> {
         let chat_template = self.chat_template.as_ref().map(|path| {
             std::fs::read_to_string(path)
                 .with_context(|| format!("reading chat template `{}`", path.display()))
         });
-        let settings = PromptSettings {
-            format: if self.plain { PromptFormat::Plain } else { PromptFormat::Chat },
-            chat_template: chat_template.transpose()?,
-            ..PromptSettings::default()
-        };
-        Ok(PromptEncoder::from_checkpoint(checkpoint, settings)?)
+        Ok(Template { plain: self.plain, chat_template: chat_template.transpose()? })
     }
+
+    /// The tokenizer and chat template.
+    pub(crate) fn encoder(&self, checkpoint: &Checkpoint) -> anyhow::Result<PromptEncoder> {
+        encoder(self.template()?, checkpoint)
+    }
+}
+
+/// The tokenizer of a model, and a way to put prompts to it.
+pub(crate) fn encoder(template: Template, checkpoint: &Checkpoint) -> anyhow::Result<PromptEncoder> {
+    let settings = PromptSettings {
+        format: if template.plain { PromptFormat::Plain } else { PromptFormat::Chat },
+        chat_template: template.chat_template,
+        ..PromptSettings::default()
+    };
+    Ok(PromptEncoder::from_checkpoint(checkpoint, settings)?)
 }

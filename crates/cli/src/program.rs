@@ -61,6 +61,42 @@ settings! {
         pub upload_repo_id: Option<String>, also "upload" = None;
         /// Make the repository a private one, if it has to be made.
         pub upload_repo_private: bool = true;
+
+        section "Reproduction";
+
+        /// What is written beside the model, in a folder `reproduce`, so that it can be made again: asked in the menu
+        /// if not given, else nothing.
+        ///
+        /// full: settings, parameters, scores, versions, digests, and what system this is. basic: the same without the
+        /// system. none: nothing. Of what lies on this machine alone only the last part of the name is written; uploads
+        /// have the folder only if all that the model was made of is on the hub.
+        pub upload_reproducibility_information: Option<Material> [Kind::Choice(|| vec!["full", "basic", "none"])],
+            also "reproduction" = None;
+        /// Make the model of this file or address again (as `ablate reproduce` does), in place of a run.
+        pub reproduce: Option<String> = None;
+        /// What to do when a model is made again and something is different here: asked if there is a terminal.
+        ///
+        /// Without a terminal, another version or machine is no reason to stop; another model or other prompts are.
+        pub ignore_mismatches: Option<bool> = None;
+        /// Gather what others have noted of their models into this folder (as `ablate collect` does), in place of a run.
+        pub collect_reproducibles: Option<String> = None;
+    }
+}
+
+impl Program {
+    /// An error where settings ask for another job than the one that was begun.
+    pub(crate) fn no_other_job(&self) -> anyhow::Result<()> {
+        for (key, told, command) in [
+            ("reproduce", &self.reproduce, "reproduce"),
+            ("collect_reproducibles", &self.collect_reproducibles, "collect"),
+        ] {
+            if let Some(told) = told {
+                anyhow::bail!(
+                    "`{key}` is set, and this is another command's work\n\nhint: `ablate {command} {told}`"
+                );
+            }
+        }
+        Ok(())
     }
 }
 
@@ -90,6 +126,18 @@ pub(crate) enum ModelAction {
     Upload,
 }
 
+/// What is noted of a model that is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Material {
+    /// Everything, and what system this is.
+    Full,
+    /// Everything but that.
+    Basic,
+    /// Nothing.
+    None,
+}
+
 settings! {
     /// Settings of heretic that have no effect here. They are accepted, so that its files work, and a remark is made
     /// where one has another value than there by default. The documentation says why.
@@ -108,8 +156,6 @@ settings! {
         pub full_normalization_lora_rank: usize = 3;
         /// What is known is in the study file, or printed with --json.
         pub print_debug_information: bool = false;
-        /// The geometry of residuals is among the events that --json prints.
-        pub print_residual_geometry: bool = false;
         /// There are no plots yet.
         pub plot_residuals: bool = false;
         /// There are no plots yet.
@@ -126,16 +172,9 @@ settings! {
         pub kl_divergence_target: f64 = 0.01;
         /// More trials are run by giving a larger n_trials.
         pub n_additional_trials: Value = Value::Null;
-        /// Reproduction is checked by comparing the written model.
-        pub upload_reproducibility_information: Value = Value::Null;
-        /// Reproduction is checked by comparing the written model.
-        pub ignore_mismatches: Value = Value::Null;
     }
 }
 
 /// Settings of heretic that ask for another job than the command's, and what to write instead.
-pub(crate) const OTHER_JOBS: [(&str, &str); 3] = [
-    ("evaluate_model", "compare two models with `ablate evaluate EDITED --against ORIGINAL`"),
-    ("reproduce", "give the parameters to `ablate evaluate MODEL --parameters FILE --save FOLDER`"),
-    ("collect_reproducibles", "download the files with the hub's own program, `hf download`"),
-];
+pub(crate) const OTHER_JOBS: [(&str, &str); 1] =
+    [("evaluate_model", "compare two models with `ablate evaluate EDITED --against ORIGINAL`")];

@@ -1,5 +1,6 @@
 //! What is told of a job: its events as they come, and tables.
 
+use ablation::{SiteGeometry, SiteSpread};
 use pipeline::search_run::{HeldOut, scores_of};
 use pipeline::settings::ScorerSettings;
 use pipeline::{Event, ScoreRecord, Settings, Stage};
@@ -51,6 +52,11 @@ impl Teller {
         if let Some(text) = in_words(event) {
             remark(&text);
         }
+        if let Event::Directions { geometry, spread: Some(spread) } = event {
+            for row in geometry_table(geometry, spread) {
+                remark(&row);
+            }
+        }
     }
 
     /// No more events come.
@@ -82,7 +88,7 @@ fn in_words(event: &Event) -> Option<String> {
         Event::BatchSize { size } => format!("batch size: {size}"),
         Event::ResponsePrefix { prefix } if prefix.is_empty() => "no common response prefix".to_owned(),
         Event::ResponsePrefix { prefix } => format!("common response prefix: {prefix:?}"),
-        Event::Directions { geometry } => {
+        Event::Directions { geometry, .. } => {
             let largest = geometry.iter().filter_map(|it| Some((it.cosine_good_bad?, it.site)));
             let (cosine, site) = largest.min_by(|a, b| a.0.total_cmp(&b.0))?;
             format!(
@@ -125,6 +131,41 @@ fn in_words(event: &Event) -> Option<String> {
 pub(crate) fn summary(scores: &[ScoreRecord]) -> String {
     let parts: Vec<String> = scores.iter().map(|it| format!("{} {}", it.name, it.display)).collect();
     parts.join(", ")
+}
+
+/// How residuals lie to each other after each layer: cosines of means and of geometric medians, lengths, silhouettes.
+fn geometry_table(geometry: &[SiteGeometry], spread: &[SiteSpread]) -> Vec<String> {
+    let mut lines = vec![
+        "g, b: means of the good and the bad prompts' residuals; r = b − g; with *, of their geometric medians".to_owned(),
+        "S: cosine; |…|: length; Silh: mean silhouette, how well the two sets lie apart".to_owned(),
+        format!(
+            "{:>5} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>7}",
+            "layer", "S(g,b)", "S(g*,b*)", "S(g,r)", "S(g*,r*)", "S(b,r)", "S(b*,r*)",
+            "|g|", "|g*|", "|b|", "|b*|", "|r|", "|r*|", "Silh"
+        ),
+    ];
+    let cosine = |it: Option<f64>| it.map_or("-".to_owned(), |it| format!("{it:.4}"));
+    // The embedding is no layer.
+    for (mean, median) in geometry.iter().zip(spread).skip(1) {
+        lines.push(format!(
+            "{:>5} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>9.2} {:>9.2} {:>9.2} {:>9.2} {:>9.2} {:>9.2} {:>7.4}",
+            mean.site.index(),
+            cosine(mean.cosine_good_bad),
+            cosine(median.cosine_good_bad),
+            cosine(mean.cosine_good_difference),
+            cosine(median.cosine_good_difference),
+            cosine(mean.cosine_bad_difference),
+            cosine(median.cosine_bad_difference),
+            mean.good_norm,
+            median.good_median_norm,
+            mean.bad_norm,
+            median.bad_median_norm,
+            mean.difference_norm,
+            median.difference_norm,
+            median.silhouette,
+        ));
+    }
+    lines
 }
 
 /// Scores as a table: name, value, the original's value, interval or median and maximum; below each score the one on

@@ -8,12 +8,14 @@ use checkpoint::write::{Dequantized, Settings, ShardSize};
 use checkpoint::{Checkpoint, Format};
 use clap::ValueEnum;
 use engine::{Engine, LoadOptions};
+use pipeline::reproduction::Writing;
 use pipeline::{Cancel, Model, ScoreRecord, Session};
 use prompts::{PromptEncoder, PromptFormat, PromptSettings};
 use serde_json::Value;
 
 use crate::interrupt;
-use crate::program::Program;
+use crate::noting::{Circumstances, Noting};
+use crate::program::{Material, Program};
 use crate::report::{self, Teller};
 use crate::terminal::remark;
 
@@ -27,6 +29,13 @@ pub(crate) struct SaveArguments {
 
     #[arg(skip)]
     max_shard_size: Option<ShardSize>,
+
+    /// What is noted beside the model; a setting.
+    #[arg(skip)]
+    material: Option<Material>,
+
+    #[arg(skip)]
+    circumstances: Option<Circumstances>,
 
     /// How edited tensors of a quantized GGUF file are stored
     #[arg(long, value_enum, default_value_t = StoredAs::F16)]
@@ -53,8 +62,38 @@ impl SaveArguments {
         Ok(Self {
             save: program.save_directory.as_ref().map(PathBuf::from),
             max_shard_size: Some(size.parse().context("`max_shard_size`")?),
+            material: program.upload_reproducibility_information,
             ..self.clone()
         })
+    }
+
+    /// Models that a command writes by itself, under these circumstances: files as large, tensors stored as told.
+    pub(crate) fn by_itself(path: &Path, writing: Option<&Writing>) -> Self {
+        let size = writing.and_then(|it| ShardSize::from_bytes(it.max_shard_bytes));
+        let dequantized = writing.and_then(|it| StoredAs::from_str(&it.dequantized, true).ok());
+        Self {
+            save: Some(path.to_owned()),
+            max_shard_size: size,
+            material: Some(Material::None),
+            circumstances: None,
+            dequantized: dequantized.unwrap_or(StoredAs::F16),
+            no_check: true,
+        }
+    }
+
+    /// The same with what is to be noted of how a model came about.
+    pub(crate) fn under(self, circumstances: Circumstances) -> Self {
+        Self { circumstances: Some(circumstances), ..self }
+    }
+
+    /// Whether nobody has said yet what is to be noted.
+    pub(crate) fn asks_for_material(&self) -> bool {
+        self.material.is_none() && self.circumstances.is_some()
+    }
+
+    /// The same, with this noted.
+    pub(crate) fn noting(self, material: Material) -> Self {
+        Self { material: Some(material), ..self }
     }
 
     /// Whether a model is to be written.
@@ -101,7 +140,9 @@ impl SaveArguments {
         let Some(path) = &self.save else { return Ok(()) };
         let target = pipeline::export::target(session, path);
         let cancel = Cancel(&interrupt::requested);
-        let card = pipeline::model_card(session, parameters, scores, unseen);
+        let noting = self.circumstances.as_ref().and_then(|it| it.noting(session, self.material));
+        let for_others = noting.as_ref().is_some_and(Noting::is_for_others);
+        let card = pipeline::model_card(session, parameters, scores, unseen, for_others);
         let settings = Settings {
             max_shard_size: self.max_shard_size.unwrap_or_default(),
             dequantized: match self.dequantized {
@@ -109,6 +150,14 @@ impl SaveArguments {
                 StoredAs::F32 => Dequantized::F32,
             },
             model_card: Some(card.clone()),
+        };
+        let writing = Writing {
+            max_shard_bytes: settings.max_shard_size.bytes(),
+            dequantized: match self.dequantized {
+                StoredAs::F16 => "f16",
+                StoredAs::F32 => "f32",
+            }
+            .to_owned(),
         };
         let written =
             pipeline::save(session, parameters, &target, &settings, &mut |it| teller.tell(&it), &cancel)?;
@@ -119,6 +168,9 @@ impl SaveArguments {
             // A file has no place for a card; it goes beside it.
             let beside = target.with_extension("md");
             std::fs::write(&beside, card).with_context(|| format!("writing `{}`", beside.display()))?;
+        }
+        if let Some(noting) = noting {
+            noting.write(session, parameters, scores, writing, &target)?;
         }
         if self.no_check {
             return Ok(());

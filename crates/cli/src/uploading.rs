@@ -1,11 +1,14 @@
 //! Bringing the edited model to the hub.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Context;
+use checkpoint::Format;
 use hub::{Client, Kind, Repository, Upload};
+use pipeline::reproduction::REPRODUCE;
 
 use crate::fetching;
+use crate::noting;
 use crate::program::{ModelAction, Program};
 use crate::terminal::remark;
 
@@ -58,9 +61,14 @@ pub(crate) fn passing(study: &Path) -> anyhow::Result<tempfile::TempDir> {
         .with_context(|| format!("making a folder in `{}`", folder.display()))
 }
 
-/// The file of a GGUF model in a folder, with its card where the hub looks for one.
-pub(crate) fn card_of_gguf(folder: &Path, file: &Path) -> anyhow::Result<PathBuf> {
-    let card = folder.join("README.md");
-    std::fs::rename(file.with_extension("md"), &card).context("moving the card")?;
-    Ok(card)
+/// What lies beside a GGUF file under its name, brought where the hub looks for it: the card, and what is noted of how the
+/// model came about.
+pub(crate) fn names_of_the_hub(folder: &Path, file: &Path) -> anyhow::Result<()> {
+    std::fs::rename(file.with_extension("md"), folder.join("README.md")).context("moving the card")?;
+    let noted = noting::folder(Format::Gguf, file);
+    if noted.exists() {
+        std::fs::rename(&noted, folder.join(REPRODUCE))
+            .with_context(|| format!("moving `{}`", noted.display()))?;
+    }
+    Ok(())
 }

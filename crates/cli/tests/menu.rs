@@ -182,8 +182,13 @@ fn save(at: &mut Terminal, folder: &Path) {
     at.press(ENTER);
     at.says("a name, please");
     at.press("edited\r");
+    at.says("so that it can be made again?");
+    at.says("Nothing");
+    at.press(ENTER);
     at.says("model written to edited");
+    at.says("how to make it again: edited/reproduce");
     at.says("as written: refusals");
+    assert!(folder.join("edited/reproduce/reproduce.json").exists());
     let card = std::fs::read_to_string(folder.join("edited/README.md")).unwrap();
     assert!(card.contains("on unseen prompts"), "{card}");
     at.says("Back");
@@ -197,6 +202,8 @@ fn save(at: &mut Terminal, folder: &Path) {
     at.says("Where to?");
     // Nobody, the administrator included, can make a folder in a file.
     at.press("study.jsonl/edited\r");
+    at.says("Nothing");
+    at.take(2);
     at.says("error: ");
     at.says("study.jsonl");
 }

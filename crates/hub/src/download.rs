@@ -1,15 +1,14 @@
 //! Downloading: what a repository has, and its files.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
-use sha2::{Digest, Sha256};
 
 use crate::cache::{Cache, is_commit, make_parent};
+use crate::digest::sha256_of_file;
 use crate::repository::encoded;
 use crate::{Client, HubError, Repository};
 
@@ -306,33 +305,10 @@ fn check(file: &Path, facts: &Facts, path: &str) -> Result<(), HubError> {
         return damaged(format!("{expected} bytes"), format!("{size}"));
     }
     if facts.etag.len() == 64 {
-        let found = sha256(file)?;
+        let found = sha256_of_file(file)?;
         if found != facts.etag {
             return damaged(format!("SHA-256 {}", facts.etag), found);
         }
     }
     Ok(())
-}
-
-/// The SHA-256 of a file, in hexadecimal.
-pub(crate) fn sha256(path: &Path) -> Result<String, HubError> {
-    let mut file = fs::File::open(path).map_err(HubError::disk(path))?;
-    let mut digest = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        let read = file.read(&mut buffer).map_err(HubError::disk(path))?;
-        if read == 0 {
-            break;
-        }
-        digest.update(&buffer[..read]);
-    }
-    Ok(hexadecimal(&digest.finalize()))
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }

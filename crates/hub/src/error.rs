@@ -126,6 +126,14 @@ pub enum HubError {
         /// The file.
         path: String,
     },
+    /// A page that is none, or not what was wanted.
+    #[error("`{address}` cannot be read: {reason}\n\nhint: does the address lead to the file itself?")]
+    Page {
+        /// The address.
+        address: String,
+        /// What happened.
+        reason: String,
+    },
     /// Files of this machine.
     #[error("`{}`: {reason}", path.display())]
     Disk {

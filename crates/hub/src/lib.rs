@@ -5,6 +5,8 @@
 //!     .info(&repository, revision)?       -> Info { commit, files }
 //!     .file(&repository, commit, path)?   -> a path in the cache, downloaded if it is not there
 //!     .upload(&repository, folder, …)?    -> one commit of all files
+//!     .models(&[tag])?                    -> repositories that have all these tags
+//!     .page(address, limit)?              -> the text at an address
 //! ```
 //!
 //! The protocol, the layout of the cache and the environment variables are those of Python's `huggingface_hub`, so that
@@ -14,14 +16,19 @@
 mod access;
 mod cache;
 mod client;
+mod digest;
 mod download;
 mod error;
+mod listing;
+mod page;
 mod repository;
 mod upload;
 
 pub use access::{Access, Token};
 pub use client::{Client, Progress};
+pub use digest::{sha256, sha256_of_file};
 pub use download::{File, Info};
 pub use error::HubError;
+pub use listing::Listed;
 pub use repository::{Kind, Repository};
 pub use upload::{Upload, Uploaded};

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use ureq::http::Response;
 use ureq::{Body, SendBody};
 
-use crate::download::sha256;
+use crate::digest::sha256_of_file;
 use crate::{Client, HubError, Repository};
 
 /// What is uploaded.
@@ -108,7 +108,7 @@ impl Client {
         let large: Vec<(&Local, String)> = files
             .iter()
             .filter(|it| it.large)
-            .map(|it| Ok((it, sha256(&it.path)?)))
+            .map(|it| Ok((it, sha256_of_file(&it.path)?)))
             .collect::<Result<_, _>>()?;
         for batch in large.chunks(BATCH) {
             self.send_large(repository, batch)?;

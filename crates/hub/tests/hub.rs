@@ -240,3 +240,61 @@ fn an_upload_without_the_right_to_it_is_explained() {
     let said = said(&with_token(&server, cache.path(), TOKEN), "somebody-else/x");
     assert!(said.contains("rights to create") && said.contains("the right to write"), "{said}");
 }
+
+#[test]
+fn models_are_listed_by_their_tags_over_several_pages() {
+    let (server, cache) = (Server::start(0), tempfile::tempdir().unwrap());
+    let both = vec!["a tag".to_owned(), "b".to_owned()];
+    for name in ["m1", "m2", "m3", "m4", "m5"] {
+        server.add(&format!("models/owner/{name}"), &[("reproduce/reproduce.json", name.as_bytes())]);
+        server.change(|it| it.repos.get_mut(&format!("models/owner/{name}")).unwrap().tags = both.clone());
+    }
+    server.add("models/owner/one-tag", &[("README.md", b"---\ntags:\n- b\n---\n")]);
+    server.change(|it| {
+        it.repos.get_mut("models/owner/m2").unwrap().gated = true;
+        it.repos.get_mut("models/owner/m3").unwrap().private = true;
+    });
+    let client = Client::new(access(&server, cache.path()));
+    let listed = client.models(&["a tag", "b"]).unwrap();
+    let names: Vec<(&str, bool)> = listed.iter().map(|it| (it.repository.id.as_str(), it.gated)).collect();
+    assert_eq!(names, [("owner/m1", false), ("owner/m2", true), ("owner/m4", false), ("owner/m5", false)]);
+    assert_eq!(listed[0].tags, both);
+    assert_eq!(server.asked().len(), 2, "two on a page");
+    assert_eq!(client.models(&["b"]).unwrap().len(), 5);
+    assert!(!client.may_read(&model("owner/m2")).unwrap());
+    assert!(with_token(&server, cache.path(), TOKEN).may_read(&model("owner/m2")).unwrap());
+    assert!(matches!(client.may_read(&model("owner/none")), Err(HubError::NoRepository { .. })));
+    let commit = client.last_commit(&model("owner/m1"), "reproduce/reproduce.json").unwrap().unwrap();
+    assert_eq!(commit.len(), 40);
+    assert_eq!(client.last_commit(&model("owner/one-tag"), "reproduce/reproduce.json").unwrap(), None);
+    let offline = Client::new(Access { offline: true, ..access(&server, cache.path()) });
+    for error in [offline.models(&["b"]).unwrap_err(), offline.may_read(&model("owner/m1")).unwrap_err()] {
+        assert!(matches!(&error, HubError::Network { reason, .. } if reason.contains("HF_HUB_OFFLINE")));
+    }
+}
+
+#[test]
+fn a_page_is_fetched_from_where_its_file_lies_and_only_the_hub_learns_who_asks() {
+    let (server, cache) = (Server::start(0), tempfile::tempdir().unwrap());
+    server.add("models/owner/private", &[("a/file.json", b"{\"a\": 1}")]);
+    server.change(|it| it.repos.get_mut("models/owner/private").unwrap().private = true);
+    server.change(|it| {
+        it.pages.insert("elsewhere/raw/main/x.json".to_owned(), "ä".repeat(50).into_bytes());
+        it.pages.insert("latin1".to_owned(), vec![0xE4]);
+    });
+    let client = with_token(&server, cache.path(), TOKEN);
+    let of_the_hub = format!("{}/owner/private/blob/main/a/file.json", server.address);
+    assert_eq!(client.page(&of_the_hub, 100).unwrap(), "{\"a\": 1}");
+    // Pages of the server that are none of the hub answer with an error to those who come with a token.
+    let elsewhere = server.address.replace("127.0.0.1", "localhost");
+    let page = format!("{elsewhere}/elsewhere/blob/main/x.json");
+    assert_eq!(client.page(&page, 100).unwrap().chars().count(), 50);
+    let said = client.page(&page, 99).unwrap_err().to_string();
+    assert!(said.contains("longer than 99 bytes"), "{said}");
+    let said = client.page(&format!("{elsewhere}/latin1"), 100).unwrap_err().to_string();
+    assert!(said.contains("UTF-8"), "{said}");
+    let said = client.page(&format!("{elsewhere}/nowhere"), 100).unwrap_err().to_string();
+    assert!(said.contains("404") || said.contains("401"), "{said}");
+    let offline = Client::new(Access { offline: true, ..access(&server, cache.path()) });
+    assert!(offline.page(&page, 100).unwrap_err().to_string().contains("HF_HUB_OFFLINE"));
+}

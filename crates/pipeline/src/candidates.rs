@@ -106,6 +106,13 @@ impl Candidates {
         Ok(Self { directions, writers: writers.collect::<Result<_, PipelineError>>()? })
     }
 
+    /// The components of the directions of all layers, in order.
+    pub(crate) fn direction_components(&self) -> impl Iterator<Item = f64> {
+        let layers = (0..self.directions.n_layers()).map(LayerIndex);
+        let directions = layers.filter_map(|it| self.directions.of_layer(it).ok());
+        directions.flat_map(|it| it.as_slice().iter().copied())
+    }
+
     /// The writers that these parameters edit, with direction and strength.
     pub(crate) fn edits(
         &mut self,

@@ -8,12 +8,14 @@ use crate::{ScoreRecord, Session};
 
 /// The text of a `README.md` for an edited model.
 ///
-/// `unseen`: scores on prompts that the search did not see; empty where there are none.
+/// `unseen`: scores on prompts that the search did not see; empty where there are none. `reproducible`: whether others
+/// can make the model again from a folder beside the card.
 pub fn model_card(
     session: &Session,
     parameters: &Parameters,
     scores: &[ScoreRecord],
     unseen: &[ScoreRecord],
+    reproducible: bool,
 ) -> String {
     let settings = session.settings();
     let original = session.model.checkpoint.path();
@@ -25,16 +27,18 @@ pub fn model_card(
     // Writing to a string cannot fail.
     let _ = write!(
         card,
-        "---\nbase_model: {}\ntags:\n- ablate\n- abliterated\n---\n\n# {name}, edited\n\n\
+        "---\nbase_model: {}\ntags:\n- ablate\n- abliterated\n{}---\n\n# {name}, edited\n\n\
          A direction of the residual stream was taken out of this model's weights with \
-         [ablate](https://github.com/ablate-rs/ablate) {}. Nothing was trained.\n\n\
+         [ablate](https://github.com/ablate-rs/ablate) {}. Nothing was trained.{}\n\n\
          ## Scores\n\n{}\n\
          The divergence is KL(original ‖ edited) of the first token of an answer, in nats. The prompts of \
          the first columns are those that the parameters were chosen by, so that these scores flatter a little; the \
          last column is of prompts that the search did not see, where there were any.\n\n\
          ## Parameters\n\n| parameter | value |\n|---|---|\n",
         serde_json::Value::from(name.as_str()),
+        if reproducible { "- reproducible\n" } else { "" },
         env!("CARGO_PKG_VERSION"),
+        if reproducible { " [How to make it again](reproduce/README.md)." } else { "" },
         score_rows(scores, unseen),
     );
     match parameters.direction_index {

@@ -1,6 +1,6 @@
 //! From two sets of prompts to one direction for each residual site.
 
-use ablation::{DirectionOptions, Directions, Moments, SiteGeometry};
+use ablation::{Cloud, DirectionOptions, Directions, Moments, SiteGeometry, SiteSpread};
 use engine::{Generation, Request};
 
 use crate::model::{Model, PromptTexts};
@@ -10,12 +10,13 @@ use crate::{Cancel, Event, Events, PipelineError, Settings, Stage};
 /// Prompts whose residuals are in memory at once.
 const CHUNK: usize = 64;
 
-/// Means of the residuals at the last token of the prompts of a set, for every site.
+/// Means of the residuals at the last token of the prompts of a set, for every site; the residuals go to `cloud`, too.
 fn moments(
     model: &mut Model,
     settings: &Settings,
     set: &str,
     texts: &[String],
+    mut cloud: Option<&mut Cloud>,
     progress: &mut dyn FnMut(usize),
     cancel: &Cancel<'_>,
 ) -> Result<Moments, PipelineError> {
@@ -30,6 +31,9 @@ fn moments(
         for mut answer in model.engine.generate(&requests, &how, &mut |_, _| true)? {
             ablation::winsorize(&mut answer.residuals, d_model, settings.winsorization_quantile)?;
             moments.add(&answer.residuals)?;
+            if let Some(cloud) = &mut cloud {
+                cloud.add(&answer.residuals);
+            }
         }
         progress(chunk.len());
     }
@@ -52,14 +56,18 @@ pub(crate) fn find(
         done += more;
         events(Event::Progress { stage: Stage::Residuals, done, all });
     };
-    let good = moments(model, settings, GOOD_PROMPTS, good, &mut progress, cancel)?;
-    let bad = moments(model, settings, BAD_PROMPTS, bad, &mut progress, cancel)?;
+    let info = model.engine.info();
+    let cloud = settings.print_residual_geometry.then(|| Cloud::new(info.n_layers + 1, info.d_model));
+    let (mut good_cloud, mut bad_cloud) = (cloud.clone(), cloud);
+    let good = moments(model, settings, GOOD_PROMPTS, good, good_cloud.as_mut(), &mut progress, cancel)?;
+    let bad = moments(model, settings, BAD_PROMPTS, bad, bad_cloud.as_mut(), &mut progress, cancel)?;
     let options = DirectionOptions { orthogonalize: settings.orthogonalize_direction };
     let mut directions = Directions::between(&bad, &good, options)?;
     if let Some(keep) = keep {
-        let keep = moments(model, settings, KEEP_PROMPTS, keep, &mut progress, cancel)?;
+        let keep = moments(model, settings, KEEP_PROMPTS, keep, None, &mut progress, cancel)?;
         directions = directions.without(&Directions::between(&keep, &good, options)?)?;
     }
-    events(Event::Directions { geometry: SiteGeometry::of(&bad, &good, &directions)? });
+    let spread = bad_cloud.zip(good_cloud).map(|(bad, good)| SiteSpread::of(&bad, &good)).transpose()?;
+    events(Event::Directions { geometry: SiteGeometry::of(&bad, &good, &directions)?, spread });
     Ok(directions)
 }

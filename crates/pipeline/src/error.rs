@@ -113,4 +113,7 @@ pub enum PipelineError {
     /// Nothing to optimize.
     #[error("no scorer has a goal\n\nhint: give at least one scorer `minimize` or `maximize`")]
     NoObjective,
+    /// A file cannot be read for its digest.
+    #[error(transparent)]
+    Digest(hub::HubError),
 }

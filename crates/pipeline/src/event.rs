@@ -1,6 +1,6 @@
 //! What a run tells while it goes on. The pipeline prints nothing.
 
-use ablation::{Parameters, SiteGeometry};
+use ablation::{Parameters, SiteGeometry, SiteSpread};
 use serde::Serialize;
 
 use crate::PipelineError;
@@ -41,6 +41,9 @@ pub enum Event {
     Directions {
         /// One for each site.
         geometry: Vec<SiteGeometry>,
+        /// One for each site, when `print_residual_geometry` asks for it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        spread: Option<Vec<SiteSpread>>,
     },
     /// The original model was scored.
     Baseline {

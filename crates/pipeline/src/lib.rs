@@ -21,6 +21,7 @@ pub mod export;
 mod model;
 pub mod pick;
 pub mod presets;
+pub mod reproduction;
 pub mod search_run;
 mod session;
 pub mod settings;

@@ -69,6 +69,11 @@ impl PromptTexts {
         })
     }
 
+    /// All sets by name.
+    pub fn sets(&self) -> impl Iterator<Item = (&str, &[String])> {
+        self.0.iter().map(|(name, prompts)| (name.as_str(), prompts.as_slice()))
+    }
+
     /// The same with the prompts of some sets replaced.
     #[must_use]
     pub(crate) fn with(&self, sets: impl IntoIterator<Item = (String, Vec<String>)>) -> Self {

@@ -64,6 +64,17 @@ impl Session {
         &self.calibration
     }
 
+    /// The prompts of all sets.
+    pub fn texts(&self) -> &PromptTexts {
+        &self.texts
+    }
+
+    /// The SHA-256 of the directions of all layers, once they are known: components as 64-bit floats, lowest byte first.
+    pub fn digest_of_directions(&self) -> Result<String, PipelineError> {
+        let candidates = self.candidates.as_ref().ok_or(PipelineError::NoDirections)?;
+        Ok(hub::sha256(candidates.direction_components().map(f64::to_le_bytes)))
+    }
+
     /// What the original model scores.
     pub fn baseline(&self) -> Evaluation {
         self.evaluator.baseline()

@@ -163,6 +163,8 @@ settings! {
         pub row_normalization: RowNormalization [Kind::Choice(row_normalizations)] = RowNormalization::Full;
         /// Clamp each residual's components to this quantile of their magnitudes; 1 means not at all.
         pub winsorization_quantile: f64 [Kind::Number { least: 0.0, most: 1.0 }] = 1.0;
+        /// Print how the prompts' residuals lie to each other at each layer, with geometric medians and silhouettes.
+        pub print_residual_geometry: bool = false;
         /// Multiply directions with the gain of a norm that follows a writer.
         pub account_for_norm_gain: bool = false;
 

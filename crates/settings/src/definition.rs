@@ -61,7 +61,7 @@ pub trait Kinded {
     const OPTIONAL: bool = false;
 }
 
-/// A struct of settings, made by [`settings!`].
+/// A struct of settings, made by [`settings!`](crate::settings!).
 pub trait Fields: Default + Serialize + DeserializeOwned {
     /// Its fields, in order.
     const FIELDS: &'static [Field];

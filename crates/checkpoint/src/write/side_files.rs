@@ -15,6 +15,9 @@ const WEIGHTS: [&str; 10] =
 
 const MODEL_CARD: &str = "README.md";
 
+/// The folder that tells how the input was made: of what is written it would tell lies.
+const REPRODUCTION: &str = "reproduce";
+
 /// The files of an input folder, as paths within it.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct SideFiles {
@@ -45,7 +48,9 @@ impl SideFiles {
         for (name, is_folder) in names {
             let path = within.join(&name);
             if is_folder {
-                if !name.to_string_lossy().starts_with('.') {
+                if path == Path::new(REPRODUCTION) {
+                    self.left_out.push(path);
+                } else if !name.to_string_lossy().starts_with('.') {
                     self.search(root, &path)?;
                 }
                 continue;

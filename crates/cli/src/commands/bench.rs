@@ -63,8 +63,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let mut engine = arguments.model.load(&checkpoint)?;
     interrupt::listen()?;
     remark("measuring the machine");
-    let machine =
-        Machine::measure(arguments.model.isa()?, arguments.model.arithmetic(), arguments.model.threads())?;
+    let compute = arguments.model.compute();
+    let machine = Machine::measure(compute.isa()?, compute.arithmetic(), compute.threads())?;
     let mut phases = Vec::new();
     for &batch in &arguments.batch_sizes {
         remark(&format!("batch of {batch}: {} runs", arguments.runs));

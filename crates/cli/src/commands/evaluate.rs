@@ -11,6 +11,7 @@ use crate::configuration::Options;
 use crate::fetching;
 use crate::interrupt;
 use crate::model::{ModelArguments, TemplateArguments};
+use crate::noting::Circumstances;
 use crate::report;
 use crate::saving::SaveArguments;
 use crate::terminal::line;
@@ -57,6 +58,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let base = json!({ "scorers": report::scorers_without_required_settings() });
     let told = arguments.options.resolve("evaluate", base.as_object().expect("written as one"))?;
+    told.program.no_other_job()?;
     let mut settings = told.run.clone();
     if arguments.against.is_some() {
         // Two models are compared without directions; prompts for them are only asked for what answers begin with.
@@ -71,6 +73,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         }
     }
     let (model, save) = (arguments.model.with(&told.program)?, arguments.save.with(&told.program)?);
+    let save = save.under(Circumstances {
+        compute: model.compute().clone(),
+        template: arguments.template.template()?,
+        study: None,
+        uploaded: false,
+    });
     let parameters = arguments.parameters.as_ref().map(|path| -> anyhow::Result<Parameters> {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("reading parameters from `{}`", path.display()))?;

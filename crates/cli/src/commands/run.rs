@@ -12,11 +12,13 @@ use search::{Study, Trial};
 use serde_json::json;
 
 use crate::commands::evaluate::open;
-use crate::configuration::Options;
+use crate::commands::{collect, reproduce};
+use crate::configuration::{Configuration, Options};
 use crate::fetching;
 use crate::interrupt;
 use crate::menu;
 use crate::model::{ModelArguments, TemplateArguments};
+use crate::noting::Circumstances;
 use crate::program::{CheckpointAction, Program};
 use crate::report::{self, Style, Teller};
 use crate::saving::SaveArguments;
@@ -61,6 +63,16 @@ const MODEL: &str = "model";
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let told = arguments.options.resolve("run", &serde_json::Map::new())?;
+    if let Some(folder) = &told.program.collect_reproducibles {
+        return collect::collect(Path::new(folder));
+    }
+    if let Some(file) = &told.program.reproduce {
+        return reproduce::in_place_of_a_run(file, &told.program, arguments.model.compute(), arguments.json);
+    }
+    whole_job(arguments, &told)
+}
+
+fn whole_job(arguments: &Arguments, told: &Configuration) -> anyhow::Result<()> {
     let choice = Choice::of(&told.program)?;
     let person = choice.is_none() && interactive(arguments);
     let model = arguments.model.with(&told.program)?;
@@ -74,6 +86,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         );
     }
     let path = study_path(&told.program, model.path()?);
+    let save = save.under(Circumstances {
+        compute: model.compute().clone(),
+        template: arguments.template.template()?,
+        study: Some(path.clone()),
+        uploaded: upload.is_some(),
+    });
     let known = resume(&path, told.program.checkpoint_action, person)?;
     let mut calibration = None;
     let mut model = model;
@@ -114,17 +132,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let n_trials = session.settings().n_trials;
     let outcome = pipeline::search(&mut session, &mut study, n_trials, &mut |it| teller.tell(&it), &cancel);
     teller.done();
-    match outcome {
-        Err(PipelineError::Interrupted) if person && !study.front().is_empty() => {
-            interrupt::take();
-            remark("interrupted; the same command goes on later. The trials so far:");
-        }
-        Err(PipelineError::Interrupted) => {
-            remark(&format!("the same command goes on; told so far is in `{}`", path.display()));
-            return Err(PipelineError::Interrupted.into());
-        }
-        other => other.with_context(|| format!("study `{}`", path.display()))?,
-    }
+    searched(outcome, person && !study.front().is_empty(), &path)?;
     if let Some(choice) = &choice {
         let chosen = choice.choose(&study)?;
         let passing =
@@ -141,7 +149,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         if let (Some(upload), Some(written)) = (&upload, save.path()) {
             match &passing {
                 Some(folder) if gguf => {
-                    uploading::card_of_gguf(folder.path(), written)?;
+                    uploading::names_of_the_hub(folder.path(), written)?;
                     upload.send(folder.path())?;
                 }
                 _ if gguf => {
@@ -160,6 +168,22 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         remark(report::about_unseen(&unseen));
     }
     Ok(teller.finish()?)
+}
+
+/// What an interrupted search means: with a person and a front, the menu; else it ends here.
+fn searched(outcome: Result<(), PipelineError>, menu: bool, path: &Path) -> anyhow::Result<()> {
+    match outcome {
+        Err(PipelineError::Interrupted) if menu => {
+            interrupt::take();
+            remark("interrupted; the same command goes on later. The trials so far:");
+            Ok(())
+        }
+        Err(PipelineError::Interrupted) => {
+            remark(&format!("the same command goes on; told so far is in `{}`", path.display()));
+            Err(PipelineError::Interrupted.into())
+        }
+        other => other.with_context(|| format!("study `{}`", path.display())),
+    }
 }
 
 /// Whether somebody can be asked.

@@ -34,6 +34,7 @@ pub struct Repo {
     pub files: BTreeMap<String, Vec<u8>>,
     pub private: bool,
     pub gated: bool,
+    pub tags: Vec<String>,
     /// Earlier commits.
     pub history: BTreeMap<String, BTreeMap<String, Vec<u8>>>,
 }
@@ -46,6 +47,17 @@ impl Repo {
             digest.update(bytes);
         }
         hex(&digest.finalize())[..40].to_owned()
+    }
+}
+
+impl Repo {
+    /// Its own, and those that its card has between the lines `tags:` and `---`.
+    pub fn all_tags(&self) -> Vec<String> {
+        let card = self.files.get("README.md").map(|it| String::from_utf8_lossy(it).into_owned());
+        let card = card.unwrap_or_default();
+        let listed =
+            card.lines().skip_while(|it| *it != "tags:").skip(1).map_while(|it| it.strip_prefix("- "));
+        self.tags.iter().cloned().chain(listed.map(str::to_owned)).collect()
     }
 }
 
@@ -63,7 +75,12 @@ pub struct State {
     pub no_ranges: bool,
     /// Whether large files are sent in parts.
     pub in_parts: bool,
+    /// What lies at addresses outside of all repositories.
+    pub pages: BTreeMap<String, Vec<u8>>,
 }
+
+/// Repositories on one page of a listing.
+const PAGE: usize = 2;
 
 pub struct Server {
     pub address: String,
@@ -249,6 +266,10 @@ impl State {
             }
             return self.storage(oid, asked);
         }
+        if let Some(body) = self.pages.get(&path) {
+            let body = body.clone();
+            return Answer { status: if token.is_some() { 400 } else { 200 }, headers: Vec::new(), body };
+        }
         if token.is_some_and(|it| it != TOKEN) {
             return Answer::error(401, "", "Invalid credentials in Authorization header");
         }
@@ -262,6 +283,7 @@ impl State {
             ("POST", ["api", "repos", "create"]) => self.create(asked, known, address),
             ("POST", [.., _, "info", "lfs", "objects", "batch"]) if known => self.batch(asked, address),
             ("POST", ["lfs", "verify"]) if known => Answer::json(&json!({})),
+            ("GET", ["api", "models"]) => self.listing(query, address),
             (_, ["api", kind, owner, name, rest @ ..]) => {
                 let key = format!("{kind}/{owner}/{name}");
                 if let Some(refused) = self.refused(&key, known, false) {
@@ -272,6 +294,10 @@ impl State {
                         let revision = rest.get(1).map_or_else(|| "main".to_owned(), |it| decoded(it));
                         self.info(&key, &revision, query.contains("blobs"))
                     }
+                    ("GET", ["auth-check"]) if self.repos[&key].gated && !known => {
+                        Answer::error(403, "GatedRepo", "Access to it is restricted.")
+                    }
+                    ("GET", ["auth-check"]) => Answer::json(&json!({})),
                     ("GET", ["tree", revision, ..]) => self.tree(&key, &decoded(revision)),
                     ("POST", ["paths-info", revision]) => self.paths_info(&key, &decoded(revision), asked),
                     ("POST", ["preupload", _]) if known => preupload(asked),
@@ -320,6 +346,31 @@ impl State {
         }))
     }
 
+    /// Public models that have all tags asked for, a page of them and where the next one is.
+    fn listing(&self, query: &str, address: &str) -> Answer {
+        let parts: Vec<(&str, String)> =
+            query.split('&').filter_map(|it| it.split_once('=')).map(|it| (it.0, decoded(it.1))).collect();
+        let from = parts.iter().find(|it| it.0 == "cursor").map_or(0, |it| it.1.parse().unwrap());
+        let wanted: Vec<&String> = parts.iter().filter(|it| it.0 == "filter").map(|it| &it.1).collect();
+        let models: Vec<Value> = self
+            .repos
+            .iter()
+            .filter_map(|(key, repo)| Some((key.strip_prefix("models/")?, repo)))
+            .filter(|(_, repo)| !repo.private && wanted.iter().all(|it| repo.all_tags().contains(it)))
+            .map(|(id, repo)| {
+                let gated = if repo.gated { json!("manual") } else { json!(false) };
+                json!({"_id": "1", "id": id, "modelId": id, "gated": gated, "tags": repo.all_tags()})
+            })
+            .collect();
+        let answer = Answer::json(&models.iter().skip(from).take(PAGE).cloned().collect());
+        if from + PAGE >= models.len() {
+            return answer;
+        }
+        let rest: Vec<&str> = query.split('&').filter(|it| !it.starts_with("cursor=")).collect();
+        let next = format!("<{address}/api/models?{}&cursor={}>; rel=\"next\"", rest.join("&"), from + PAGE);
+        answer.with("link", next)
+    }
+
     fn entry(path: &str, bytes: &[u8]) -> Value {
         let mut entry =
             json!({"type": "file", "oid": sha256(bytes)[..40], "size": bytes.len(), "path": path});
@@ -341,6 +392,7 @@ impl State {
             return Answer::error(404, "RevisionNotFound", "Invalid rev id");
         };
         let body = String::from_utf8_lossy(&asked.body).into_owned();
+        let expanded = body.contains("\"expand\":true") || body.contains("expand=true");
         let wanted: Vec<String> = match serde_json::from_str::<Value>(&body) {
             Ok(it) => {
                 it["paths"].as_array().unwrap().iter().map(|it| it.as_str().unwrap().to_owned()).collect()
@@ -350,7 +402,14 @@ impl State {
         let mut found: Vec<Value> = Vec::new();
         for path in wanted {
             if let Some(bytes) = files.get(&path) {
-                found.push(Self::entry(&path, bytes));
+                let mut entry = Self::entry(&path, bytes);
+                if expanded {
+                    let commit = sha256(bytes)[..40].to_owned();
+                    entry["lastCommit"] =
+                        json!({"id": commit, "title": "x", "date": "2026-01-01T00:00:00.000Z"});
+                    entry["securityFileStatus"] = json!(null);
+                }
+                found.push(entry);
             } else if path.is_empty() || files.keys().any(|it| it.starts_with(&format!("{path}/"))) {
                 found.push(json!({"type": "directory", "oid": "0", "path": path}));
             }
@@ -363,7 +422,7 @@ impl State {
             ["datasets", rest @ ..] => ("datasets", rest),
             rest => ("models", rest),
         };
-        let [owner, name, "resolve", revision, path @ ..] = parts else {
+        let [owner, name, "resolve" | "raw", revision, path @ ..] = parts else {
             return Answer::error(404, "", "no such page");
         };
         let (key, revision) = (format!("{kind}/{owner}/{name}"), decoded(revision));

@@ -89,12 +89,19 @@ pub struct UnknownSet {
     pub known: Vec<&'static str>,
 }
 
+const PREFIX: &str = "embedded:";
+
+/// Whether a name is that of an embedded set.
+pub(super) fn is_named(name: &str) -> bool {
+    name.starts_with(PREFIX)
+}
+
 /// `embedded:NAME`, with or without a slice at its end.
 pub(super) fn recognize(
     specification: &Specification,
     _: &Client,
 ) -> Option<Result<Box<dyn PromptSource>, SourceError>> {
-    let name = specification.dataset.strip_prefix("embedded:")?;
+    let name = specification.dataset.strip_prefix(PREFIX)?;
     let set =
         Embedded::named(name).and_then(|it| Ok(Embedded { slice: specification.slice(it.slice)?, ..it }));
     Some(set.map(|it| Box::new(it) as Box<dyn PromptSource>))

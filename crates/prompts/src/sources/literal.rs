@@ -8,12 +8,19 @@ use super::{PromptSource, SourceError, Specification};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Literal(pub Vec<String>);
 
+const PREFIX: &str = "text:";
+
+/// Whether a name is a prompt itself.
+pub(super) fn is_named(name: &str) -> bool {
+    name.starts_with(PREFIX)
+}
+
 /// `text:…` is one prompt.
 pub(super) fn recognize(
     specification: &Specification,
     _: &Client,
 ) -> Option<Result<Box<dyn PromptSource>, SourceError>> {
-    let prompt = specification.dataset.strip_prefix("text:")?;
+    let prompt = specification.dataset.strip_prefix(PREFIX)?;
     Some(Ok(Box::new(Literal(vec![prompt.to_owned()]))))
 }
 

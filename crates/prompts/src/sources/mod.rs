@@ -61,7 +61,29 @@ impl From<&String> for Specification {
     }
 }
 
+/// Where a source lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In the program, or in the name itself.
+    Program,
+    /// On this machine alone.
+    Machine,
+    /// On the hub.
+    Hub,
+}
+
 impl Specification {
+    /// Where the source lies.
+    pub fn place(&self) -> Place {
+        if embedded::is_named(&self.dataset) || literal::is_named(&self.dataset) {
+            Place::Program
+        } else if dataset::on_the_hub(self).is_some() {
+            Place::Hub
+        } else {
+            Place::Machine
+        }
+    }
+
     /// The slice of a source that has one list of prompts: what its name may end in, or else the split.
     fn slice(&self, at_the_end: Option<Slice>) -> Result<Option<Slice>, SourceError> {
         let Some(split) = &self.split else { return Ok(at_the_end) };
@@ -158,4 +180,23 @@ pub enum SourceError {
         /// How many prompts the whole has.
         total: usize,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lies_on_this_machine_alone_is_told_from_what_others_have() {
+        let place = |name: &str| Specification::from(name).place();
+        assert_eq!(place("embedded:demo-refused-eval[:3]"), Place::Program);
+        assert_eq!(place("text:a/b"), Place::Program);
+        assert_eq!(place("owner/name"), Place::Hub);
+        for name in ["prompts.txt[:4]", "/a/folder/prompts.txt", "-", "a.jsonl", "src", "a/b/c"] {
+            assert_eq!(place(name), Place::Machine, "{name}");
+        }
+        let mut told = Specification::from("name");
+        told.split = Some("train".to_owned());
+        assert_eq!(told.place(), Place::Hub);
+    }
 }

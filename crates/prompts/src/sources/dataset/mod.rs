@@ -179,9 +179,7 @@ impl Specification {
     /// # Errors
     /// [`DatasetError::Hub`]
     pub fn pin(&mut self, client: &Client) -> Result<bool, SourceError> {
-        let exists = Path::new(&self.dataset).exists() || Format::of(&self.dataset).is_some();
-        let embedded = self.dataset.contains(':') || self.dataset.ends_with(']');
-        match repository(self).filter(|_| !exists && !embedded && self.commit.is_none()) {
+        match on_the_hub(self).filter(|_| self.commit.is_none()) {
             None => Ok(false),
             Some(repository) => {
                 let info = client.info(&repository, MAIN).map_err(DatasetError::from)?;
@@ -190,6 +188,14 @@ impl Specification {
             }
         }
     }
+}
+
+/// The repository of a data set of the hub.
+pub(super) fn on_the_hub(specification: &Specification) -> Option<Repository> {
+    let name = &specification.dataset;
+    let exists = Path::new(name).exists() || Format::of(name).is_some();
+    let embedded = name.contains(':') || name.ends_with(']');
+    repository(specification).filter(|_| !exists && !embedded)
 }
 
 /// The revision that is meant where none is named.
