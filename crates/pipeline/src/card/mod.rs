@@ -6,7 +6,12 @@ use ablation::Parameters;
 
 use crate::{ScoreRecord, Session};
 
-/// The text of a `README.md` for an edited model.
+mod original;
+
+use original::Original;
+
+/// The text of a `README.md` for an edited model: the original's metadata (licence, languages, tags) with ours, what was
+/// done, and what the original's card says.
 ///
 /// `unseen`: scores on prompts that the search did not see; empty where there are none. `reproducible`: whether others
 /// can make the model again from a folder beside the card.
@@ -23,11 +28,16 @@ pub fn model_card(
         || original.file_name().map_or_else(String::new, |it| it.to_string_lossy().into_owned()),
         |(repository, _)| repository.id,
     );
+    let card_of_original = Original::beside(original);
+    let mut tags = vec!["ablate", "abliterated"];
+    if reproducible {
+        tags.push("reproducible");
+    }
     let mut card = String::new();
     // Writing to a string cannot fail.
     let _ = write!(
         card,
-        "---\nbase_model: {}\ntags:\n- ablate\n- abliterated\n{}---\n\n# {name}, edited\n\n\
+        "---\n{}\n---\n\n# {name}, edited\n\n\
          A direction of the residual stream was taken out of this model's weights with \
          [ablate](https://github.com/ablate-rs/ablate) {}. Nothing was trained.{}\n\n\
          ## Scores\n\n{}\n\
@@ -35,8 +45,7 @@ pub fn model_card(
          the first columns are those that the parameters were chosen by, so that these scores flatter a little; the \
          last column is of prompts that the search did not see, where there were any.\n\n\
          ## Parameters\n\n| parameter | value |\n|---|---|\n",
-        serde_json::Value::from(name.as_str()),
-        if reproducible { "- reproducible\n" } else { "" },
+        card_of_original.metadata(&name, &tags),
         env!("CARGO_PKG_VERSION"),
         if reproducible { " [How to make it again](reproduce/README.md)." } else { "" },
         score_rows(scores, unseen),
@@ -67,6 +76,9 @@ pub fn model_card(
         settings.winsorization_quantile,
         serde_json::to_string_pretty(parameters).unwrap_or_default(),
     );
+    if !card_of_original.text.is_empty() {
+        let _ = write!(card, "\n---\n\nThe card of {name}, the original, says:\n\n{}\n", card_of_original.text);
+    }
     card
 }
 
