@@ -43,6 +43,8 @@ settings! {
         pub pick: Option<String> = None;
         /// Choose the trial by its place in the front, from 0, in the order of the first objective.
         pub trial_index: Option<usize> = None;
+        /// How many trials "Run more trials" in the menu runs: asked if not given.
+        pub n_additional_trials: Option<usize> [Kind::Integer { least: 1 }] = None;
 
         section "Saving";
 
@@ -170,8 +172,6 @@ settings! {
         pub kl_divergence_scale: f64 = 1.0;
         /// The divergence is an objective of its own; --pick chooses (heretic 1.4).
         pub kl_divergence_target: f64 = 0.01;
-        /// More trials are run by giving a larger n_trials.
-        pub n_additional_trials: Value = Value::Null;
     }
 }
 

@@ -86,6 +86,12 @@ impl SaveArguments {
         Self { circumstances: Some(circumstances), ..self }
     }
 
+    /// The same for a model that is brought to others.
+    pub(crate) fn uploaded(self) -> Self {
+        let circumstances = self.circumstances.map(|it| Circumstances { uploaded: true, ..it });
+        Self { circumstances, ..self }
+    }
+
     /// Whether nobody has said yet what is to be noted.
     pub(crate) fn asks_for_material(&self) -> bool {
         self.material.is_none() && self.circumstances.is_some()

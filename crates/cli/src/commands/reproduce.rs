@@ -18,7 +18,7 @@ use crate::program::Program;
 use crate::report::{self, Style, Teller};
 use crate::saving::SaveArguments;
 use crate::terminal::remark;
-use crate::uploading;
+use crate::uploading::{self, Passing};
 use crate::{fetching, interrupt};
 
 /// Make a model again from what was noted when it was made, without a search, and compare
@@ -214,10 +214,10 @@ impl Job {
         let evaluation = evaluations.pop().context("no evaluation")??;
         let passing = match self.output {
             // heretic's bits are not to be had here: nothing is written only to be compared.
-            None if record.is_some() => Some(uploading::passing(Path::new("reproduce"))?),
+            None if record.is_some() => Some(Passing::of(&session, Path::new("reproduce"))?),
             _ => None,
         };
-        let wanted = passing.as_ref().map(|it| it.path().join("model")).or_else(|| self.output.clone());
+        let wanted = passing.as_ref().map(|it| it.model().to_owned()).or_else(|| self.output.clone());
         let files = match &wanted {
             Some(wanted) => {
                 let save = SaveArguments::by_itself(wanted, writing);
