@@ -77,7 +77,8 @@ pub fn model_card(
         serde_json::to_string_pretty(parameters).unwrap_or_default(),
     );
     if !card_of_original.text.is_empty() {
-        let _ = write!(card, "\n---\n\nThe card of {name}, the original, says:\n\n{}\n", card_of_original.text);
+        let _ =
+            write!(card, "\n---\n\nThe card of {name}, the original, says:\n\n{}\n", card_of_original.text);
     }
     card
 }
