@@ -214,7 +214,10 @@ impl Job {
         let evaluation = evaluations.pop().context("no evaluation")??;
         let passing = match self.output {
             // heretic's bits are not to be had here: nothing is written only to be compared.
-            None if record.is_some() => Some(Passing::of(&session, Path::new("reproduce"))?),
+            None if record.is_some() => {
+                let beside = Path::new("reproduce");
+                Some(Passing::of(&session, &SaveArguments::by_itself(beside, writing), beside)?)
+            }
             _ => None,
         };
         let wanted = passing.as_ref().map(|it| it.model().to_owned()).or_else(|| self.output.clone());
