@@ -1,7 +1,7 @@
 //! What adapters there are, and which of them a model can have.
 
 use ablation::RowNormalization;
-use checkpoint::Format;
+use checkpoint::{Checkpoint, Format};
 use engine::WriterInfo;
 use engine::families::Names;
 use serde::{Deserialize, Serialize};
@@ -97,20 +97,28 @@ impl AdapterKind {
         model: &Model,
         normalization: RowNormalization,
     ) -> Result<Self, AdapterError> {
-        let kind = match (wanted, model.checkpoint.format(), normalization) {
+        Self::of(wanted, &model.checkpoint, model.engine.info().family, normalization)
+    }
+
+    fn of(
+        wanted: Option<Self>,
+        checkpoint: &Checkpoint,
+        family: &'static str,
+        normalization: RowNormalization,
+    ) -> Result<Self, AdapterError> {
+        let kind = match (wanted, checkpoint.format(), normalization) {
             (Some(kind), ..) => kind,
             (None, Format::Gguf, _) => Self::Gguf,
             (None, Format::HuggingFace, RowNormalization::Full) => Self::Dora,
             (None, Format::HuggingFace, _) => Self::Lora,
         };
-        match (kind, model.checkpoint.format()) {
+        match (kind, checkpoint.format()) {
             (Self::Lora | Self::Dora, Format::Gguf) => {
-                let path = model.checkpoint.path().display().to_string();
+                let path = checkpoint.path().display().to_string();
                 return Err(AdapterError::Folder { path, kind: kind.name() });
             }
             (Self::Gguf, _) => {
-                let family = model.engine.info().family;
-                let names = Names::of(&model.checkpoint, family).map_err(AdapterError::Names)?;
+                let names = Names::of(checkpoint, family).map_err(AdapterError::Names)?;
                 if names.gguf_architecture().is_none() {
                     return Err(AdapterError::Family { family });
                 }
@@ -140,5 +148,66 @@ impl AdapterKind {
             Self::Gguf => names.gguf_tensor(tensor),
         };
         place.ok_or_else(|| AdapterError::Tensor { tensor: tensor.to_owned(), kind: self.name() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use engine::{Engine, LoadOptions};
+
+    use super::*;
+    use RowNormalization::{Full, None as Plain, Pre};
+
+    fn golden(name: &str) -> Checkpoint {
+        Checkpoint::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../engine/tests").join(name)).unwrap()
+    }
+
+    #[test]
+    fn the_kind_that_fits_is_exact_where_one_of_them_is() {
+        let (folder, file) = (golden("golden/llama_gqa_tied"), golden("golden_gguf/llama_gqa_tied.gguf"));
+        let of = |checkpoint, mode| AdapterKind::of(None, checkpoint, "llama", mode).unwrap();
+        assert_eq!(
+            [Plain, Pre, Full].map(|it| of(&folder, it)),
+            [AdapterKind::Lora, AdapterKind::Lora, AdapterKind::Dora]
+        );
+        assert_eq!([Plain, Full].map(|it| of(&file, it)), [AdapterKind::Gguf; 2]);
+        assert!(!of(&folder, Full).truncates(Full) && of(&file, Full).truncates(Full));
+    }
+
+    #[test]
+    fn kinds_that_a_model_cannot_have_are_refused_with_one_that_it_can() {
+        let of = |kind, golden_name: &str, family, mode| {
+            AdapterKind::of(Some(kind), &golden(golden_name), family, mode).unwrap_err().to_string()
+        };
+        let said = of(AdapterKind::Dora, "golden_gguf/llama_gqa_tied.gguf", "llama", Full);
+        assert!(said.contains("hint: `gguf`"), "{said}");
+        let said = of(AdapterKind::Gguf, "golden/stablelm", "stablelm", Full);
+        assert!(said.contains("`stablelm`") && said.contains("hint: `lora`"), "{said}");
+        let said = of(AdapterKind::Dora, "golden/llama_gqa_tied", "llama", Pre);
+        assert!(said.contains("`pre`") && said.contains("`lora` adapter"), "{said}");
+    }
+
+    #[test]
+    fn what_an_adapter_cannot_carry_is_named() {
+        let checkpoint = golden("golden/llama_gqa_tied");
+        let engine = Engine::load(&checkpoint, &LoadOptions::default(), &mut |_, _| {}).unwrap();
+        let names = Names::of(&checkpoint, "llama").unwrap();
+        let mut writer = engine.info().writers[0].clone();
+        let place = AdapterKind::Gguf.place(&names, &writer).unwrap();
+        assert_eq!(place, "blk.0.attn_output.weight");
+        writer.writer.expert = Some(3);
+        for kind in AdapterKind::ALL {
+            let said = kind.place(&names, &writer).unwrap_err().to_string();
+            assert!(said.contains("`model.layers.0.self_attn.o_proj.weight`"), "{said}");
+            assert!(said.contains("expert") && said.contains("--export-strategy merge"), "{said}");
+        }
+        writer.writer.expert = None;
+        writer.weight = checkpoint.tensor("model.norm.weight").unwrap();
+        let of_the_file = golden("golden_gguf/llama_gqa_tied.gguf");
+        let elsewhere = Names::of(&of_the_file, "llama").unwrap();
+        let said = AdapterKind::Lora.place(&elsewhere, &writer).unwrap_err().to_string();
+        assert!(said.contains("`model.norm.weight`") && said.contains("`lora`"), "{said}");
     }
 }
