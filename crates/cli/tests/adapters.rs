@@ -1,12 +1,16 @@
 //! Adapters as a user writes them, on the toy model of `demo/README.md`: what they make of its weights is what the merged
 //! model has.
 
+#[path = "../../hub/tests/server/mod.rs"]
+mod server;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use checkpoint::hugging_face::Header;
 use checkpoint::{Checkpoint, TensorDtype};
 use serde_json::{Value, json};
+use server::{Server, TOKEN};
 use tempfile::TempDir;
 
 fn toy() -> PathBuf {
@@ -22,31 +26,40 @@ fn parameters() -> Value {
     })
 }
 
+/// What makes runs short.
+const SHORT: [&str; 17] = [
+    "--good-prompts",
+    "embedded:demo-answered-train",
+    "--bad-prompts",
+    "embedded:demo-refused-train",
+    "--refusal-prompts",
+    "embedded:demo-refused-eval[:8]",
+    "--kl-prompts",
+    "embedded:demo-answered-eval[:8]",
+    "--scorer",
+    "kl_divergence:minimize",
+    "--max-response-length",
+    "8",
+    "--batch-size",
+    "16",
+    "--response-prefix",
+    "",
+    "--isolated",
+];
+
+/// The program in a folder, without a network.
+fn ablate(folder: &TempDir) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ablate"));
+    command.current_dir(folder.path()).stdin(Stdio::null());
+    command.env("NO_COLOR", "1").env("HF_HUB_OFFLINE", "1").env("HF_HOME", "no/such/cache");
+    command
+}
+
 fn evaluate(folder: &TempDir, more: &[&str]) -> Output {
     let file = folder.path().join("parameters.json");
     std::fs::write(&file, parameters().to_string()).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ablate"));
-    command.arg("evaluate").arg(toy()).arg("--parameters").arg(&file).args([
-        "--good-prompts",
-        "embedded:demo-answered-train",
-        "--bad-prompts",
-        "embedded:demo-refused-train",
-        "--refusal-prompts",
-        "embedded:demo-refused-eval[:8]",
-        "--kl-prompts",
-        "embedded:demo-answered-eval[:8]",
-        "--scorer",
-        "kl_divergence:minimize",
-        "--max-response-length",
-        "8",
-        "--batch-size",
-        "16",
-        "--response-prefix",
-        "",
-        "--isolated",
-    ]);
-    command.args(more).current_dir(folder.path()).stdin(Stdio::null());
-    command.env("NO_COLOR", "1").env("HF_HUB_OFFLINE", "1").env("HF_HOME", "no/such/cache");
+    let mut command = ablate(folder);
+    command.arg("evaluate").arg(toy()).arg("--parameters").arg(&file).args(SHORT).args(more);
     command.output().unwrap()
 }
 
@@ -268,4 +281,43 @@ fn what_cannot_be_an_adapter_is_said_before_the_work_and_what_is_there_stays() {
     assert!(said.contains("exists already"), "{said}");
     assert_eq!(std::fs::read_to_string(file).unwrap(), "precious");
     assert_eq!(std::fs::read_dir(taken).unwrap().count(), 1);
+}
+
+#[test]
+fn a_run_saves_adapters_and_brings_them_to_the_hub_under_its_names() {
+    let (folder, hub) = (tempfile::tempdir().unwrap(), Server::start(0));
+    let run = |more: &[&str]| {
+        let mut command = ablate(&folder);
+        command.env_remove("HF_HUB_OFFLINE").env("HF_ENDPOINT", &hub.address).env("HF_TOKEN", TOKEN);
+        command.arg("run").arg(toy()).args(SHORT).args(more);
+        // The same study again: two trials are searched once.
+        command.args([
+            "--study",
+            "study.jsonl",
+            "--trials",
+            "2",
+            "--startup-trials",
+            "2",
+            "--pick",
+            "min kl",
+        ]);
+        let output = command.args(["--export-strategy", "adapter"]).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{said}");
+        said
+    };
+    let said = run(&["--save", "adapter", "--reproduction", "basic"]);
+    assert!(said.contains("nothing is noted beside an adapter"), "{said}");
+    assert!(folder.path().join("adapter/adapter_model.safetensors").exists());
+    assert!(!folder.path().join("adapter/reproduce").exists());
+    run(&["--upload", "tester/folder"]);
+    run(&["--upload", "tester/file", "--adapter-kind", "gguf"]);
+    hub.change(|it| {
+        let files = |name: &str| it.repos[name].files.keys().cloned().collect::<Vec<_>>();
+        let folder = ["README.md", "adapter_config.json", "adapter_model.safetensors"];
+        let is_ours = |it: &String| it != ".gitattributes";
+        let found = |name| files(name).into_iter().filter(is_ours).collect::<Vec<_>>();
+        assert_eq!(found("models/tester/folder"), folder);
+        assert_eq!(found("models/tester/file"), ["README.md", "adapter.gguf"]);
+    });
 }
