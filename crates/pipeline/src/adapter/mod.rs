@@ -6,8 +6,9 @@
 //! | `dora` | the same, with magnitudes | – | exact, rank 1 |
 //! | `gguf` | a GGUF file as llama.cpp reads it, a LoRA | exact, rank 1 | truncated to a rank, with its error |
 //!
-//! Exact but for the rounding of the factors to f32, which is at most 2⁻²³ of what they add to a number. [`Adapter::of`]
-//! computes the factors, [`Adapter::write`] brings them to the disk.
+//! Exact but for the rounding of the factors to f32: at most 2⁻²³ of what they add to a number. A DoRA divides by the length
+//! that is left of a row, so that where an edit takes all but a share x of a row away, its rounding is 1/x times as large.
+//! [`Adapter::of`] computes the factors, [`Adapter::write`] brings them to the disk.
 
 mod files;
 mod kind;
