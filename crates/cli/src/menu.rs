@@ -18,7 +18,7 @@ use pipeline::{Cancel, PipelineError, Session};
 use search::{Snapshot, Study, Trial};
 
 use crate::conversation::{self, Voice};
-use crate::program::{Material, Program};
+use crate::program::{ExportStrategy, Material, Program};
 use crate::report::{self, Teller};
 use crate::saving::SaveArguments;
 use crate::uploading::{self, Passing};
@@ -189,16 +189,17 @@ fn with_trial(
         cursor = chosen.index;
         match chosen.value {
             Action::Save => {
-                let Some(path) = answered(place_to_save(told.save))? else { continue };
-                let save = told.save.to(&expanded(&path));
-                let Some(save) = with_material(save)? else { continue };
+                let Some(save) = with_strategy(told.save.clone())? else { continue };
+                let Some(path) = answered(place_to_save(&save))? else { continue };
+                let Some(save) = with_material(save.to(&expanded(&path)))? else { continue };
                 tell(save.save(session, &parameters, &scores, unseen, teller));
                 teller.done();
             }
             Action::Upload => {
                 let Some(target) = place_to_upload(session, told)? else { continue };
-                let Some(save) = with_material(told.save.clone().uploaded())? else { continue };
-                let outcome = Passing::of(session, told.study).and_then(|passing| {
+                let Some(save) = with_strategy(told.save.clone().uploaded())? else { continue };
+                let Some(save) = with_material(save)? else { continue };
+                let outcome = Passing::of(session, &save, told.study).and_then(|passing| {
                     save.to(passing.model()).save(session, &parameters, &scores, unseen, teller)?;
                     passing.send(&target)
                 });
@@ -282,6 +283,20 @@ fn place_to_upload(session: &Session, told: &Told<'_>) -> anyhow::Result<Option<
             Ok(None)
         }
     }
+}
+
+/// The same with what is to be written, which is asked for if nobody has said.
+fn with_strategy(save: SaveArguments) -> anyhow::Result<Option<SaveArguments>> {
+    if !save.asks_for_strategy() {
+        return Ok(Some(save));
+    }
+    let choices =
+        vec!["The whole model", "What changes, as an adapter: a small file that is added to the original"];
+    let asked = Select::new("As what?", choices).raw_prompt();
+    Ok(answered(asked)?.map(|it| match it.index {
+        0 => save.writing(ExportStrategy::Merge),
+        _ => save.writing(ExportStrategy::Adapter),
+    }))
 }
 
 /// The same with what is to be noted beside the model, which is asked for if nobody has said.

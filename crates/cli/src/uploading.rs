@@ -11,6 +11,7 @@ use pipeline::reproduction::REPRODUCE;
 use crate::fetching;
 use crate::noting;
 use crate::program::{ModelAction, Program};
+use crate::saving::SaveArguments;
 use crate::terminal::remark;
 
 /// Where the model is to go.
@@ -66,16 +67,16 @@ pub(crate) struct Passing {
 }
 
 impl Passing {
-    /// A place for this session's edited model.
-    pub(crate) fn of(session: &Session, study: &Path) -> anyhow::Result<Self> {
+    /// A place for what is written of this session's edited model.
+    pub(crate) fn of(session: &Session, save: &SaveArguments, study: &Path) -> anyhow::Result<Self> {
         let beside = study.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let folder = tempfile::Builder::new()
             .prefix(".upload-")
             .tempdir_in(beside)
             .with_context(|| format!("making a folder in `{}`", beside.display()))?;
-        let format = session.model.checkpoint.format();
+        let format = save.format(&session.model, session.settings().row_normalization)?;
         let model = match format {
-            Format::Gguf => pipeline::export::target(session, folder.path()),
+            Format::Gguf => save.target(session, folder.path())?,
             // What is written makes its folder itself.
             Format::HuggingFace => folder.path().join("model"),
         };

@@ -191,6 +191,9 @@ fn save(at: &mut Terminal, folder: &Path) {
     at.press(UP);
     at.press(UP);
     at.press(ENTER);
+    at.says("As what?");
+    at.says("an adapter");
+    at.press(ENTER);
     at.says("Where to?");
     at.press(ENTER);
     at.says("a name, please");
@@ -206,11 +209,25 @@ fn save(at: &mut Terminal, folder: &Path) {
     assert!(card.contains("on unseen prompts"), "{card}");
     at.says("Back");
     at.press(ENTER);
+    at.says("an adapter");
+    at.take(1);
     at.says("Where to?");
     at.press("edited\r");
     at.says("`edited` exists already");
+    at.press("\x7f\x7f\x7f\x7f\x7f\x7fadapter\r");
+    at.says("adapter written to adapter");
+    at.says("the adapter, of rank 1, is exact");
+    let adapter = std::fs::read_dir(folder.join("adapter")).unwrap();
+    assert_eq!(adapter.count(), 3, "configuration, weights, card; no model, and nothing noted");
+    let card = std::fs::read_to_string(folder.join("adapter/README.md")).unwrap();
+    assert!(card.contains("DoRA") && card.contains("on unseen prompts"), "{card}");
+    at.says("Back");
+    at.press(ENTER);
+    at.says("an adapter");
     at.press(ESCAPE);
     at.says("Back");
+    at.press(ENTER);
+    at.says("an adapter");
     at.press(ENTER);
     at.says("Where to?");
     // Nobody, the administrator included, can make a folder in a file.
@@ -273,6 +290,8 @@ fn a_trial_is_uploaded_by_somebody_who_was_not_logged_in_and_more_trials_are_run
     at.press(ENTER);
     at.says("Public");
     at.take(1);
+    at.says("an adapter");
+    at.press(ENTER);
     at.says("Nothing");
     at.press(ENTER);
     at.says("others cannot make this model again, nothing is noted");

@@ -14,11 +14,15 @@ use crate::{Cancel, Event, Events, PipelineError, Session, Stage};
 /// file in it that has the original's name.
 pub fn target(session: &Session, wanted: &Path) -> PathBuf {
     let checkpoint = &session.model.checkpoint;
-    let is_file = wanted.extension().is_some_and(|it| it.eq_ignore_ascii_case("gguf"));
     match (checkpoint.format(), checkpoint.path().file_name()) {
-        (Format::Gguf, Some(name)) if !is_file => wanted.join(name),
+        (Format::Gguf, Some(name)) if !is_gguf(wanted) => wanted.join(name),
         _ => wanted.to_owned(),
     }
+}
+
+/// Whether a path is that of a GGUF file, by its name.
+pub(crate) fn is_gguf(path: &Path) -> bool {
+    path.extension().is_some_and(|it| it.eq_ignore_ascii_case("gguf"))
 }
 
 /// Writes the model; see [`write::write_model`] for what is kept and what happens when it fails.
@@ -46,11 +50,26 @@ pub fn save(
         };
         replacements.insert(name.to_owned(), Replacement::new(edit.info.weight.shape().to_vec(), fill));
     }
+    to_disk("model", target, events, cancel, |progress| {
+        write::write_model(&model.checkpoint, &replacements, target, how, progress)
+    })
+}
+
+/// Has something written to the target, makes the folder around it, and tells how far it has come.
+pub(crate) fn to_disk(
+    what: &'static str,
+    target: &Path,
+    events: &mut Events<'_>,
+    cancel: &Cancel<'_>,
+    write: impl FnOnce(
+        &mut dyn FnMut(write::Progress) -> ControlFlow<()>,
+    ) -> Result<write::Written, write::WriteError>,
+) -> Result<write::Written, PipelineError> {
     if let Some(folder) = target.parent().filter(|it| !it.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder)
             .map_err(|source| PipelineError::Folder { path: folder.to_owned(), source })?;
     }
-    let written = write::write_model(&model.checkpoint, &replacements, target, how, &mut |progress| {
+    let written = write(&mut |progress| {
         let mebibytes = |it: u64| (it >> 20) as usize;
         let (done, all) = (mebibytes(progress.done), mebibytes(progress.total));
         events(Event::Progress { stage: Stage::Saving, done, all });
@@ -62,6 +81,6 @@ pub fn save(
         }
         other => other?,
     };
-    events(Event::Saved { path: target.display().to_string() });
+    events(Event::Saved { what, path: target.display().to_string() });
     Ok(written)
 }

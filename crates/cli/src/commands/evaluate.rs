@@ -93,6 +93,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let mut teller = report::Teller::new(report::Style::Remarks);
     let original = arguments.against.as_ref().map(|it| model.at(it));
     let original = open(original.as_ref().unwrap_or(&model), &arguments.template)?;
+    // What cannot be written is better known before anything is scored.
+    save.format(&original, settings.row_normalization)?;
     let mut edited = arguments.against.as_ref().map(|_| open(&model, &arguments.template)).transpose()?;
     let mut session =
         Session::start(original, settings, texts, None, &mut |event| teller.tell(&event), &cancel)?;

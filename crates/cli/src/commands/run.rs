@@ -122,7 +122,8 @@ fn whole_job(arguments: &Arguments, told: &Configuration) -> anyhow::Result<()> 
     let cancel = Cancel(&interrupt::requested);
     let mut teller = Teller::new(if arguments.json { Style::Json } else { Style::Remarks });
     let model = open(&model, &arguments.template)?;
-    if upload.is_some() && save.wanted() && model.checkpoint.format() == Format::Gguf {
+    let format = save.format(&model, settings.row_normalization)?;
+    if upload.is_some() && save.wanted() && format == Format::Gguf {
         anyhow::bail!("a GGUF file that is saved is not uploaded\n\nhint: leave --save out");
     }
     if let Some((repository, commit)) = hub::Repository::of_cached(model.checkpoint.path()) {
@@ -139,8 +140,11 @@ fn whole_job(arguments: &Arguments, told: &Configuration) -> anyhow::Result<()> 
     searched(outcome, person && !study.front().is_empty(), &path)?;
     if let Some(choice) = &choice {
         let chosen = choice.choose(&study)?;
-        let passing =
-            upload.as_ref().filter(|_| !save.wanted()).map(|_| Passing::of(&session, &path)).transpose()?;
+        let passing = upload
+            .as_ref()
+            .filter(|_| !save.wanted())
+            .map(|_| Passing::of(&session, &save, &path))
+            .transpose()?;
         let save = passing.as_ref().map_or(save.clone(), |it| save.to(it.model()));
         let unseen = held_out_of(study.snapshot());
         use_trial(arguments.json, &save, &mut session, &chosen, &unseen, &mut teller)?;

@@ -15,6 +15,7 @@ mod glm4;
 mod granite;
 mod llama;
 mod ministral3;
+mod names;
 mod olmo;
 mod phi3;
 mod qwen2;
@@ -25,6 +26,7 @@ use checkpoint::{Checkpoint, Format, Tensor};
 use serde_json::Value;
 
 pub use self::gguf::Gguf;
+pub use self::names::Names;
 use crate::blueprint::Blueprint;
 use crate::config::Tensors;
 use crate::{Config, ConfigError, LoadError};

@@ -5,6 +5,9 @@
 
 use std::path::Path;
 
+/// Entries that are not true of what is made of a model.
+const BASE: [&str; 2] = ["base_model", "base_model_relation"];
+
 /// What the original's card says.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Original {
@@ -30,7 +33,7 @@ impl Original {
             for line in lines.by_ref() {
                 if line.trim_end() == "---" {
                     let text = lines.collect::<Vec<_>>().join("\n");
-                    return Self { metadata: without_base(metadata), text: text.trim().to_owned() };
+                    return Self { metadata: without(&BASE, metadata), text: text.trim().to_owned() };
                 }
                 metadata.push(line.to_owned());
             }
@@ -38,9 +41,11 @@ impl Original {
         Self { metadata: Vec::new(), text: card.trim().to_owned() }
     }
 
-    /// The metadata of a card for a model made of this one: of this base, with these tags beside its own.
-    pub(super) fn metadata(&self, base: &str, tags: &[&str]) -> String {
-        let mut lines = self.metadata.clone();
+    /// The metadata of a card for a model made of this one: of this base, with these tags beside its own, and with
+    /// these entries in place of its own.
+    pub(super) fn metadata(&self, base: &str, tags: &[&str], more: &[(&str, &str)]) -> String {
+        let keys: Vec<&str> = more.iter().map(|it| it.0).collect();
+        let mut lines = without(&keys, self.metadata.clone());
         let place = entries(&lines).into_iter().find(|it| key(&lines[it.start]) == Some("tags"));
         let had = place.clone().map_or(Vec::new(), |it| items(&lines[it]));
         let new: Vec<String> =
@@ -51,6 +56,7 @@ impl Original {
         lines.splice(place, entry);
         // JSON's strings are YAML's.
         lines.push(format!("base_model: {}", serde_json::Value::from(base)));
+        lines.extend(more.iter().map(|(key, value)| format!("{key}: {value}")));
         lines.join("\n")
     }
 }
@@ -68,10 +74,11 @@ fn entries(lines: &[String]) -> Vec<std::ops::Range<usize>> {
     starts.iter().copied().zip(ends).map(|(start, end)| start..end).collect()
 }
 
-fn without_base(lines: Vec<String>) -> Vec<String> {
+/// The lines without the entries of these keys.
+fn without(keys: &[&str], lines: Vec<String>) -> Vec<String> {
     let drop: Vec<_> = entries(&lines)
         .into_iter()
-        .filter(|it| matches!(key(&lines[it.start]), Some("base_model" | "base_model_relation")))
+        .filter(|it| key(&lines[it.start]).is_some_and(|it| keys.contains(&it)))
         .collect();
     let kept = lines.into_iter().enumerate().filter(|(at, _)| !drop.iter().any(|it| it.contains(at)));
     kept.map(|(_, line)| line).collect()
@@ -103,7 +110,7 @@ mod tests {
                         a/b\nbase_model_relation: finetune\nwidget:\n- text: 'x: y'\n---\n# Name\n\nText: all of it.\n";
 
     fn parsed(tags: &str) -> String {
-        Original::of(&format!("---\n{tags}license: mit\n---\n")).metadata("a/b", &["ablate"])
+        Original::of(&format!("---\n{tags}license: mit\n---\n")).metadata("a/b", &["ablate"], &[])
     }
 
     #[test]
@@ -111,10 +118,17 @@ mod tests {
         let original = Original::of(CARD);
         assert_eq!(original.text, "# Name\n\nText: all of it.");
         assert_eq!(
-            original.metadata("c/d", &["ablate", "abliterated"]),
+            original.metadata("c/d", &["ablate", "abliterated"], &[]),
             "license: apache-2.0 # ours\nlanguage:\n- en\ntags:\n- chat\n- ablate\n- abliterated\nwidget:\n- text: \
              'x: y'\nbase_model: \"c/d\""
         );
+    }
+
+    #[test]
+    fn an_entry_of_ours_takes_the_place_of_the_originals() {
+        let original = Original::of("---\nlibrary_name:\n  transformers\nlicense: mit\n---\n");
+        let metadata = original.metadata("a/b", &[], &[("library_name", "peft")]);
+        assert_eq!(metadata, "license: mit\ntags:\nbase_model: \"a/b\"\nlibrary_name: peft");
     }
 
     #[test]
@@ -134,7 +148,7 @@ mod tests {
         for text in ["", "# Name", "---\nnever: closed"] {
             let original = Original::of(text);
             assert_eq!(original.text, text);
-            assert_eq!(original.metadata("m", &["ablate"]), "tags:\n- ablate\nbase_model: \"m\"");
+            assert_eq!(original.metadata("m", &["ablate"], &[]), "tags:\n- ablate\nbase_model: \"m\"");
         }
         assert_eq!(Original::of("\u{feff}---\r\nlicense: mit\r\n---\r\ntext\r\n").metadata, ["license: mit"]);
         assert_eq!(Original::beside(Path::new("no such folder")), Original::default());
