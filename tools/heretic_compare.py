@@ -72,7 +72,7 @@ def run_heretic(arguments, parameters):
     checkpoints = f"checkpoints-{time.time_ns()}"
     sys.argv = [
         "heretic", "--model", arguments.model, "--n-trials", str(len(parameters)), "--n-startup-trials", "1",
-        "--row-normalization", arguments.row_normalization.upper(), "--seed", "0", "--response-prefix", "",
+        "--row-normalization", arguments.row_normalization.upper(), "--seed", "0",
         "--max-response-length", str(arguments.max_response_length), "--batch-size", str(arguments.batch_size),
         "--study-checkpoint-dir", checkpoints, "--dtypes", json.dumps([arguments.dtype]),
         "--full-normalization-lora-rank", str(arguments.rank),
@@ -82,13 +82,16 @@ def run_heretic(arguments, parameters):
         ("good-evaluation-prompts", arguments.kl), ("bad-evaluation-prompts", arguments.refusal),
     ):
         sys.argv += [f"--{name}", json.dumps({"dataset": file})]
+    if not arguments.find_prefix:
+        sys.argv += ["--response-prefix", ""]
     if arguments.markers:
         sys.argv += ["--refusal-markers", json.dumps([it.strip() for it in open(arguments.markers) if it.strip()])]
-    made, studies = [], []
+    made, studies, prefixes = [], [], []
     original_abliterate, original_create = Model.abliterate, heretic.main.optuna.create_study
 
     def abliterate(self, directions, _index, _profiles):
         it = parameters[len(made)]
+        prefixes.append(self.settings.response_prefix)
         profiles = it["abliteration_parameters"]
         started = time.perf_counter()
         own = {name: AbliterationParameters(**profile) for name, profile in profiles.items()}
@@ -115,9 +118,10 @@ def run_heretic(arguments, parameters):
             "refusals": trial.user_attrs["refusals"],
             "original_refusals": trial.user_attrs["base_refusals"],
             "seconds": trial.duration.total_seconds(),
+            "response_prefix": prefix,
             **more,
         }
-        for trial, more in zip(trials, made)
+        for trial, more, prefix in zip(trials, made, prefixes)
     ]
 
 
@@ -126,12 +130,16 @@ def run_ours(arguments, file):
         arguments.ablate, "evaluate", arguments.model, "--parameters", file, "--json", "--good-prompts", arguments.good,
         "--bad-prompts", arguments.bad, "--refusal-prompts", arguments.refusal, "--kl-prompts", arguments.kl,
         "--row-normalization", arguments.row_normalization, "--max-response-length", str(arguments.max_response_length),
-        "--response-prefix", "", "--batch-size", "64", "--scorer", "refusals", "--scorer", "kl_divergence",
+        "--batch-size", "64", "--scorer", "refusals", "--scorer", "kl_divergence",
     ]
+    if not arguments.find_prefix:
+        command += ["--response-prefix", ""]
     if arguments.markers:
         command += ["--refusal-markers", arguments.markers]
-    scores = {it["name"]: it for it in json.loads(subprocess.check_output(command))["scores"]}
+    told = json.loads(subprocess.check_output(command))
+    scores = {it["name"]: it for it in told["scores"]}
     return {
+        "response_prefix": told["calibration"]["response_prefix"],
         "kl_divergence": scores["kl_divergence"]["value"],
         "refusals": scores["refusals"]["details"]["count"],
         "original_refusals": round(scores["refusals"]["baseline"] * scores["refusals"]["details"]["total"]),
@@ -167,6 +175,7 @@ def main():
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--study", help="a study of `ablate run`, in place of parameters")
     parser.add_argument("--markers", help="a text file with one marker a line; else each program's own")
+    parser.add_argument("--find-prefix", action="store_true", help="each program finds what all answers begin with")
     parser.add_argument("--row-normalization", default="full", choices=["none", "pre", "full"])
     parser.add_argument("--max-response-length", type=int, default=100)
     parser.add_argument("--batch-size", type=int, default=32, help="heretic's; 0: the fastest that it finds")

@@ -29,10 +29,7 @@ impl<'a, W: WriterWeight + ?Sized> Merged<'a, W> {
     /// # Shapes
     /// - `weight`: the same as `target` was prepared for
     pub fn new(weight: &'a W, target: &'a Target, strength: f64) -> Result<Self, WriterError> {
-        let (found, expected) = (weight.shape().0, target.vector().len());
-        if found != expected {
-            return Err(WriterError::Width { what: "weight", expected, found });
-        }
+        target.expect_rows(weight)?;
         let vectors = target.vectors(strength)?;
         let projection = streaming::transposed_products(weight, &[&vectors.q]).remove(0);
         let norms = (target.mode() == RowNormalization::Full).then(|| target.row_norms());

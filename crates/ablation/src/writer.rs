@@ -242,10 +242,14 @@ impl Target {
             self.vector.iter().zip(by).map(|(r, by)| strength * by * r).collect()
         };
         Ok(match self.mode {
-            RowNormalization::None => {
-                EditVectors { p: scaled(&mut std::iter::repeat(1.0)), q: self.vector.clone(), s: None }
-            }
+            RowNormalization::None => EditVectors {
+                d_model: self.vector.len(),
+                p: scaled(&mut std::iter::repeat(1.0)),
+                q: self.vector.clone(),
+                s: None,
+            },
             RowNormalization::Pre | RowNormalization::Full => EditVectors {
+                d_model: self.vector.len(),
                 p: scaled(&mut self.norms.iter().copied()),
                 q: self.divided_by_norms(),
                 s: (self.mode == RowNormalization::Full).then(|| self.scales(strength)),
@@ -289,18 +293,26 @@ impl Target {
         &self.norms
     }
 
+    /// An error when a weight has another number of rows than the one that this was prepared for.
+    pub(crate) fn expect_rows(&self, weight: &(impl WriterWeight + ?Sized)) -> Result<(), WriterError> {
+        let (found, expected) = (weight.shape().0, self.vector.len());
+        if found == expected { Ok(()) } else { Err(WriterError::Width { what: "weight", expected, found }) }
+    }
+
     /// The kind of row normalization that this was prepared for.
     pub fn mode(&self) -> RowNormalization {
         self.mode
     }
 }
 
-/// `y' = s ∘ (y − p (q·y))` in f64.
+/// `y' = s ∘ (y − Σ_j p_j (q_j · y))` in f64.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EditVectors {
-    /// What is subtracted, `[d_model]`.
+    /// The width of the output.
+    pub d_model: usize,
+    /// What is subtracted, `[rank, d_model]`; the rank is 1 for the edit of a direction.
     pub p: Vec<f64>,
-    /// What the output is projected on, `[d_model]`.
+    /// What the output is projected on, `[rank, d_model]`.
     pub q: Vec<f64>,
     /// The scale of each output, `[d_model]`; `None` means all ones.
     pub s: Option<Vec<f64>>,
@@ -319,7 +331,7 @@ impl EditVectors {
         let p = round("p", &self.p, shift.recip())?;
         let q = round("q", &self.q, shift)?;
         let s = self.s.as_ref().map(|s| round("s", s, 1.0)).transpose()?;
-        Ok(Edit::new(p.len(), p, q, s)?)
+        Ok(Edit::new(self.d_model, p, q, s)?)
     }
 }
 

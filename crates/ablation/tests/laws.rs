@@ -293,4 +293,32 @@ proptest! {
             prop_assert!(farthest(&found.concat(), &case.merged(mode).concat()) < ROUNDING, "{:?}", mode);
         }
     }
+
+    /// A LoRA rounds each factor once, so that a number is off by at most 2 ε |B_i A_j|. A DoRA divides a row that is
+    /// off by that through a length that is off by as much, and its magnitude is rounded: ε (1 + 4 |B_i| ‖A‖ / ‖V_i‖)
+    /// of the row's length; a fifth for products of two ε.
+    #[test]
+    fn adapters_in_f32_are_off_by_no_more_than_their_rounding(case in cases()) {
+        const EPSILON: f64 = 1.0 / (1_u64 << 24) as f64;
+        let f32s = |numbers: &[f64]| numbers.iter().map(|&it| f64::from(it as f32)).collect::<Vec<f64>>();
+        prop_assume!(least_left(&case) > 1e-2);
+        for mode in MODES {
+            let exact = Adapter::of(&case.weight(), &case.target(mode), case.strength).unwrap();
+            let (up, down) = (f32s(&exact.up), f32s(&exact.down));
+            for (i, expected) in case.merged(mode).iter().enumerate() {
+                let row: Vec<f64> = case.row(i).iter().zip(&down).map(|(w, a)| w + up[i] * a).collect();
+                let Some(m) = exact.magnitude.as_ref().map(|it| f64::from(it[i] as f32)) else {
+                    for ((found, expected), a) in row.iter().zip(expected).zip(&exact.down) {
+                        let bound = 2.01 * EPSILON * (exact.up[i] * a).abs() + ROUNDING;
+                        prop_assert!((found - expected).abs() <= bound, "{:?}: {} {}", mode, found, expected);
+                    }
+                    continue;
+                };
+                let off: Vec<f64> = row.iter().zip(expected).map(|(it, w)| it * m / norm(&row) - w).collect();
+                let added = exact.up[i].abs() * norm(&exact.down);
+                let bound = m * EPSILON * (1.0 + 5.0 * added / norm(&row)) + ROUNDING;
+                prop_assert!(norm(&off) <= bound, "row {}: {} {}", i, norm(&off), bound);
+            }
+        }
+    }
 }

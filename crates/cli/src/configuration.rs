@@ -384,7 +384,7 @@ mod tests {
         assert!(said.contains("did you mean `n_trials`?"), "{said}");
         let said = with_file("preset = 'politeness'", &[]).err().unwrap().to_string();
         assert!(said.contains("over-refusal"), "{said}");
-        let said = with_file("export_strategy = 'adapter'", &[]).err().unwrap().to_string();
+        let said = with_file("export_strategy = 'zip'", &[]).err().unwrap().to_string();
         assert!(said.contains("merge"), "{said}");
     }
 

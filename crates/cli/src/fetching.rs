@@ -8,10 +8,15 @@ use hub::{Client, Kind, Repository};
 
 use crate::terminal::{Progress, remark};
 
-/// A client that shows how far files have come.
+/// A client as the environment says, which shows how far files have come.
 pub(crate) fn client() -> Client {
+    watched(Client::from_environment())
+}
+
+/// The same client, showing how far files have come.
+pub(crate) fn watched(client: Client) -> Client {
     let shown: Mutex<Option<(String, Progress)>> = Mutex::new(None);
-    Client::from_environment().watched(move |progress| {
+    client.watched(move |progress| {
         let Ok(mut shown) = shown.lock() else { return };
         let mebibytes = |bytes: u64| (bytes >> 20) as usize;
         if shown.as_ref().is_none_or(|(file, _)| file != progress.file) {

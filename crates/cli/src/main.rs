@@ -1,5 +1,6 @@
 //! The program `ablate`: arguments, commands, and the only room that prints.
 
+mod adapting;
 mod commands;
 mod configuration;
 mod conversation;

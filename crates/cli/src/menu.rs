@@ -8,19 +8,21 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use ablation::Parameters;
+use hub::{Access, Token};
 use inquire::list_option::ListOption;
 use inquire::validator::Validation;
-use inquire::{CustomType, InquireError, Select, Text};
+use inquire::{CustomType, InquireError, Password, PasswordDisplayMode, Select, Text};
 use pipeline::search_run::{HeldOut, attributes, held_out_of, parameters_of, scores_of};
 use pipeline::settings::{KL_PROMPTS, PromptSetSettings, REFUSAL_PROMPTS};
 use pipeline::{Cancel, PipelineError, Session};
 use search::{Snapshot, Study, Trial};
 
 use crate::conversation::{self, Voice};
-use crate::program::Material;
+use crate::program::{ExportStrategy, Material, Program};
 use crate::report::{self, Teller};
 use crate::saving::SaveArguments;
-use crate::{interrupt, terminal};
+use crate::uploading::{self, Passing};
+use crate::{fetching, interrupt, terminal};
 
 /// Whether a study that exists goes on; else it begins anew.
 pub(crate) fn go_on(path: &Path, snapshot: &Snapshot) -> anyhow::Result<bool> {
@@ -58,6 +60,7 @@ impl fmt::Display for Choice {
 #[derive(Clone, Copy)]
 enum Action {
     Save,
+    Upload,
     Talk,
     TalkToBoth,
     OtherPrompts,
@@ -66,14 +69,22 @@ enum Action {
 }
 
 impl Action {
-    const ALL: [Self; 6] =
-        [Self::Save, Self::Talk, Self::TalkToBoth, Self::OtherPrompts, Self::Parameters, Self::Back];
+    const ALL: [Self; 7] = [
+        Self::Save,
+        Self::Upload,
+        Self::Talk,
+        Self::TalkToBoth,
+        Self::OtherPrompts,
+        Self::Parameters,
+        Self::Back,
+    ];
 }
 
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Save => "Save the model",
+            Self::Upload => "Upload it to the hub",
             Self::Talk => "Talk to it",
             Self::TalkToBoth => "Talk to it, with the original's answers beside",
             Self::OtherPrompts => "Score it on other prompts",
@@ -83,16 +94,24 @@ impl fmt::Display for Action {
     }
 }
 
+/// What was told beforehand, and is not asked for.
+#[derive(Clone, Copy)]
+pub(crate) struct Told<'a> {
+    pub(crate) save: &'a SaveArguments,
+    pub(crate) program: &'a Program,
+    pub(crate) study: &'a Path,
+}
+
 /// Lets the user look at the trials of the front until they have seen enough.
 pub(crate) fn choose(
     session: &mut Session,
     study: &mut Study,
-    save: &SaveArguments,
+    told: &Told<'_>,
     teller: &mut Teller,
 ) -> anyhow::Result<()> {
     let mut cursor = 0;
     loop {
-        let front = sorted_front(study);
+        let front: Vec<Trial> = study.snapshot().sorted_front().into_iter().cloned().collect();
         let unseen = held_out_of(study.snapshot());
         let mut table = report::trial_table(&front, &unseen).into_iter();
         if let Some(heading) = table.next() {
@@ -114,35 +133,30 @@ pub(crate) fn choose(
         let Some(chosen) = answered(asked.raw_prompt())? else { return Ok(()) };
         cursor = chosen.index;
         match chosen.value {
-            Choice::Trial { place, .. } => with_trial(session, &front[place], &unseen, save, teller)?,
-            Choice::MoreTrials => more_trials(session, study, teller)?,
+            Choice::Trial { place, .. } => with_trial(session, &front[place], &unseen, told, teller)?,
+            Choice::MoreTrials => more_trials(session, study, told, teller)?,
             Choice::Leave => return Ok(()),
         }
     }
 }
 
-/// The front, the best of the first objective first.
-fn sorted_front(study: &Study) -> Vec<Trial> {
-    let mut front: Vec<Trial> = study.front().into_iter().cloned().collect();
-    let losses = |it: &Trial| -> Vec<f64> {
-        let values = it.values.iter().flatten().zip(study.objectives());
-        values.map(|(&value, objective)| objective.goal.loss(value)).collect()
+fn more_trials(
+    session: &mut Session,
+    study: &mut Study,
+    told: &Told<'_>,
+    teller: &mut Teller,
+) -> anyhow::Result<()> {
+    let more = if let Some(told) = told.program.n_additional_trials {
+        told
+    } else {
+        let asked = CustomType::<NonZeroUsize>::new("How many more?")
+            .with_default(NonZeroUsize::new(20).expect("20 is not 0"))
+            .with_error_message("a whole number above 0, please")
+            .prompt();
+        let Some(more) = answered(asked)? else { return Ok(()) };
+        more.get()
     };
-    front.sort_by(|a, b| {
-        let (ours, theirs) = (losses(a), losses(b));
-        let unequal = ours.iter().zip(&theirs).map(|(a, b)| a.total_cmp(b)).find(|it| it.is_ne());
-        unequal.unwrap_or(a.number.cmp(&b.number))
-    });
-    front
-}
-
-fn more_trials(session: &mut Session, study: &mut Study, teller: &mut Teller) -> anyhow::Result<()> {
-    let asked = CustomType::<NonZeroUsize>::new("How many more?")
-        .with_default(NonZeroUsize::new(20).expect("20 is not 0"))
-        .with_error_message("a whole number above 0, please")
-        .prompt();
-    let Some(more) = answered(asked)? else { return Ok(()) };
-    let n_trials = study.trials().len().saturating_add(more.get());
+    let n_trials = study.trials().len().saturating_add(more);
     let cancel = Cancel(&interrupt::requested);
     let outcome = pipeline::search(session, study, n_trials, &mut |it| teller.tell(&it), &cancel);
     teller.done();
@@ -154,7 +168,7 @@ fn with_trial(
     session: &mut Session,
     trial: &Trial,
     unseen: &HeldOut,
-    save: &SaveArguments,
+    told: &Told<'_>,
     teller: &mut Teller,
 ) -> anyhow::Result<()> {
     let Some(parameters) = parameters_of(trial) else {
@@ -175,14 +189,22 @@ fn with_trial(
         cursor = chosen.index;
         match chosen.value {
             Action::Save => {
-                let Some(path) = answered(place_to_save(save))? else { continue };
-                let mut target = save.to(&expanded(&path));
-                if target.asks_for_material() {
-                    let Some(material) = answered(material_to_note())? else { continue };
-                    target = target.noting(material);
-                }
-                tell(target.save(session, &parameters, &scores, unseen, teller));
+                let Some(save) = with_strategy(told.save.clone())? else { continue };
+                let Some(path) = answered(place_to_save(&save))? else { continue };
+                let Some(save) = with_material(save.to(&expanded(&path)))? else { continue };
+                tell(save.save(session, &parameters, &scores, unseen, teller));
                 teller.done();
+            }
+            Action::Upload => {
+                let Some(target) = place_to_upload(session, told)? else { continue };
+                let Some(save) = with_strategy(told.save.clone().uploaded())? else { continue };
+                let Some(save) = with_material(save)? else { continue };
+                let outcome = Passing::of(session, &save, told.study).and_then(|passing| {
+                    save.to(passing.model()).save(session, &parameters, &scores, unseen, teller)?;
+                    passing.send(&target)
+                });
+                teller.done();
+                tell(outcome);
             }
             Action::Talk => tell(talk(session, &parameters, Voice::Edited)),
             Action::TalkToBoth => tell(talk(session, &parameters, Voice::Both)),
@@ -216,6 +238,73 @@ fn place_to_save(save: &SaveArguments) -> Result<String, InquireError> {
         asked = asked.with_default(given);
     }
     asked.prompt()
+}
+
+/// Asks who we are, if the environment does not say, and which repository is meant. What goes wrong is told; then, and
+/// when a question is left, there is no place.
+fn place_to_upload(session: &Session, told: &Told<'_>) -> anyhow::Result<Option<uploading::Target>> {
+    let mut access = Access::from_environment();
+    if access.token.is_none() {
+        let asked = Password::new("Your access token of the hub?")
+            .with_help_message("it is neither shown nor kept")
+            .with_display_mode(PasswordDisplayMode::Masked)
+            .without_confirmation()
+            .prompt();
+        let Some(text) = answered(asked)? else { return Ok(None) };
+        access.token = Token::new(&text);
+    }
+    let client = fetching::watched(hub::Client::new(access));
+    let user = match client.user() {
+        Ok(user) => user,
+        Err(error) => {
+            tell(Err(error.into()));
+            return Ok(None);
+        }
+    };
+    let proposed = told.program.upload_repo_id.clone().unwrap_or_else(|| {
+        let model = session.model.checkpoint.path();
+        let name = hub::Repository::of_cached(model).map(|(it, _)| it.id).map_or_else(
+            || model.file_stem().map_or_else(String::new, |it| it.to_string_lossy().into_owned()),
+            |it| it.rsplit('/').next().unwrap_or_default().to_owned(),
+        );
+        format!("{user}/{name}-edited")
+    });
+    let asked = Text::new("Which repository?").with_default(&proposed).prompt();
+    let Some(id) = answered(asked)? else { return Ok(None) };
+    let choices = vec!["Private", "Public"];
+    let asked = Select::new("Who may see it, if it has to be made?", choices)
+        .with_starting_cursor(usize::from(!told.program.upload_repo_private))
+        .raw_prompt();
+    let Some(visibility) = answered(asked)? else { return Ok(None) };
+    match uploading::Target::new(client, &user, id.trim(), visibility.index == 0) {
+        Ok(target) => Ok(Some(target)),
+        Err(error) => {
+            tell(Err(error));
+            Ok(None)
+        }
+    }
+}
+
+/// The same with what is to be written, which is asked for if nobody has said.
+fn with_strategy(save: SaveArguments) -> anyhow::Result<Option<SaveArguments>> {
+    if !save.asks_for_strategy() {
+        return Ok(Some(save));
+    }
+    let choices =
+        vec!["The whole model", "What changes, as an adapter: a small file that is added to the original"];
+    let asked = Select::new("As what?", choices).raw_prompt();
+    Ok(answered(asked)?.map(|it| match it.index {
+        0 => save.writing(ExportStrategy::Merge),
+        _ => save.writing(ExportStrategy::Adapter),
+    }))
+}
+
+/// The same with what is to be noted beside the model, which is asked for if nobody has said.
+fn with_material(save: SaveArguments) -> anyhow::Result<Option<SaveArguments>> {
+    if !save.asks_for_material() {
+        return Ok(Some(save));
+    }
+    Ok(answered(material_to_note())?.map(|it| save.noting(it)))
 }
 
 /// Asks what is to be noted beside the model.

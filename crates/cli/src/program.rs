@@ -1,6 +1,7 @@
 //! Settings of the program around a run: which model, where studies and models go. (What a run itself is told stands
 //! in `pipeline::Settings`.)
 
+use pipeline::AdapterKind;
 use serde_json::Value;
 use settings::{Kind, settings};
 
@@ -43,6 +44,8 @@ settings! {
         pub pick: Option<String> = None;
         /// Choose the trial by its place in the front, from 0, in the order of the first objective.
         pub trial_index: Option<usize> = None;
+        /// How many trials "Run more trials" in the menu runs: asked if not given.
+        pub n_additional_trials: Option<usize> [Kind::Integer { least: 1 }] = None;
 
         section "Saving";
 
@@ -50,8 +53,17 @@ settings! {
         pub save_directory: Option<String>, also "save" = None;
         /// How large a file of weights may become.
         pub max_shard_size: Value = Value::from("5GB");
-        /// How the model is written; whole models are all there is.
-        pub export_strategy: String [Kind::Choice(|| vec!["merge"])] = "merge".to_owned();
+        /// What is written: asked in the menu if not given, else the whole model.
+        ///
+        /// merge: the whole model. adapter: what changes, as a small file that other programs add to the original.
+        pub export_strategy: Option<ExportStrategy> [Kind::Choice(|| vec!["merge", "adapter"])] = None;
+        /// What an adapter is: the kind that fits if not given.
+        ///
+        /// lora, dora: a folder for Python's peft. gguf: a file for llama.cpp. Edits of row normalization none and pre
+        /// are exactly a LoRA, those of full exactly a DoRA. GGUF files have no DoRA.
+        pub adapter_kind: Option<AdapterKind> [Kind::Choice(adapter_kinds)] = None;
+        /// The rank of a LoRA that approximates an edit of row normalization full. What it leaves out is told.
+        pub full_normalization_lora_rank: usize [Kind::Integer { least: 1 }], also "lora-rank" = 3;
         /// What to do with the chosen trial without a menu: save it, or upload it.
         pub model_action: Option<ModelAction> [Kind::Choice(|| vec!["save", "upload"])] = None;
 
@@ -112,6 +124,20 @@ pub(crate) enum CheckpointAction {
     Ask,
 }
 
+fn adapter_kinds() -> Vec<&'static str> {
+    AdapterKind::ALL.iter().map(|it| it.name()).collect()
+}
+
+/// What is written of an edited model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ExportStrategy {
+    /// All of it.
+    Merge,
+    /// What changes.
+    Adapter,
+}
+
 fn checkpoint_actions() -> Vec<&'static str> {
     vec!["continue", "restart", "ask"]
 }
@@ -152,8 +178,6 @@ settings! {
         pub max_memory: Value = Value::Null;
         /// There is nothing to move.
         pub offload_outputs_to_cpu: bool = true;
-        /// Edits of full row normalization are exact, whatever the rank of an approximation would be.
-        pub full_normalization_lora_rank: usize = 3;
         /// What is known is in the study file, or printed with --json.
         pub print_debug_information: bool = false;
         /// There are no plots yet.
@@ -170,8 +194,6 @@ settings! {
         pub kl_divergence_scale: f64 = 1.0;
         /// The divergence is an objective of its own; --pick chooses (heretic 1.4).
         pub kl_divergence_target: f64 = 0.01;
-        /// More trials are run by giving a larger n_trials.
-        pub n_additional_trials: Value = Value::Null;
     }
 }
 

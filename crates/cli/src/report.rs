@@ -76,6 +76,7 @@ fn stage_name(stage: Stage) -> &'static str {
         Stage::Baseline => "scoring the original",
         Stage::Candidates => "scoring candidates",
         Stage::HeldOut => "scoring on other prompts",
+        Stage::Factors => "computing the adapter",
         Stage::Saving => "saving",
     }
 }
@@ -122,7 +123,16 @@ fn in_words(event: &Event) -> Option<String> {
             "the sources have too few more prompts to score the front on others than the search saw"
                 .to_owned()
         }
-        Event::Saved { path } => format!("model written to {path}"),
+        Event::Approximated { rank, relative_error, tensors } => {
+            let worst = tensors.iter().max_by(|a, b| a.relative_error.total_cmp(&b.relative_error))?;
+            format!(
+                "factors of rank {rank} leave {:.2} % of the edit out, at most {:.2} % of a tensor (`{}`)",
+                100.0 * relative_error,
+                100.0 * worst.relative_error,
+                worst.tensor
+            )
+        }
+        Event::Saved { what, path } => format!("{what} written to {path}"),
         _ => return None,
     })
 }

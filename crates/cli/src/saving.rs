@@ -2,20 +2,21 @@
 
 use std::path::{Path, PathBuf};
 
-use ablation::Parameters;
+use ablation::{Parameters, RowNormalization};
 use anyhow::Context;
 use checkpoint::write::{Dequantized, Settings, ShardSize};
 use checkpoint::{Checkpoint, Format};
 use clap::ValueEnum;
 use engine::{Engine, LoadOptions};
 use pipeline::reproduction::Writing;
-use pipeline::{Cancel, Model, ScoreRecord, Session};
+use pipeline::{AdapterKind, Cancel, Model, Product, ScoreRecord, Session};
 use prompts::{PromptEncoder, PromptFormat, PromptSettings};
 use serde_json::Value;
 
+use crate::adapting::Adapting;
 use crate::interrupt;
 use crate::noting::{Circumstances, Noting};
-use crate::program::{Material, Program};
+use crate::program::{ExportStrategy, Material, Program};
 use crate::report::{self, Teller};
 use crate::terminal::remark;
 
@@ -36,6 +37,16 @@ pub(crate) struct SaveArguments {
 
     #[arg(skip)]
     circumstances: Option<Circumstances>,
+
+    /// What is written; settings, too.
+    #[arg(skip)]
+    strategy: Option<ExportStrategy>,
+
+    #[arg(skip)]
+    adapter_kind: Option<AdapterKind>,
+
+    #[arg(skip)]
+    lora_rank: usize,
 
     /// How edited tensors of a quantized GGUF file are stored
     #[arg(long, value_enum, default_value_t = StoredAs::F16)]
@@ -63,6 +74,9 @@ impl SaveArguments {
             save: program.save_directory.as_ref().map(PathBuf::from),
             max_shard_size: Some(size.parse().context("`max_shard_size`")?),
             material: program.upload_reproducibility_information,
+            strategy: program.export_strategy,
+            adapter_kind: program.adapter_kind,
+            lora_rank: program.full_normalization_lora_rank,
             ..self.clone()
         })
     }
@@ -76,6 +90,9 @@ impl SaveArguments {
             max_shard_size: size,
             material: Some(Material::None),
             circumstances: None,
+            strategy: Some(ExportStrategy::Merge),
+            adapter_kind: None,
+            lora_rank: 0,
             dequantized: dequantized.unwrap_or(StoredAs::F16),
             no_check: true,
         }
@@ -86,9 +103,62 @@ impl SaveArguments {
         Self { circumstances: Some(circumstances), ..self }
     }
 
-    /// Whether nobody has said yet what is to be noted.
+    /// The same for a model that is brought to others.
+    pub(crate) fn uploaded(self) -> Self {
+        let circumstances = self.circumstances.map(|it| Circumstances { uploaded: true, ..it });
+        Self { circumstances, ..self }
+    }
+
+    /// Whether nobody has said yet what is to be noted. (Only whole models are made again.)
     pub(crate) fn asks_for_material(&self) -> bool {
-        self.material.is_none() && self.circumstances.is_some()
+        self.material.is_none() && self.circumstances.is_some() && !self.writes_adapter()
+    }
+
+    /// Whether nobody has said yet what is to be written.
+    pub(crate) fn asks_for_strategy(&self) -> bool {
+        self.strategy.is_none()
+    }
+
+    /// The same, with this written.
+    pub(crate) fn writing(self, strategy: ExportStrategy) -> Self {
+        Self { strategy: Some(strategy), ..self }
+    }
+
+    fn writes_adapter(&self) -> bool {
+        self.strategy == Some(ExportStrategy::Adapter)
+    }
+
+    /// The kind of adapter that is written of this model, if it is one.
+    ///
+    /// # Errors
+    /// When the model cannot have the kind that was wanted.
+    pub(crate) fn adapter(
+        &self,
+        model: &Model,
+        normalization: RowNormalization,
+    ) -> anyhow::Result<Option<AdapterKind>> {
+        if !self.writes_adapter() {
+            return Ok(None);
+        }
+        Ok(Some(AdapterKind::choose(self.adapter_kind, model, normalization)?))
+    }
+
+    /// The format of what is written of this model: a folder, or a GGUF file.
+    pub(crate) fn format(&self, model: &Model, normalization: RowNormalization) -> anyhow::Result<Format> {
+        Ok(match self.adapter(model, normalization)? {
+            None => model.checkpoint.format(),
+            Some(AdapterKind::Gguf) => Format::Gguf,
+            Some(AdapterKind::Lora | AdapterKind::Dora) => Format::HuggingFace,
+        })
+    }
+
+    /// Where a model or an adapter is written when this place is named.
+    pub(crate) fn target(&self, session: &Session, wanted: &Path) -> anyhow::Result<PathBuf> {
+        let adapter = self.adapter(&session.model, session.settings().row_normalization)?;
+        Ok(match adapter {
+            None => pipeline::export::target(session, wanted),
+            Some(kind) => pipeline::adapter::target(kind, wanted),
+        })
     }
 
     /// The same, with this noted.
@@ -127,7 +197,7 @@ impl SaveArguments {
         Ok(())
     }
 
-    /// Writes the model, if that is wanted, and scores what was written. The scores are for its card; `unseen` are
+    /// Writes the model or the adapter, if that is wanted, and scores what was written. The scores are for its card; `unseen` are
     /// those on prompts that the search did not see, if there are any.
     pub(crate) fn save(
         &self,
@@ -138,11 +208,24 @@ impl SaveArguments {
         teller: &mut Teller,
     ) -> anyhow::Result<()> {
         let Some(path) = &self.save else { return Ok(()) };
-        let target = pipeline::export::target(session, path);
+        let target = self.target(session, path)?;
         let cancel = Cancel(&interrupt::requested);
+        if let Some(kind) = self.adapter(&session.model, session.settings().row_normalization)? {
+            if self.material.is_some_and(|it| it != Material::None) {
+                remark("only whole models are made again: nothing is noted beside an adapter");
+            }
+            let adapting = Adapting { kind, rank: self.lora_rank, check: !self.no_check };
+            return adapting.save(session, parameters, (scores, unseen), &target, teller);
+        }
         let noting = self.circumstances.as_ref().and_then(|it| it.noting(session, self.material));
         let for_others = noting.as_ref().is_some_and(Noting::is_for_others);
-        let card = pipeline::model_card(session, parameters, scores, unseen, for_others);
+        let card = pipeline::model_card(
+            session,
+            parameters,
+            scores,
+            unseen,
+            Product::Model { reproducible: for_others },
+        );
         let settings = Settings {
             max_shard_size: self.max_shard_size.unwrap_or_default(),
             dequantized: match self.dequantized {
@@ -165,9 +248,7 @@ impl SaveArguments {
             remark(&format!("not copied: {}", file.display()));
         }
         if session.model.checkpoint.format() == Format::Gguf {
-            // A file has no place for a card; it goes beside it.
-            let beside = target.with_extension("md");
-            std::fs::write(&beside, card).with_context(|| format!("writing `{}`", beside.display()))?;
+            card_beside(&target, &card)?;
         }
         if let Some(noting) = noting {
             noting.write(session, parameters, scores, writing, &target)?;
@@ -186,4 +267,10 @@ impl SaveArguments {
         remark(&format!("as written: {}", report::summary(&evaluation.scores)));
         Ok(())
     }
+}
+
+/// Writes the card of a file, which has no place for one, under its name beside it.
+pub(crate) fn card_beside(file: &Path, card: &str) -> anyhow::Result<()> {
+    let beside = file.with_extension("md");
+    std::fs::write(&beside, card).with_context(|| format!("writing `{}`", beside.display()))
 }

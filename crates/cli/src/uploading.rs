@@ -1,15 +1,17 @@
 //! Bringing the edited model to the hub.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use checkpoint::Format;
 use hub::{Client, Kind, Repository, Upload};
+use pipeline::Session;
 use pipeline::reproduction::REPRODUCE;
 
 use crate::fetching;
 use crate::noting;
 use crate::program::{ModelAction, Program};
+use crate::saving::SaveArguments;
 use crate::terminal::remark;
 
 /// Where the model is to go.
@@ -35,10 +37,15 @@ impl Target {
             id.context("`model_action` is upload, and no repository is named\n\nhint: set `upload_repo_id`")?;
         let client = fetching::client();
         let user = client.user()?;
-        let whole = if id.contains('/') { id.clone() } else { format!("{user}/{id}") };
+        Self::new(client, &user, id, program.upload_repo_private).map(Some)
+    }
+
+    /// A repository, of this user if its name does not say whose.
+    pub(crate) fn new(client: Client, user: &str, id: &str, private: bool) -> anyhow::Result<Self> {
+        let whole = if id.contains('/') { id.to_owned() } else { format!("{user}/{id}") };
         let repository = Repository::new(Kind::Model, &whole)
             .with_context(|| format!("`{whole}` cannot be a repository's name\n\nhint: write OWNER/NAME"))?;
-        Ok(Some(Self { client, repository, private: program.upload_repo_private }))
+        Ok(Self { client, repository, private })
     }
 
     /// Uploads all files of a folder.
@@ -53,17 +60,49 @@ impl Target {
 }
 
 /// A place for what is only uploaded, beside the study; gone when dropped.
-pub(crate) fn passing(study: &Path) -> anyhow::Result<tempfile::TempDir> {
-    let folder = study.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    tempfile::Builder::new()
-        .prefix(".upload-")
-        .tempdir_in(folder)
-        .with_context(|| format!("making a folder in `{}`", folder.display()))
+pub(crate) struct Passing {
+    folder: tempfile::TempDir,
+    model: PathBuf,
+    format: Format,
+}
+
+impl Passing {
+    /// A place for what is written of this session's edited model.
+    pub(crate) fn of(session: &Session, save: &SaveArguments, study: &Path) -> anyhow::Result<Self> {
+        let beside = study.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = tempfile::Builder::new()
+            .prefix(".upload-")
+            .tempdir_in(beside)
+            .with_context(|| format!("making a folder in `{}`", beside.display()))?;
+        let format = save.format(&session.model, session.settings().row_normalization)?;
+        let model = match format {
+            Format::Gguf => save.target(session, folder.path())?,
+            // What is written makes its folder itself.
+            Format::HuggingFace => folder.path().join("model"),
+        };
+        Ok(Self { folder, model, format })
+    }
+
+    /// Where the model is to be written.
+    pub(crate) fn model(&self) -> &Path {
+        &self.model
+    }
+
+    /// Uploads what was written.
+    pub(crate) fn send(&self, to: &Target) -> anyhow::Result<()> {
+        match self.format {
+            Format::Gguf => {
+                names_of_the_hub(self.folder.path(), &self.model)?;
+                to.send(self.folder.path())
+            }
+            Format::HuggingFace => to.send(&self.model),
+        }
+    }
 }
 
 /// What lies beside a GGUF file under its name, brought where the hub looks for it: the card, and what is noted of how the
 /// model came about.
-pub(crate) fn names_of_the_hub(folder: &Path, file: &Path) -> anyhow::Result<()> {
+fn names_of_the_hub(folder: &Path, file: &Path) -> anyhow::Result<()> {
     std::fs::rename(file.with_extension("md"), folder.join("README.md")).context("moving the card")?;
     let noted = noting::folder(Format::Gguf, file);
     if noted.exists() {

@@ -3,11 +3,15 @@
 
 #![cfg(unix)]
 
+#[path = "../../hub/tests/server/mod.rs"]
+mod server;
+
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use rexpect::session::{Options, PtySession, spawn_with_options};
 use serde_json::Value;
+use server::{Server, TOKEN};
 
 const ENTER: &str = "\r";
 const ESCAPE: &str = "\x1b";
@@ -41,7 +45,16 @@ struct Terminal(PtySession);
 
 impl Terminal {
     fn start(folder: &Path, more: &[&str]) -> Self {
+        Self::beside(&Server::start(0), folder, more)
+    }
+
+    /// With this hub, where nobody is logged in.
+    fn beside(hub: &Server, folder: &Path, more: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ablate"));
+        command.env("HF_ENDPOINT", &hub.address).env("HF_HOME", folder.join("hub"));
+        for variable in ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH", "HF_HUB_OFFLINE"] {
+            command.env_remove(variable);
+        }
         command.args(arguments(folder, more)).current_dir(folder).env("NO_COLOR", "1").env("TERM", "xterm");
         // Long, for a loaded machine; nothing waits for it to pass.
         let options = Options::new().timeout_ms(Some(120_000)).strip_ansi_escape_codes(true);
@@ -103,8 +116,7 @@ fn every_branch_of_the_menu_does_what_it_says_and_comes_back() {
     assert!(table.contains("32/32"), "the original refuses all: {table}");
 
     at.says("Back");
-    at.press(&DOWN.repeat(4));
-    at.press(ENTER);
+    at.take(5);
     at.says("\"direction_index\"");
 
     other_prompts(&mut at);
@@ -177,6 +189,10 @@ fn talk(at: &mut Terminal) {
 fn save(at: &mut Terminal, folder: &Path) {
     at.says("Back");
     at.press(UP);
+    at.press(UP);
+    at.press(ENTER);
+    at.says("As what?");
+    at.says("an adapter");
     at.press(ENTER);
     at.says("Where to?");
     at.press(ENTER);
@@ -193,11 +209,25 @@ fn save(at: &mut Terminal, folder: &Path) {
     assert!(card.contains("on unseen prompts"), "{card}");
     at.says("Back");
     at.press(ENTER);
+    at.says("an adapter");
+    at.take(1);
     at.says("Where to?");
     at.press("edited\r");
     at.says("`edited` exists already");
+    at.press("\x7f\x7f\x7f\x7f\x7f\x7fadapter\r");
+    at.says("adapter written to adapter");
+    at.says("the adapter, of rank 1, is exact");
+    let adapter = std::fs::read_dir(folder.join("adapter")).unwrap();
+    assert_eq!(adapter.count(), 3, "configuration, weights, card; no model, and nothing noted");
+    let card = std::fs::read_to_string(folder.join("adapter/README.md")).unwrap();
+    assert!(card.contains("DoRA") && card.contains("on unseen prompts"), "{card}");
+    at.says("Back");
+    at.press(ENTER);
+    at.says("an adapter");
     at.press(ESCAPE);
     at.says("Back");
+    at.press(ENTER);
+    at.says("an adapter");
     at.press(ENTER);
     at.says("Where to?");
     // Nobody, the administrator included, can make a folder in a file.
@@ -226,6 +256,65 @@ fn more_trials(at: &mut Terminal) {
     at.says("Which trial?");
     at.says("Leave");
     at.take(1);
+}
+
+#[test]
+fn a_trial_is_uploaded_by_somebody_who_was_not_logged_in_and_more_trials_are_run_as_told() {
+    let (folder, hub) = (tempfile::tempdir().unwrap(), Server::start(0));
+    let told = ["--trials", "2", "--n-additional-trials", "1", "--no-check"];
+    let mut at = Terminal::beside(&hub, folder.path(), &told);
+    at.says("Which trial?");
+    at.says("Leave");
+    at.take(0);
+    at.says("Back");
+    at.take(1);
+    at.says("Your access token");
+    at.press("nonsense\r");
+    at.says("error: ");
+    at.says("Back");
+    at.press(ENTER);
+    at.says("Your access token");
+    at.press(&format!("{TOKEN}\r"));
+    let said = at.says("Which repository?");
+    assert!(!said.contains(TOKEN), "{said}");
+    at.says("tester/model-edited");
+    at.press("no name of one\r");
+    at.says("Public");
+    at.press(ENTER);
+    at.says("cannot be a repository's name");
+    at.says("Back");
+    at.press(ENTER);
+    at.says("Your access token");
+    at.press(&format!("{TOKEN}\r"));
+    at.says("Which repository?");
+    at.press(ENTER);
+    at.says("Public");
+    at.take(1);
+    at.says("an adapter");
+    at.press(ENTER);
+    at.says("Nothing");
+    at.press(ENTER);
+    at.says("others cannot make this model again, nothing is noted");
+    at.says("/tester/model-edited (public), commit ");
+    at.says("Back");
+    at.press(ESCAPE);
+    at.says("Which trial?");
+    at.says("Leave");
+    at.press(UP);
+    at.press(UP);
+    at.press(ENTER);
+    at.says("trial   3/3");
+    at.says("Leave");
+    at.press(ESCAPE);
+    assert_eq!(at.exit_code(), 0);
+    hub.change(|it| {
+        let files = &it.repos["models/tester/model-edited"].files;
+        assert!(files.contains_key("model.safetensors") && files.contains_key("config.json"));
+        let card = String::from_utf8(files["README.md"].clone()).unwrap();
+        assert!(card.starts_with("---\ntags:\n- ablate\n- abliterated\nbase_model: "), "{card}");
+    });
+    let left = std::fs::read_dir(folder.path()).unwrap().map(|it| it.unwrap().file_name());
+    assert!(left.into_iter().all(|it| !it.to_string_lossy().starts_with(".upload-")));
 }
 
 #[test]

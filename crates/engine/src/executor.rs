@@ -183,7 +183,10 @@ impl<B: Backend> Executor<B> {
                 rope.map(|it| backend.angles(it))
             }),
             pages: blocks.iter().map(|it| backend.pages(&attention(it).shape)).collect(),
-            edits: blocks.iter().map(|_| BlockEdits { mixer: None, mlp: None, experts: Vec::new() }).collect(),
+            edits: blocks
+                .iter()
+                .map(|_| BlockEdits { mixer: None, mlp: None, experts: Vec::new() })
+                .collect(),
             buffers,
             selected: Plan::default(),
             stage: Stage::default(),
@@ -453,7 +456,8 @@ impl<B: Backend> Compute for Executor<B> {
         };
         for (index, (edits, block)) in edits.iter_mut().zip(&blueprint.blocks).enumerate() {
             let layer = LayerIndex(index);
-            let expert = |expert| Writer { expert: Some(expert), ..Writer::dense(layer, Component::MlpOutput) };
+            let expert =
+                |expert| Writer { expert: Some(expert), ..Writer::dense(layer, Component::MlpOutput) };
             let mut experts: Vec<_> = (0..experts(block).len()).map(|it| of(expert(it))).collect();
             if experts.iter().all(Option::is_none) {
                 experts.clear();

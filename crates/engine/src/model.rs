@@ -140,7 +140,8 @@ impl<B: Backend> Loader<'_, B> {
     }
 
     fn matrix(&self, parts: &[&Projection], stacking: Stacking) -> Result<B::Matrix, LoadError> {
-        let parts: Vec<Tensor> = parts.iter().map(|it| self.source.projection(it)).collect::<Result<_, _>>()?;
+        let parts: Vec<Tensor> =
+            parts.iter().map(|it| self.source.projection(it)).collect::<Result<_, _>>()?;
         self.backend.matrix(&parts, stacking, self.dtype)
     }
 

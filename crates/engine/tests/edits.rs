@@ -294,7 +294,8 @@ fn each_writer_alone_changes_the_model_as_its_explicitly_edited_weights_do() {
             let place = format!("{}, {}, {mode:?}", subject.golden.name, writer.writer);
             let set: EditSet = [(writer.writer, weights.closed_form(mode, &r, 1.0))].into_iter().collect();
             let closed = subject.under(set, Device::Cpu);
-            let explicit = subject.rewritten(&HashMap::from([(writer.writer, weights.edited(mode, &r, 1.0))]));
+            let explicit =
+                subject.rewritten(&HashMap::from([(writer.writer, weights.edited(mode, &r, 1.0))]));
             let (by, at) = difference(&closed, &explicit, r.len());
             assert!(by <= RELATIVE, "{place}: {at} differs by {by:e}");
             let (by, _) = difference(&closed, &original, r.len());

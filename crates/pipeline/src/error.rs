@@ -104,6 +104,9 @@ pub enum PipelineError {
     /// The model cannot be written.
     #[error(transparent)]
     Write(#[from] checkpoint::write::WriteError),
+    /// The edit cannot be an adapter.
+    #[error(transparent)]
+    Adapter(#[from] crate::adapter::AdapterError),
     /// Files of the model.
     #[error(transparent)]
     Checkpoint(#[from] checkpoint::CheckpointError),

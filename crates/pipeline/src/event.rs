@@ -4,6 +4,7 @@ use ablation::{Parameters, SiteGeometry, SiteSpread};
 use serde::Serialize;
 
 use crate::PipelineError;
+use crate::adapter::Approximation;
 use crate::evaluate::ScoreRecord;
 
 /// Something that happened.
@@ -77,8 +78,19 @@ pub enum Event {
     },
     /// The sources of the prompts have too few more for a second look at the front.
     NoHeldOut,
-    /// A model was written.
+    /// The edit was approximated by factors of low rank.
+    Approximated {
+        /// Their rank.
+        rank: usize,
+        /// How far it is from the exact edit, over all weights.
+        relative_error: f64,
+        /// The same for each weight.
+        tensors: Vec<Approximation>,
+    },
+    /// A model or an adapter was written.
     Saved {
+        /// `model` or `adapter`.
+        what: &'static str,
         /// Where.
         path: String,
     },
@@ -128,6 +140,8 @@ pub enum Stage {
     Candidates,
     /// Scoring the front on other prompts.
     HeldOut,
+    /// Computing the factors of an adapter.
+    Factors,
     /// Writing a model.
     Saving,
 }

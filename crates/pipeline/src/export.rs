@@ -18,11 +18,15 @@ use crate::{Cancel, Event, Events, PipelineError, Session, Stage};
 /// file in it that has the original's name.
 pub fn target(session: &Session, wanted: &Path) -> PathBuf {
     let checkpoint = &session.model.checkpoint;
-    let is_file = wanted.extension().is_some_and(|it| it.eq_ignore_ascii_case("gguf"));
     match (checkpoint.format(), checkpoint.path().file_name()) {
-        (Format::Gguf, Some(name)) if !is_file => wanted.join(name),
+        (Format::Gguf, Some(name)) if !is_gguf(wanted) => wanted.join(name),
         _ => wanted.to_owned(),
     }
+}
+
+/// Whether a path is that of a GGUF file, by its name.
+pub(crate) fn is_gguf(path: &Path) -> bool {
+    path.extension().is_some_and(|it| it.eq_ignore_ascii_case("gguf"))
 }
 
 /// Writes the model; see [`write::write_model`] for what is kept and what happens when it fails.
@@ -38,11 +42,26 @@ pub fn save(
     let (model, edits) = session.writer_edits(parameters)?;
     let stored: Vec<Stored<'_>> = edits.iter().map(|it| Stored(&it.info.weight)).collect();
     let replacements = replacements(&edits, &stored)?;
+    to_disk("model", target, events, cancel, |progress| {
+        write::write_model(&model.checkpoint, &replacements, target, how, progress)
+    })
+}
+
+/// Has something written to the target, makes the folder around it, and tells how far it has come.
+pub(crate) fn to_disk(
+    what: &'static str,
+    target: &Path,
+    events: &mut Events<'_>,
+    cancel: &Cancel<'_>,
+    write: impl FnOnce(
+        &mut dyn FnMut(write::Progress) -> ControlFlow<()>,
+    ) -> Result<write::Written, write::WriteError>,
+) -> Result<write::Written, PipelineError> {
     if let Some(folder) = target.parent().filter(|it| !it.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder)
             .map_err(|source| PipelineError::Folder { path: folder.to_owned(), source })?;
     }
-    let written = write::write_model(&model.checkpoint, &replacements, target, how, &mut |progress| {
+    let written = write(&mut |progress| {
         let mebibytes = |it: u64| (it >> 20) as usize;
         let (done, all) = (mebibytes(progress.done), mebibytes(progress.total));
         events(Event::Progress { stage: Stage::Saving, done, all });
@@ -54,7 +73,7 @@ pub fn save(
         }
         other => other?,
     };
-    events(Event::Saved { path: target.display().to_string() });
+    events(Event::Saved { what, path: target.display().to_string() });
     Ok(written)
 }
 
@@ -102,7 +121,10 @@ fn replacement(parts: Vec<Part<'_>>) -> Replacement<'_> {
             let mut whole = whole.borrow_mut();
             if whole.as_ref().is_none_or(|it| it.0 != expert) {
                 let mut numbers = vec![0.0; d_model * d_in];
-                numbers.par_chunks_exact_mut(d_in).enumerate().for_each(|(row, out)| merged.row_f64(row, out));
+                numbers
+                    .par_chunks_exact_mut(d_in)
+                    .enumerate()
+                    .for_each(|(row, out)| merged.row_f64(row, out));
                 *whole = Some((expert, numbers));
             }
             let numbers = &whole.as_ref().expect("it was made just now").1;
@@ -157,7 +179,8 @@ mod tests {
     fn answers(engine: &mut Engine, edit: usize) -> Vec<Answer> {
         let prompt = |i: u32| (0..3 + 5 * i).map(|j| TokenId((7 * i + 3 * j * j) % 60)).collect();
         let requests: Vec<Request> = (0..4).map(|it| Request { tokens: prompt(it), edit }).collect();
-        let how = Generation { max_tokens: 4, top: 2, logits: true, residuals: true, ..Generation::default() };
+        let how =
+            Generation { max_tokens: 4, top: 2, logits: true, residuals: true, ..Generation::default() };
         engine.generate(&requests, &how, &mut |_, _| false).unwrap()
     }
 

@@ -9,6 +9,7 @@
 //! [`Session`] holds a model and what was found of it; [`search`](search()) lets a study choose parameters; whatever happens
 //! is told as [`Event`]s. This room prints nothing and reads no clock but to say how long something took.
 
+pub mod adapter;
 mod calibrate;
 mod candidates;
 mod card;
@@ -27,8 +28,9 @@ mod session;
 pub mod settings;
 pub mod written;
 
+pub use adapter::{Adapter, AdapterKind};
 pub use calibrate::Calibration;
-pub use card::model_card;
+pub use card::{Product, model_card};
 pub use error::PipelineError;
 pub use evaluate::{Evaluation, ScoreRecord};
 pub use event::{Cancel, Event, Events, ObjectiveValue, Stage, TrialEvent};

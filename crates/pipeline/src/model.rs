@@ -22,6 +22,15 @@ pub struct Model {
 }
 
 impl Model {
+    /// What others know it by: its repository on the hub with the commit, or the last part of its path.
+    pub(crate) fn name_and_commit(&self) -> (String, Option<String>) {
+        let path = self.checkpoint.path();
+        match hub::Repository::of_cached(path) {
+            Some((repository, commit)) => (repository.id, Some(commit)),
+            None => (path.file_name().map_or_else(String::new, |it| it.to_string_lossy().into_owned()), None),
+        }
+    }
+
     /// The text of an answer, without special tokens.
     pub fn text(&self, answer: &[TokenId]) -> Result<String, PipelineError> {
         Ok(self.encoder.tokenizer().decode(answer, true)?)

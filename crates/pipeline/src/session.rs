@@ -119,6 +119,16 @@ impl Session {
         self.evaluator.evaluate(&mut self.model, &sets, cancel)
     }
 
+    /// Scores a candidate given by its edits.
+    pub fn evaluate_edits(
+        &mut self,
+        edits: EditSet,
+        cancel: &Cancel<'_>,
+    ) -> Result<Evaluation, PipelineError> {
+        let mut evaluations = self.evaluator.evaluate(&mut self.model, &[edits], cancel)?;
+        evaluations.pop().expect("one candidate has one evaluation")
+    }
+
     /// Scores another model against this one.
     pub fn evaluate_other(
         &mut self,

@@ -58,6 +58,14 @@ impl Snapshot {
         pareto::front_of_losses(&losses).into_iter().map(|it| trials[it]).collect()
     }
 
+    /// The front from the best of the first objective on; where it is equal, of the second, and so on.
+    pub fn sorted_front(&self) -> Vec<&Trial> {
+        let (trials, losses) = self.comparable();
+        let mut places = pareto::front_of_losses(&losses);
+        places.sort_by(|&a, &b| pareto::lexicographic(&losses[a], &losses[b]));
+        places.into_iter().map(|it| trials[it]).collect()
+    }
+
     /// The trials that were asked and not told.
     pub fn running(&self) -> impl Iterator<Item = &Trial> {
         self.trials.iter().filter(|it| it.state == TrialState::Running)

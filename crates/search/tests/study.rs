@@ -176,6 +176,8 @@ fn the_front_and_its_hypervolume_grow() {
     }
     let front: Vec<usize> = study.front().iter().map(|it| it.number).collect();
     assert_eq!(front, [1, 3]);
+    let sorted: Vec<usize> = study.snapshot().sorted_front().iter().map(|it| it.number).collect();
+    assert_eq!(sorted, [1, 3], "the cheaper one first");
     // Reference: cost 4, taste 0. (2, 1) reaches 2 × 1; (1, 0.5) adds 1 × 0.5; (2, 2) adds 2 × 1.
     let growth = study.snapshot().growth(&[4.0, 0.0]).unwrap();
     assert_eq!(growth, [(0, 2.0), (1, 2.5), (3, 4.5)]);

@@ -4,6 +4,8 @@ use std::ops::{ControlFlow, Range};
 use std::path::Path;
 use std::sync::Arc;
 
+use serde_json::{Map, Value};
+
 use super::output::{Content, Meter, Output};
 use super::replacement::stored_as;
 use super::staging::Staging;
@@ -16,13 +18,22 @@ use crate::{Checkpoint, CheckpointError};
 const PART_KEYS: &str = "split.";
 
 /// A tensor of the output.
-struct Planned<'a> {
-    name: &'a str,
+pub(super) struct Planned<'a> {
+    pub(super) name: &'a str,
     /// Row-major.
-    shape: &'a [usize],
+    pub(super) shape: &'a [usize],
     /// The number of the type.
-    kind: u32,
-    content: Content<'a>,
+    pub(super) kind: u32,
+    pub(super) content: Content<'a>,
+}
+
+/// What a file is made of.
+pub(super) struct Layout<'a> {
+    pub(super) version: u32,
+    /// Key, type and value of each entry of the metadata, as in the file.
+    pub(super) entries: Vec<&'a [u8]>,
+    pub(super) alignment: u64,
+    pub(super) tensors: Vec<Planned<'a>>,
 }
 
 pub(super) fn write(
@@ -32,31 +43,53 @@ pub(super) fn write(
     settings: &Settings,
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Written, WriteError> {
-    // Unlike a folder, a file does not take the place of an empty folder.
-    if target.symlink_metadata().is_ok() {
-        return Err(WriteError::Exists { path: target.to_owned() });
-    }
     let parts = gguf::parts::read(checkpoint.path())?;
     let (first, first_header) = parts.first().expect("a file has at least one part");
     let mut planned = Vec::new();
     for (file, header) in &parts {
         plan(file, header, replacements, settings, &mut planned)?;
     }
-    let start = header(first, first_header, &planned)?;
-    let total = planned.iter().map(|it| it.content.size()).sum();
+    let malformed =
+        |problem| WriteError::Checkpoint(CheckpointError::Gguf { path: first.path().to_owned(), problem });
+    let entries = gguf::entry_ranges(first.bytes()).map_err(malformed)?;
+    let kept = entries.into_iter().filter(|(key, _)| !key.starts_with(PART_KEYS));
+    let layout = Layout {
+        version: first_header.version,
+        entries: kept.map(|(_, range)| &first.bytes()[range]).collect(),
+        alignment: first_header.alignment,
+        tensors: planned,
+    };
+    let mut metadata = first_header.metadata.clone();
+    metadata.retain(|key, _| !key.starts_with(PART_KEYS));
+    write_layout(&layout, &metadata, target, progress)
+}
+
+/// Writes a file where nothing is yet. `metadata`: the values of its entries, as they are expected to be read back.
+pub(super) fn write_layout(
+    layout: &Layout,
+    metadata: &Map<String, Value>,
+    target: &Path,
+    progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Result<Written, WriteError> {
+    // Unlike a folder, a file does not take the place of an empty folder.
+    if target.symlink_metadata().is_ok() {
+        return Err(WriteError::Exists { path: target.to_owned() });
+    }
+    let start = header(layout);
+    let total = layout.tensors.iter().map(|it| it.content.size()).sum();
     let staging = Staging::beside(target)?;
     staging.expect_space(total + start.len() as u64)?;
 
     let mut meter = Meter { progress: Progress { done: 0, total }, report: progress };
     let mut output = Output::create(staging.path().to_owned(), &mut meter)?;
     output.write(&start)?;
-    for tensor in &planned {
+    for tensor in &layout.tensors {
         output.tensor(tensor.name, &tensor.content)?;
-        let padding = padded(tensor.content.size(), first_header.alignment) - tensor.content.size();
+        let padding = padded(tensor.content.size(), layout.alignment) - tensor.content.size();
         output.write(&vec![0; padding as usize])?;
     }
     output.finish()?;
-    check(staging.path(), first_header, &planned)?;
+    check(staging.path(), metadata, &layout.tensors)?;
     staging.keep()?;
     Ok(Written { files: vec![target.to_owned()], tensor_bytes: total, left_out: Vec::new() })
 }
@@ -95,23 +128,16 @@ fn range_of_unknown_size(start: usize, file: &MappedFile, header: &Header) -> Ra
     start..others.min().unwrap_or(file.bytes().len())
 }
 
-/// Everything before the tensor data: the metadata of the first part as they are, and the places of the tensors.
-fn header(first: &MappedFile, parsed: &Header, planned: &[Planned]) -> Result<Vec<u8>, WriteError> {
-    let malformed =
-        |problem| WriteError::Checkpoint(CheckpointError::Gguf { path: first.path().to_owned(), problem });
-    let entries = gguf::entry_ranges(first.bytes()).map_err(malformed)?;
-    let kept: Vec<&[u8]> = entries
-        .iter()
-        .filter(|(key, _)| !key.starts_with(PART_KEYS))
-        .map(|(_, range)| &first.bytes()[range.clone()])
-        .collect();
+/// Everything before the tensor data: the metadata, and the places of the tensors.
+fn header(layout: &Layout) -> Vec<u8> {
+    let Layout { version, entries, alignment, tensors } = layout;
     let mut header = gguf::MAGIC.to_vec();
-    header.extend(parsed.version.to_le_bytes());
-    header.extend((planned.len() as u64).to_le_bytes());
-    header.extend((kept.len() as u64).to_le_bytes());
-    header.extend(kept.concat());
+    header.extend(version.to_le_bytes());
+    header.extend((tensors.len() as u64).to_le_bytes());
+    header.extend((entries.len() as u64).to_le_bytes());
+    header.extend(entries.concat());
     let mut offset = 0_u64;
-    for tensor in planned {
+    for tensor in tensors {
         header.extend((tensor.name.len() as u64).to_le_bytes());
         header.extend(tensor.name.as_bytes());
         header.extend((tensor.shape.len() as u32).to_le_bytes());
@@ -119,32 +145,27 @@ fn header(first: &MappedFile, parsed: &Header, planned: &[Planned]) -> Result<Ve
         header.extend(tensor.kind.to_le_bytes());
         header.extend(offset.to_le_bytes());
         // Sizes are those of mapped files, or at most 16 times as many: far from the end of 64 bits.
-        offset += padded(tensor.content.size(), parsed.alignment);
+        offset += padded(tensor.content.size(), *alignment);
     }
-    let padding = padded(header.len() as u64, parsed.alignment) as usize;
+    let padding = padded(header.len() as u64, *alignment) as usize;
     header.resize(padding, 0);
-    Ok(header)
+    header
 }
 
 fn padded(size: u64, alignment: u64) -> u64 {
     size.next_multiple_of(alignment)
 }
 
-/// Opens what was written and compares the metadata with the input's and the tensors with what was planned.
-fn check(path: &Path, input: &Header, planned: &[Planned]) -> Result<(), WriteError> {
+/// Opens what was written and compares metadata and tensors with what was planned.
+fn check(path: &Path, metadata: &Map<String, Value>, planned: &[Planned]) -> Result<(), WriteError> {
     let file = MappedFile::open(path)?;
     let wrong = |what: String| Err(WriteError::ReadBack { path: path.to_owned(), what });
     let found = match Header::parse(file.bytes()) {
         Ok(found) => found,
         Err(problem) => return wrong(problem.to_string()),
     };
-    let kept = |header: &Header| {
-        let mut metadata = header.metadata.clone();
-        metadata.retain(|key, _| !key.starts_with(PART_KEYS));
-        metadata
-    };
-    if kept(input) != found.metadata {
-        return wrong("its metadata differ from the input's".to_owned());
+    if *metadata != found.metadata {
+        return wrong("its metadata differ from what was to be written".to_owned());
     }
     if planned.len() != found.tensors.len() {
         return wrong(format!("expected {} tensors, found {}", planned.len(), found.tensors.len()));

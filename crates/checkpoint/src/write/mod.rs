@@ -15,10 +15,13 @@
 //! Everything is written under another name beside the target, synced, opened again and compared with the input, and
 //! then renamed: whatever happens, either the whole model stands at the target or nothing does.
 //!
+//! Tensors that no input has are written by [`write_new_folder`] and [`write_new_gguf`], which keep the same promises.
+//!
 //! This module knows no edits: where the new rows come from is the caller's business.
 
 mod error;
 mod gguf;
+mod new_tensors;
 mod output;
 mod replacement;
 mod safetensors;
@@ -30,6 +33,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 pub use error::WriteError;
+pub use new_tensors::{NewTensor, NewValue, write_new_folder, write_new_gguf};
 pub use replacement::{Replacement, Replacements};
 pub use shard_size::{ShardSize, ShardSizeError};
 

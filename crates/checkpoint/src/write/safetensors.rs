@@ -20,9 +20,14 @@ const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
 /// A tensor of the output.
-struct Planned<'a> {
-    entry: &'a Entry,
-    content: Content<'a>,
+pub(super) struct Planned<'a> {
+    pub(super) name: &'a str,
+    pub(super) shape: &'a [usize],
+    /// The name of its type.
+    pub(super) dtype: &'a str,
+    /// How many bytes one number takes.
+    pub(super) width: usize,
+    pub(super) content: Content<'a>,
 }
 
 pub(super) fn write(
@@ -47,7 +52,7 @@ pub(super) fn write(
     let mut meter = Meter { progress: Progress { done: 0, total }, report: progress };
     let names = shard_names(shards.len());
     for (shard, name) in shards.iter().zip(&names) {
-        written.files.push(write_shard(shard, folder.join(name), &mut meter)?);
+        written.files.push(write_weights(shard, folder.join(name), &mut meter)?);
     }
     if shards.len() > 1 {
         let path = folder.join(INDEX);
@@ -78,7 +83,8 @@ fn plan<'a>(
             }
             _ => Content::Copied { file: &entry.file, range: entry.range.clone() },
         };
-        Ok(Planned { entry, content })
+        let dtype = entry.dtype.as_ref().map_or_else(String::as_str, |it| it.name());
+        Ok(Planned { name: &entry.name, shape: &entry.shape, dtype, width: width(entry), content })
     });
     planned.collect()
 }
@@ -97,7 +103,7 @@ fn shards(planned: Vec<Planned<'_>>, most: u64) -> Vec<Vec<Planned<'_>>> {
     }
     for shard in &mut shards {
         // Widest numbers first, so that all lie at multiples of their size: readers that map a file may rely on it.
-        shard.sort_by_key(|it| std::cmp::Reverse(width(it.entry)));
+        shard.sort_by_key(|it| std::cmp::Reverse(it.width));
     }
     shards
 }
@@ -118,27 +124,31 @@ fn shard_names(count: usize) -> Vec<String> {
     (1..=count).map(|no| format!("model-{no:05}-of-{count:05}.safetensors")).collect()
 }
 
-fn write_shard(shard: &[Planned], path: PathBuf, meter: &mut Meter) -> Result<PathBuf, WriteError> {
-    let header = header(shard);
+/// One file.
+pub(super) fn write_weights(
+    tensors: &[Planned],
+    path: PathBuf,
+    meter: &mut Meter,
+) -> Result<PathBuf, WriteError> {
+    let header = header(tensors);
     let mut output = Output::create(path, meter)?;
     output.write(&(header.len() as u64).to_le_bytes())?;
     output.write(header.as_bytes())?;
-    for tensor in shard {
-        output.tensor(&tensor.entry.name, &tensor.content)?;
+    for tensor in tensors {
+        output.tensor(tensor.name, &tensor.content)?;
     }
     output.finish()
 }
 
 /// The header, padded with spaces so that the data starts at a multiple of 8.
-fn header(shard: &[Planned]) -> String {
+fn header(tensors: &[Planned]) -> String {
     let mut entries = Map::new();
     entries.insert("__metadata__".to_owned(), json!({"format": "pt"}));
     let mut start = 0;
-    for Planned { entry, content } in shard {
+    for Planned { name, shape, dtype, content, .. } in tensors {
         let end = start + content.size();
-        let dtype = entry.dtype.as_ref().map_or_else(String::as_str, |it| it.name());
-        let facts = json!({"dtype": dtype, "shape": entry.shape, "data_offsets": [start, end]});
-        entries.insert(entry.name.to_string(), facts);
+        let facts = json!({"dtype": dtype, "shape": shape, "data_offsets": [start, end]});
+        entries.insert((*name).to_owned(), facts);
         start = end;
     }
     let mut header = Value::Object(entries).to_string();
@@ -147,10 +157,8 @@ fn header(shard: &[Planned]) -> String {
 }
 
 fn index(shards: &[Vec<Planned>], names: &[String], total: u64) -> String {
-    let places = shards
-        .iter()
-        .zip(names)
-        .flat_map(|(shard, name)| shard.iter().map(move |it| (&*it.entry.name, name)));
+    let places =
+        shards.iter().zip(names).flat_map(|(shard, name)| shard.iter().map(move |it| (it.name, name)));
     let weight_map: BTreeMap<&str, &String> = places.collect();
     let index = json!({"metadata": {"total_size": total}, "weight_map": weight_map});
     format!("{index:#}\n")

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use ablation::Parameters;
 use anyhow::Context;
-use pipeline::{Cancel, Evaluation, Model, PromptTexts, Session};
+use pipeline::{Calibration, Cancel, Evaluation, Model, PromptTexts, Session};
 use serde_json::json;
 
 use crate::configuration::Options;
@@ -91,18 +91,16 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     interrupt::listen()?;
     let cancel = Cancel(&interrupt::requested);
     let mut teller = report::Teller::new(report::Style::Remarks);
-    let evaluation = match (&arguments.against, parameters) {
-        (Some(original), _) => {
-            let original = open(&model.at(original), &arguments.template)?;
-            let mut edited = open(&model, &arguments.template)?;
-            let mut session =
-                Session::start(original, settings, texts, None, &mut |event| teller.tell(&event), &cancel)?;
-            session.evaluate_other(&mut edited, &cancel)?
-        }
+    let original = arguments.against.as_ref().map(|it| model.at(it));
+    let original = open(original.as_ref().unwrap_or(&model), &arguments.template)?;
+    // What cannot be written is better known before anything is scored.
+    save.format(&original, settings.row_normalization)?;
+    let mut edited = arguments.against.as_ref().map(|_| open(&model, &arguments.template)).transpose()?;
+    let mut session =
+        Session::start(original, settings, texts, None, &mut |event| teller.tell(&event), &cancel)?;
+    let evaluation = match (&mut edited, parameters) {
+        (Some(edited), _) => session.evaluate_other(edited, &cancel)?,
         (None, Some(parameters)) => {
-            let model = open(&model, &arguments.template)?;
-            let mut session =
-                Session::start(model, settings, texts, None, &mut |event| teller.tell(&event), &cancel)?;
             session.find_directions(&mut |event| teller.tell(&event), &cancel)?;
             let mut evaluations = session.evaluate(std::slice::from_ref(&parameters), &cancel)?;
             let evaluation = evaluations.pop().context("no evaluation")??;
@@ -112,12 +110,14 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         (None, None) => unreachable!("clap requires one of the two"),
     };
     teller.done();
-    tell(&evaluation, arguments.json)
+    tell(&evaluation, session.calibration(), arguments.json)
 }
 
-fn tell(evaluation: &Evaluation, as_json: bool) -> anyhow::Result<()> {
+fn tell(evaluation: &Evaluation, calibration: &Calibration, as_json: bool) -> anyhow::Result<()> {
     if as_json {
-        let object = json!({ "scores": evaluation.scores, "objectives": evaluation.objectives });
+        let object = json!({
+            "scores": evaluation.scores, "objectives": evaluation.objectives, "calibration": calibration,
+        });
         line(&object.to_string())?;
     } else {
         for text in report::score_table(&evaluation.scores, &[]) {

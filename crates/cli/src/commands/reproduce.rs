@@ -14,11 +14,11 @@ use pipeline::{Cancel, Model, PromptTexts, Session};
 use outcome::{Compared, Outcome, PairOfScores};
 
 use crate::model::{ComputeArguments, ModelArguments, encoder};
-use crate::program::Program;
+use crate::program::{ExportStrategy, Program};
 use crate::report::{self, Style, Teller};
 use crate::saving::SaveArguments;
 use crate::terminal::remark;
-use crate::uploading;
+use crate::uploading::{self, Passing};
 use crate::{fetching, interrupt};
 
 /// Make a model again from what was noted when it was made, without a search, and compare
@@ -102,6 +102,9 @@ pub(crate) fn in_place_of_a_run(
     let mut recipe = read(file)?;
     if recipe.without_programs() {
         remark("the file names programs as scorers, which are not run (`ablate reproduce --allow-programs`)");
+    }
+    if program.export_strategy == Some(ExportStrategy::Adapter) {
+        remark("what is made again is a whole model, whatever `export_strategy` says");
     }
     let upload = uploading::Target::of(program)?;
     let output = program.save_directory.as_ref().map(PathBuf::from);
@@ -214,10 +217,13 @@ impl Job {
         let evaluation = evaluations.pop().context("no evaluation")??;
         let passing = match self.output {
             // heretic's bits are not to be had here: nothing is written only to be compared.
-            None if record.is_some() => Some(uploading::passing(Path::new("reproduce"))?),
+            None if record.is_some() => {
+                let beside = Path::new("reproduce");
+                Some(Passing::of(&session, &SaveArguments::by_itself(beside, writing), beside)?)
+            }
             _ => None,
         };
-        let wanted = passing.as_ref().map(|it| it.path().join("model")).or_else(|| self.output.clone());
+        let wanted = passing.as_ref().map(|it| it.model().to_owned()).or_else(|| self.output.clone());
         let files = match &wanted {
             Some(wanted) => {
                 let save = SaveArguments::by_itself(wanted, writing);

@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use checkpoint::Format;
 use pipeline::pick::Pick;
 use pipeline::search_run::{HeldOut, attributes, held_out_of, parameters_of, scores_of};
 use pipeline::{Calibration, Cancel, PipelineError, PromptTexts, Session, Settings};
@@ -16,14 +17,14 @@ use crate::commands::{collect, reproduce};
 use crate::configuration::{Configuration, Options};
 use crate::fetching;
 use crate::interrupt;
-use crate::menu;
+use crate::menu::{self, Told};
 use crate::model::{ModelArguments, TemplateArguments};
 use crate::noting::Circumstances;
 use crate::program::{CheckpointAction, Program};
 use crate::report::{self, Style, Teller};
 use crate::saving::SaveArguments;
 use crate::terminal::{line, remark};
-use crate::uploading;
+use crate::uploading::{self, Passing};
 
 /// Find the direction of a behaviour, search for the best way to take it out, choose, and write the model
 ///
@@ -121,6 +122,10 @@ fn whole_job(arguments: &Arguments, told: &Configuration) -> anyhow::Result<()> 
     let cancel = Cancel(&interrupt::requested);
     let mut teller = Teller::new(if arguments.json { Style::Json } else { Style::Remarks });
     let model = open(&model, &arguments.template)?;
+    let format = save.format(&model, settings.row_normalization)?;
+    if upload.is_some() && save.wanted() && format == Format::Gguf {
+        anyhow::bail!("a GGUF file that is saved is not uploaded\n\nhint: leave --save out");
+    }
     if let Some((repository, commit)) = hub::Repository::of_cached(model.checkpoint.path()) {
         study.set_user_attr(MODEL, json!({"model": repository.id, "model_commit": commit}))?;
     }
@@ -135,34 +140,29 @@ fn whole_job(arguments: &Arguments, told: &Configuration) -> anyhow::Result<()> 
     searched(outcome, person && !study.front().is_empty(), &path)?;
     if let Some(choice) = &choice {
         let chosen = choice.choose(&study)?;
-        let passing =
-            upload.as_ref().filter(|_| !save.wanted()).map(|_| uploading::passing(&path)).transpose()?;
-        let gguf = session.model.checkpoint.format() == checkpoint::Format::Gguf;
-        let save = match &passing {
-            Some(folder) if gguf => save.to(&pipeline::export::target(&session, folder.path())),
-            // What is written makes its folder itself.
-            Some(folder) => save.to(&folder.path().join("model")),
-            None => save,
-        };
+        let passing = upload
+            .as_ref()
+            .filter(|_| !save.wanted())
+            .map(|_| Passing::of(&session, &save, &path))
+            .transpose()?;
+        let save = passing.as_ref().map_or(save.clone(), |it| save.to(it.model()));
         let unseen = held_out_of(study.snapshot());
         use_trial(arguments.json, &save, &mut session, &chosen, &unseen, &mut teller)?;
-        if let (Some(upload), Some(written)) = (&upload, save.path()) {
-            match &passing {
-                Some(folder) if gguf => {
-                    uploading::names_of_the_hub(folder.path(), written)?;
-                    upload.send(folder.path())?;
-                }
-                _ if gguf => {
-                    anyhow::bail!("a GGUF file that is saved is not uploaded\n\nhint: leave --save out")
-                }
-                _ => upload.send(written)?,
-            }
+        match (&upload, &passing, save.path()) {
+            (Some(upload), Some(passing), _) => passing.send(upload)?,
+            (Some(upload), None, Some(written)) => upload.send(written)?,
+            _ => {}
         }
     } else if person {
-        menu::choose(&mut session, &mut study, &save, &mut teller)?;
+        menu::choose(
+            &mut session,
+            &mut study,
+            &Told { save: &save, program: &told.program, study: &path },
+            &mut teller,
+        )?;
     } else if !arguments.json {
         let unseen = held_out_of(study.snapshot());
-        for text in report::trial_table(study.front(), &unseen) {
+        for text in report::trial_table(study.snapshot().sorted_front(), &unseen) {
             line(&text)?;
         }
         remark(report::about_unseen(&unseen));
@@ -219,9 +219,7 @@ impl Choice {
                 Ok(complete[pick.choose(&scores)?].clone())
             }
             Self::Place(place) => {
-                let mut front = study.front();
-                let values = |it: &Trial| it.values.clone().unwrap_or_default();
-                front.sort_by(|a, b| values(a).partial_cmp(&values(b)).unwrap_or(a.number.cmp(&b.number)));
+                let front = study.snapshot().sorted_front();
                 let chosen = front.get(*place).with_context(|| {
                     format!("`trial_index` is {place}, and the front has {} trials", front.len())
                 })?;

@@ -7,8 +7,8 @@ use checkpoint::Tensor;
 use glossary::{Edit, TokenId};
 
 use super::{
-    Arithmetic, AttentionShape, Backend, ExpertParams, HeadNorms, HeadOutput, HeadWants, NormParams, Stacking,
-    WeightDtype, WriteParams,
+    Arithmetic, AttentionShape, Backend, ExpertParams, HeadNorms, HeadOutput, HeadWants, NormParams,
+    Stacking, WeightDtype, WriteParams,
 };
 use crate::LoadError;
 use crate::blueprint::{Activation, NormKind, Pairing, Rope, Routing, Scores};
@@ -140,9 +140,8 @@ fn route(outputs: &[f32], correction: Option<&Vec<f32>>, routing: &Routing) -> V
     let mut candidates = largest_first(&wanted);
     if let Some(groups) = routing.groups {
         let size = wanted.len() / groups.count;
-        let score = |group: &[f64]| {
-            largest_first(group).iter().take(groups.best).map(|&it| group[it]).sum::<f64>()
-        };
+        let score =
+            |group: &[f64]| largest_first(group).iter().take(groups.best).map(|&it| group[it]).sum::<f64>();
         let kept = largest_first(&wanted.chunks(size).map(score).collect::<Vec<_>>());
         candidates.retain(|it| kept[..groups.chosen].contains(&(it / size)));
     }

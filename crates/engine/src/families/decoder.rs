@@ -105,13 +105,11 @@ pub(super) struct Decoder<'a> {
     pub(super) mlp_bias: bool,
 }
 
-/// Where the decoder lies in a checkpoint, and its head: alone, in a container as transformers 5 writes it, and as
-/// transformers 4 did.
-const LAYOUTS: [(&str, &str); 3] = [
-    ("model", "lm_head.weight"),
-    ("model.language_model", "lm_head.weight"),
-    ("language_model.model", "language_model.lm_head.weight"),
-];
+/// Where the decoder lies in a checkpoint: alone, in a container as transformers 5 writes it, and as transformers 4 did.
+pub(super) const ROOTS: [&str; 3] = ["model", "model.language_model", "language_model.model"];
+
+/// Where its head does then.
+const HEADS: [&str; 3] = ["lm_head.weight", "lm_head.weight", "language_model.lm_head.weight"];
 
 const ACTIVATIONS: &[(&str, Activation)] =
     &[("silu", Activation::Silu), ("swish", Activation::Silu), ("gelu_pytorch_tanh", Activation::GeluTanh)];
@@ -138,7 +136,7 @@ impl<'a> Decoder<'a> {
         let tied = config.flag("tie_word_embeddings")?.or(text.flag("tie_word_embeddings")?);
         let text = text.with_defaults(defaults);
         let lies = |root: &str| config.has_tensor(&format!("{root}.embed_tokens.weight"));
-        let (root, head) = LAYOUTS.into_iter().find(|it| lies(it.0)).unwrap_or(LAYOUTS[0]);
+        let (root, head) = ROOTS.into_iter().zip(HEADS).find(|it| lies(it.0)).unwrap_or((ROOTS[0], HEADS[0]));
         // Files of tied models leave the head out; some say so only by that.
         let untied = config.has_tensor(head) && !tied.unwrap_or(traits.tied);
         let (n_heads, n_kv_heads, d_head) = heads(&text)?;
@@ -278,13 +276,7 @@ impl<'a> Decoder<'a> {
             key_norm: None,
             rope: Some(self.rope(slides)?),
             sinks: None,
-            output: self.projection(
-                layer,
-                "self_attn.o_proj",
-                self.output_bias,
-                d_model,
-                n_heads * d_head,
-            ),
+            output: self.projection(layer, "self_attn.o_proj", self.output_bias, d_model, n_heads * d_head),
         })
     }
 

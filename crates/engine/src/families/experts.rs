@@ -96,14 +96,7 @@ impl Decoder<'_> {
         let (d_model, activation) = (self.d_model, self.activation()?);
         let part = |name: &str, first, outputs, of, inputs| Projection {
             weight: self.name(layer, name),
-            share: Some(Share {
-                expert: Some(expert),
-                first,
-                step: 1,
-                of,
-                transposed: false,
-                scales: None,
-            }),
+            share: Some(Share { expert: Some(expert), first, step: 1, of, transposed: false, scales: None }),
             bias: None,
             outputs,
             inputs,

@@ -8,7 +8,8 @@ use crate::{Config, ConfigError};
 
 /// A family's models in GGUF files.
 pub struct Gguf {
-    /// The architectures, as `general.architecture` names them.
+    /// The architectures, as `general.architecture` names them. Models of a Hugging Face architecture whose name begins
+    /// with one of them are of that one, others of the first.
     pub architectures: &'static [&'static str],
     /// Hyper-parameters under the names of `config.json`, from the metadata and the architecture's name.
     pub config: fn(&Value, &str) -> Result<Value, ConfigError>,

@@ -17,6 +17,7 @@ mod granite;
 mod llama;
 mod ministral3;
 mod mixtral;
+mod names;
 mod olmo;
 mod phi3;
 mod qwen2;
@@ -28,6 +29,7 @@ use checkpoint::{Checkpoint, Format, Tensor};
 use serde_json::Value;
 
 pub use self::gguf::Gguf;
+pub use self::names::Names;
 use crate::blueprint::{Blueprint, Projection};
 use crate::config::Tensors;
 use crate::{Config, ConfigError, LoadError};

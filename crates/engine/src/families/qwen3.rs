@@ -29,11 +29,7 @@ fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
 }
 
 /// Attention with a norm of each query and key head.
-pub(super) fn attention(
-    decoder: &Decoder<'_>,
-    layer: usize,
-    slides: bool,
-) -> Result<Attention, ConfigError> {
+pub(super) fn attention(decoder: &Decoder<'_>, layer: usize, slides: bool) -> Result<Attention, ConfigError> {
     Ok(Attention {
         query_norm: Some(decoder.norm(layer, "self_attn.q_norm", decoder.d_head)?),
         key_norm: Some(decoder.norm(layer, "self_attn.k_norm", decoder.d_head)?),

@@ -42,8 +42,11 @@ fn choices() -> impl Strategy<Value = (usize, Option<Groups>, usize)> {
 }
 
 pub(super) fn mixtures() -> impl Strategy<Value = Mixture> {
-    let activations =
-        vec![Activation::Silu, Activation::ClampedSilu { steepness: 1.702, limit: 1.5 }, Activation::GeluTanh];
+    let activations = vec![
+        Activation::Silu,
+        Activation::ClampedSilu { steepness: 1.702, limit: 1.5 },
+        Activation::GeluTanh,
+    ];
     let scores = vec![Scores::Softmax, Scores::Sigmoid, Scores::OneByOne { tolerance: 0.4 }];
     let sizes = (select(vec![1, 16, 23, 40]), select(vec![1, 15, 16, 33]), 1..30_usize);
     let how = (select(scores), any::<bool>(), select(vec![1.0, 2.5]), any::<bool>(), any::<bool>());

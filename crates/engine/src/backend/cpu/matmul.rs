@@ -497,12 +497,21 @@ fn with_scratch<T>(tile_lines: usize, f: impl FnOnce(*mut f32, *mut f32) -> T) -
 pub(super) fn product(isa: Isa, x: &Rows, weights: &Matrix, bias: Option<&[Line]>, out: &mut Rows) {
     out.resize(x.rows());
     let out = out.shared();
-    run(isa, x, 1, |_| all(x, weights), 1, None, Some(out), |done| {
-        if let Some(bias) = bias {
-            // SAFETY: the task owns these rows and panels; a bias covers all panels.
-            unsafe { add_bias(isa, &done, &bias[done.panel..]) }
-        }
-    });
+    run(
+        isa,
+        x,
+        1,
+        |_| all(x, weights),
+        1,
+        None,
+        Some(out),
+        |done| {
+            if let Some(bias) = bias {
+                // SAFETY: the task owns these rows and panels; a bias covers all panels.
+                unsafe { add_bias(isa, &done, &bias[done.panel..]) }
+            }
+        },
+    );
 }
 
 /// `y = x Wᵀ` tile by tile into scratch memory; `consume` sees each tile while it is in the cache.
@@ -602,7 +611,15 @@ fn run<'a>(
             // SAFETY: x has these rows and k columns; y has these rows and panels, here or in scratch memory.
             unsafe { run_tile(isa, &tile) };
             let row = first + from;
-            consume(Computed { group: index, row, rows: to - from, panel, panels: count, y, stride: y_stride });
+            consume(Computed {
+                group: index,
+                row,
+                rows: to - from,
+                panel,
+                panels: count,
+                y,
+                stride: y_stride,
+            });
         });
     });
 }

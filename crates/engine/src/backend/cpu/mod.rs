@@ -30,8 +30,8 @@ use self::rows::Line;
 pub use self::simd::Isa;
 use self::simd::LANES;
 use super::{
-    Arithmetic, AttentionShape, Backend, ExpertParams, HeadNorms, HeadOutput, HeadWants, NormParams, Stacking, WeightDtype,
-    WriteParams,
+    Arithmetic, AttentionShape, Backend, ExpertParams, HeadNorms, HeadOutput, HeadWants, NormParams,
+    Stacking, WeightDtype, WriteParams,
 };
 use crate::LoadError;
 use crate::blueprint::{Activation, Rope};

@@ -4,41 +4,70 @@ use std::fmt::Write as _;
 
 use ablation::Parameters;
 
-use crate::{ScoreRecord, Session};
+use crate::{Adapter, ScoreRecord, Session};
 
-/// The text of a `README.md` for an edited model.
+mod adapter;
+mod original;
+
+use original::Original;
+
+/// What a card belongs to.
+#[derive(Clone, Copy)]
+pub enum Product<'a> {
+    /// A whole model.
+    Model {
+        /// Whether others can make it again from a folder beside the card.
+        reproducible: bool,
+    },
+    /// An adapter for the original. Its card does not repeat that of the original.
+    Adapter {
+        /// It.
+        adapter: &'a Adapter,
+        /// Whether the scores are those of the adapter, where it is not exact.
+        scored: bool,
+    },
+}
+
+/// The text of a `README.md` for an edited model: the original's metadata (licence, languages, tags) with ours, what was
+/// done, and what the original's card says.
 ///
-/// `unseen`: scores on prompts that the search did not see; empty where there are none. `reproducible`: whether others
-/// can make the model again from a folder beside the card.
+/// `unseen`: scores on prompts that the search did not see; empty where there are none.
 pub fn model_card(
     session: &Session,
     parameters: &Parameters,
     scores: &[ScoreRecord],
     unseen: &[ScoreRecord],
-    reproducible: bool,
+    product: Product<'_>,
 ) -> String {
     let settings = session.settings();
     let original = session.model.checkpoint.path();
-    let name = hub::Repository::of_cached(original).map_or_else(
-        || original.file_name().map_or_else(String::new, |it| it.to_string_lossy().into_owned()),
-        |(repository, _)| repository.id,
-    );
+    let (name, _) = session.model.name_and_commit();
+    let card_of_original = Original::beside(original);
+    let metadata = match product {
+        Product::Model { reproducible } => {
+            let tags = ["ablate", "abliterated", "reproducible"];
+            card_of_original.metadata(&name, &tags[..if reproducible { 3 } else { 2 }], &[])
+        }
+        Product::Adapter { adapter, .. } => adapter::metadata(adapter, &card_of_original, &name),
+    };
+    let what = match product {
+        Product::Model { reproducible: false } => String::new(),
+        Product::Model { reproducible: true } => " [How to make it again](reproduce/README.md).".to_owned(),
+        Product::Adapter { adapter, scored } => adapter::how_to_use(adapter, scored, &name),
+    };
     let mut card = String::new();
     // Writing to a string cannot fail.
     let _ = write!(
         card,
-        "---\nbase_model: {}\ntags:\n- ablate\n- abliterated\n{}---\n\n# {name}, edited\n\n\
+        "---\n{metadata}\n---\n\n# {name}, edited\n\n\
          A direction of the residual stream was taken out of this model's weights with \
-         [ablate](https://github.com/ablate-rs/ablate) {}. Nothing was trained.{}\n\n\
+         [ablate](https://github.com/ablate-rs/ablate) {}. Nothing was trained.{what}\n\n\
          ## Scores\n\n{}\n\
          The divergence is KL(original ‖ edited) of the first token of an answer, in nats. The prompts of \
          the first columns are those that the parameters were chosen by, so that these scores flatter a little; the \
          last column is of prompts that the search did not see, where there were any.\n\n\
          ## Parameters\n\n| parameter | value |\n|---|---|\n",
-        serde_json::Value::from(name.as_str()),
-        if reproducible { "- reproducible\n" } else { "" },
         env!("CARGO_PKG_VERSION"),
-        if reproducible { " [How to make it again](reproduce/README.md)." } else { "" },
         score_rows(scores, unseen),
     );
     match parameters.direction_index {
@@ -67,6 +96,12 @@ pub fn model_card(
         settings.winsorization_quantile,
         serde_json::to_string_pretty(parameters).unwrap_or_default(),
     );
+    if let Product::Adapter { adapter, .. } = product {
+        card.push_str(&adapter::errors(adapter));
+    } else if !card_of_original.text.is_empty() {
+        let _ =
+            write!(card, "\n---\n\nThe card of {name}, the original, says:\n\n{}\n", card_of_original.text);
+    }
     card
 }
 

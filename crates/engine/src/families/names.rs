@@ -1,0 +1,120 @@
+//! What other programs call a model's weights: modules of the transformers library, tensors of GGUF files.
+
+use checkpoint::{Checkpoint, Format};
+
+use super::{Source, architecture, decoder};
+use crate::LoadError;
+
+/// The names that other programs have for the weights of a checkpoint.
+pub struct Names<'a>(Source<'a>);
+
+impl<'a> Names<'a> {
+    /// Those of a checkpoint read as one of this family, [`ModelInfo::family`](crate::ModelInfo::family).
+    ///
+    /// # Errors
+    /// What loading it as one would end with.
+    pub fn of(checkpoint: &'a Checkpoint, family: &str) -> Result<Self, LoadError> {
+        Source::new(checkpoint, Some(family)).map(Self)
+    }
+
+    /// The module that holds a weight when transformers has loaded the folder; `None` for a tensor that is not the
+    /// weight of a module of its own, and for those of GGUF files.
+    pub fn module(&self, tensor: &str) -> Option<String> {
+        let name = tensor.strip_suffix(".weight").filter(|_| self.format() == Format::HuggingFace)?;
+        // Containers that were written by transformers 4 have their modules in another order there.
+        let [_, now, before] = decoder::ROOTS;
+        Some(within(name, before).map_or_else(|| name.to_owned(), |rest| format!("{now}.{rest}")))
+    }
+
+    /// What GGUF files of this model have as `general.architecture`; `None` where the family has no such files.
+    pub fn gguf_architecture(&self) -> Option<String> {
+        let found = architecture(self.0.checkpoint);
+        if self.format() == Format::Gguf {
+            return Some(found);
+        }
+        let known = self.0.family.gguf.as_ref()?.architectures;
+        let found = found.to_ascii_lowercase();
+        let own = known.iter().filter(|it| found.starts_with(**it)).max_by_key(|it| it.len());
+        own.or(known.first()).map(|it| (*it).to_owned())
+    }
+
+    /// What GGUF files call a tensor of this checkpoint.
+    pub fn gguf_tensor(&self, tensor: &str) -> Option<String> {
+        if self.format() == Format::Gguf {
+            return Some(tensor.to_owned());
+        }
+        let [alone, containers @ ..] = decoder::ROOTS;
+        let rest = containers.iter().find_map(|root| within(tensor, root));
+        let name = rest.map_or_else(|| tensor.to_owned(), |rest| format!("{alone}.{rest}"));
+        (self.0.family.gguf.as_ref()?.tensor)(&self.0.config, &name).map(|it| it.name)
+    }
+
+    fn format(&self) -> Format {
+        self.0.checkpoint.format()
+    }
+}
+
+/// What follows on a root in a name.
+fn within<'a>(name: &'a str, root: &str) -> Option<&'a str> {
+    name.strip_prefix(root)?.strip_prefix('.')
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+    use crate::{DtypeChoice, Engine, LoadOptions};
+
+    fn goldens(folder: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(folder)
+    }
+
+    fn writers(checkpoint: &Checkpoint) -> (&'static str, Vec<String>) {
+        let options = LoadOptions { dtype: DtypeChoice::Auto, threads: 1, ..LoadOptions::default() };
+        let engine = Engine::load(checkpoint, &options, &mut |_, _| {}).unwrap();
+        let info = engine.info();
+        (info.family, info.writers.iter().map(|it| it.weight.name().to_owned()).collect())
+    }
+
+    #[test]
+    fn writers_and_architecture_are_named_as_the_converter_of_llama_cpp_names_them() {
+        let mut files = 0;
+        for file in std::fs::read_dir(goldens("golden_gguf")).unwrap() {
+            let file = file.unwrap().path();
+            let folder = goldens("golden").join(file.file_stem().unwrap());
+            let (folder, file) = (Checkpoint::open(&folder).unwrap(), Checkpoint::open(&file).unwrap());
+            let (family, ours) = writers(&folder);
+            let names = Names::of(&folder, family).unwrap();
+            let architecture = file.config()["general.architecture"].as_str().unwrap();
+            assert_eq!(names.gguf_architecture().as_deref(), Some(architecture));
+            let theirs = writers(&file).1;
+            let found: Vec<String> = ours.iter().map(|it| names.gguf_tensor(it).unwrap()).collect();
+            assert_eq!(found, theirs, "{architecture}");
+            let names = Names::of(&file, family).unwrap();
+            assert_eq!(names.gguf_architecture().as_deref(), Some(architecture));
+            assert_eq!(names.gguf_tensor(&theirs[0]).as_ref(), Some(&theirs[0]));
+            assert_eq!(names.module(&theirs[0]), None);
+            files += 1;
+        }
+        assert!(files > 10, "golden files are part of the repository");
+    }
+
+    #[test]
+    fn modules_of_containers_are_where_transformers_5_has_them() {
+        for (golden, module) in [
+            ("llama_gqa_tied", "model.layers.0.self_attn.o_proj"),
+            ("gemma3_container", "model.language_model.layers.0.self_attn.o_proj"),
+            ("gemma3_container_4", "model.language_model.layers.0.self_attn.o_proj"),
+            ("ministral3_container", "model.language_model.layers.0.self_attn.o_proj"),
+        ] {
+            let checkpoint = Checkpoint::open(&goldens("golden").join(golden)).unwrap();
+            let (family, writers) = writers(&checkpoint);
+            let names = Names::of(&checkpoint, family).unwrap();
+            assert_eq!(names.module(&writers[0]).as_deref(), Some(module), "{golden}");
+            assert_eq!(names.module("model.layers.0.mlp.experts.down_proj"), None);
+            let gguf = (family != "ministral3").then_some("blk.0.attn_output.weight");
+            assert_eq!(names.gguf_tensor(&writers[0]).as_deref(), gguf, "{golden}");
+        }
+    }
+}
