@@ -91,6 +91,10 @@ pub enum Mixer {
 
 /// A layer that works on each position alone.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one per layer, and a box would be in the way of every match"
+)]
 #[non_exhaustive]
 pub enum Mlp {
     /// The same for every token.
@@ -149,7 +153,7 @@ pub enum Scores {
     Softmax,
     /// The logistic function of its own output.
     Sigmoid,
-    /// SparseMixer (Liu et al. 2024, arXiv:2409.12136), in use after training: experts are chosen one after the other;
+    /// `SparseMixer` (Liu et al. 2024, arXiv:2409.12136), in use after training: experts are chosen one after the other;
     /// the share of each is its part of the softmax over those that are left and not much worse. An output is much
     /// worse than the best one when they differ by more than `tolerance` of its size, or of the best if that is larger.
     OneByOne {
