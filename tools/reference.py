@@ -51,10 +51,16 @@ def load(folder: pathlib.Path, dtype: torch.dtype = torch.float32):
     return model.eval()
 
 
+# What decoders call the norm before the head.
+FINAL_NORMS = ["norm", "embedding_norm", "norm_f", "final_layernorm"]
+
+
 @torch.no_grad()
 def read(model, ids: list[int]) -> Reading:
     caught = []
-    hook = model.get_decoder().norm.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0][0, -1]))
+    decoder = model.get_decoder()
+    norm = next(getattr(decoder, it) for it in FINAL_NORMS if hasattr(decoder, it))
+    hook = norm.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0][0, -1]))
     try:
         output = model(torch.tensor([ids]), output_hidden_states=True, use_cache=False)
     finally:

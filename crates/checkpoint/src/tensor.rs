@@ -175,14 +175,22 @@ impl Tensor {
         if step == 1 {
             return self.slice_rows(first..first + count);
         }
+        self.chosen_rows((0..count).map(|it| first + step * it))
+    }
+
+    /// A view of some rows in the given order, with shape `[rows, row_len]`.
+    ///
+    /// # Panics
+    /// When one of them is not below [`Self::rows`].
+    #[must_use]
+    pub fn chosen_rows(&self, chosen: impl Iterator<Item = usize>) -> Self {
         let rows = self.rows();
-        assert!(
-            count == 0 || first + step * (count - 1) < rows,
-            "tensor `{}` has {rows} rows, {count} in steps of {step} from {first} were asked for",
-            self.name
-        );
-        let order = self.compose((0..count).map(|it| (first + step * it) as u32).collect());
-        Self { shape: vec![count, self.row_len()], order: Some(order), ..self.clone() }
+        let check = |row: usize| {
+            assert!(row < rows, "tensor `{}` has {rows} rows, row {row} was asked for", self.name);
+            row as u32
+        };
+        let order: Vec<u32> = chosen.map(check).collect();
+        Self { shape: vec![order.len(), self.row_len()], order: Some(self.compose(order)), ..self.clone() }
     }
 
     /// An order of the rows at hand as one of the rows of the bytes.

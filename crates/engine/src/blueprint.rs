@@ -5,7 +5,13 @@
 //! alone; they know no family. What a branch adds to the residual stream comes out of its *declared writers*, which
 //! [`Block::writers`] lists, so nothing that writes can be forgotten.
 
+mod recurrent;
+
 use glossary::Component;
+
+pub use self::recurrent::{
+    Convolution, GatedNorm, Gating, Rate, Recurrence, RecurrenceShape, Rule, ShortConvolution,
+};
 
 use crate::backend::AttentionShape;
 
@@ -87,6 +93,12 @@ pub struct Branch<T> {
 pub enum Mixer {
     /// Softmax attention.
     Attention(Attention),
+    /// A gated convolution over a few positions.
+    ShortConvolution(ShortConvolution),
+    /// A matrix for each head that every token decays and adds to.
+    Recurrence(Recurrence),
+    /// Nothing, in blocks of an MLP alone.
+    Nothing,
 }
 
 /// A layer that works on each position alone.
@@ -101,6 +113,8 @@ pub enum Mlp {
     Gated(Gated),
     /// A choice of several for each token.
     Experts(Experts),
+    /// Nothing, in blocks of a mixer alone.
+    Nothing,
 }
 
 /// `down(activation(gate(x)) ∘ up(x))`.
@@ -188,6 +202,8 @@ pub struct Attention {
     pub query_norm: Option<Norm>,
     /// The same of keys.
     pub key_norm: Option<Norm>,
+    /// What the output is multiplied with, after a sigmoid: parts end to end, `[n_heads * d_head]`; empty: nothing.
+    pub gate: Vec<Projection>,
     /// How queries and keys are rotated; `None`: not at all.
     pub rope: Option<Rope>,
     /// A tensor `[n_heads]` of scores for a position with value zero.
@@ -218,7 +234,9 @@ pub struct Share {
     pub expert: Option<(usize, usize)>,
     /// The layer's first output.
     pub first: usize,
-    /// From one of its outputs to the next: 2 where those of two layers alternate.
+    /// How many of its outputs lie side by side: 1 where those of two layers alternate, d_head where their heads do.
+    pub together: usize,
+    /// From the first of so many outputs to the first of the next: 2 where those of two layers alternate.
     pub step: usize,
     /// How many outputs there are in all.
     pub of: usize,
@@ -319,6 +337,12 @@ impl Projection {
 }
 
 impl Share {
+    /// Which row of the tensor, or of that of an expert, is an output of the layer.
+    pub fn row(&self, output: usize) -> usize {
+        let (group, place) = (output / self.together, output % self.together);
+        self.first.saturating_add(group.saturating_mul(self.step)).saturating_add(place)
+    }
+
     /// The shape of a tensor that holds a matrix or a vector for each expert, or one for all.
     pub(crate) fn shape(&self, of_one: &[usize]) -> Vec<usize> {
         self.expert.map(|it| it.1).into_iter().chain(of_one.iter().copied()).collect()
@@ -335,50 +359,97 @@ impl Norm {
     }
 }
 
+impl Attention {
+    /// What the stream is multiplied with, in the order in which it is laid out: queries, keys, values, the gate.
+    pub fn inputs(&self) -> Vec<&Projection> {
+        [&self.query, &self.key, &self.value].into_iter().chain(&self.gate).collect()
+    }
+}
+
+impl Mixer {
+    /// The attention, if it is one.
+    pub fn attention(&self) -> Option<&Attention> {
+        match self {
+            Self::Attention(attention) => Some(attention),
+            Self::ShortConvolution(_) | Self::Recurrence(_) | Self::Nothing => None,
+        }
+    }
+
+    /// What the stream is multiplied with, in the order in which it is laid out.
+    pub fn inputs(&self) -> Vec<&Projection> {
+        match self {
+            Self::Attention(attention) => attention.inputs(),
+            Self::ShortConvolution(convolution) => convolution.inputs().to_vec(),
+            Self::Recurrence(recurrence) => recurrence.inputs(),
+            Self::Nothing => Vec::new(),
+        }
+    }
+
+    /// The writer.
+    pub fn output(&self) -> Option<&Projection> {
+        match self {
+            Self::Attention(Attention { output, .. })
+            | Self::ShortConvolution(ShortConvolution { output, .. })
+            | Self::Recurrence(Recurrence { output, .. }) => Some(output),
+            Self::Nothing => None,
+        }
+    }
+}
+
 impl Block {
     /// Numbers that are kept of every token of a sequence: its keys and values.
     pub fn cached_numbers(&self) -> usize {
-        let Mixer::Attention(Attention { key, value, .. }) = &self.mixer.inner;
-        key.outputs.saturating_add(value.outputs)
+        let of = |it: &Attention| it.key.outputs.saturating_add(it.value.outputs);
+        self.mixer.inner.attention().map_or(0, of)
+    }
+
+    /// Numbers that are kept of a sequence however long it is: the states of recurrent layers.
+    pub fn state_numbers(&self) -> usize {
+        match &self.mixer.inner {
+            Mixer::Attention(_) | Mixer::Nothing => 0,
+            Mixer::ShortConvolution(it) => it.convolution.state_numbers(),
+            Mixer::Recurrence(it) => it.convolution.state_numbers().saturating_add(it.shape.state_numbers()),
+        }
     }
 
     /// Positions for which its rotary embedding holds, where there is such a limit.
     pub fn position_limit(&self) -> Option<usize> {
-        let Mixer::Attention(Attention { rope, .. }) = &self.mixer.inner;
-        rope.as_ref().and_then(|it| it.limit)
+        self.mixer.inner.attention()?.rope.as_ref()?.limit
     }
 
     /// Weights that take part in products for a token: of experts, those of as many as it is sent to.
     pub fn weights(&self) -> usize {
-        let Mixer::Attention(Attention { query, key, value, output, .. }) = &self.mixer.inner;
-        let attention = [query, key, value, output].into_iter().map(Projection::weights);
+        let mixer = &self.mixer.inner;
+        let mixing = mixer.inputs().into_iter().chain(mixer.output()).map(Projection::weights);
         let mlp = match &self.mlp.inner {
+            Mlp::Nothing => 0,
             Mlp::Gated(gated) => gated.weights(),
             Mlp::Experts(Experts { router, routing, experts, shared, .. }) => {
                 let used = experts.iter().take(routing.chosen).chain(shared).map(Gated::weights);
                 used.fold(router.weights(), usize::saturating_add)
             }
         };
-        attention.fold(mlp, usize::saturating_add)
+        mixing.fold(mlp, usize::saturating_add)
     }
 
     /// Everything that writes to the stream: which half of the block it belongs to, which expert it is, if one of
     /// several, and the norm behind it.
     pub fn writers(&self) -> Vec<DeclaredWriter<'_>> {
-        let Mixer::Attention(Attention { output, .. }) = &self.mixer.inner;
         let of_mlp = |expert, projection| DeclaredWriter {
             component: Component::MlpOutput,
             expert,
             projection,
             post_norm: self.mlp.post_norm.as_ref(),
         };
-        let mut writers = vec![DeclaredWriter {
+        let of_mixer = |projection| DeclaredWriter {
             component: Component::AttentionOutput,
             expert: None,
-            projection: output,
+            projection,
             post_norm: self.mixer.post_norm.as_ref(),
-        }];
+        };
+        let mut writers: Vec<_> = self.mixer.inner.output().map(of_mixer).into_iter().collect();
         match &self.mlp.inner {
+            Mlp::Nothing => {}
             Mlp::Gated(gated) => writers.push(of_mlp(None, &gated.down)),
             Mlp::Experts(Experts { experts, shared, .. }) => {
                 writers.extend(shared.iter().map(|it| of_mlp(None, &it.down)));

@@ -41,7 +41,7 @@ impl Engine {
         // The last token's output is wanted, so it is computed in any case.
         let known = if conversation.edition == self.edition { &conversation.tokens[..] } else { &[] };
         let len = prompt[..prompt.len() - 1].iter().zip(known).take_while(|(a, b)| a == b).count();
-        self.table.truncate(conversation.sequence, len);
+        let len = self.table.truncate(conversation.sequence, len);
         let head = CommonHead { edit: conversation.edit, len, sequence: conversation.sequence };
         let job = Job { requests: &request, how, heads: &[head], keep: true };
         let kept = self.answer(&job, &mut Rule(&mut |_, answer| rule(answer)), &mut answers);

@@ -89,6 +89,8 @@ pub struct ModelInfo {
     pub head_weights: usize,
     /// Memory for the keys and values of one position of one sequence, in bytes.
     pub cache_bytes_per_token: usize,
+    /// Memory for the states of recurrent layers of one sequence, in bytes.
+    pub state_bytes_per_sequence: usize,
 }
 
 /// A layer that writes to the residual stream.
@@ -170,6 +172,8 @@ impl Engine {
             .build()
             .map_err(|source| LoadError::Threads { threads: options.threads, source })?;
         let info = describe(&source, &blueprint, dtype, arithmetic)?;
+        let table =
+            if info.state_bytes_per_sequence > 0 { PageTable::recurrent() } else { PageTable::default() };
         let compute = threads.install(|| match options.device {
             Device::Cpu => execute(Cpu::new().computing_in(arithmetic), &source, blueprint, dtype, progress),
             Device::CpuWith(isa) => {
@@ -186,7 +190,7 @@ impl Engine {
             info,
             edit_sets: 0,
             edition: 0,
-            table: PageTable::default(),
+            table,
             plan: Plan::default(),
             outputs: Vec::new(),
         })
@@ -347,9 +351,10 @@ impl Engine {
     fn forward(&mut self, wants: &Wants, out: &mut Output) {
         let Self { compute, threads, plan, outputs, table, .. } = self;
         threads.install(|| {
-            compute.reserve(table.pages());
+            compute.reserve(table.pages(), table.states());
             compute.forward(plan, outputs, wants, out);
         });
+        table.settle();
     }
 
     /// Adds tokens to the plan; those from `first_output` on have an output.
@@ -364,7 +369,8 @@ impl Engine {
                 self.outputs.push((first_row + i) as u32);
             }
         }
-        self.plan.push_context(self.table.chunks(sequence));
+        let state = self.table.advance(sequence);
+        self.plan.push_recurrent_context(self.table.chunks(sequence), state);
     }
 }
 
@@ -438,6 +444,12 @@ fn describe(
             .blocks
             .iter()
             .map(crate::blueprint::Block::cached_numbers)
+            .fold(0, usize::saturating_add)
+            * size_of::<f32>(),
+        state_bytes_per_sequence: blueprint
+            .blocks
+            .iter()
+            .map(crate::blueprint::Block::state_numbers)
             .fold(0, usize::saturating_add)
             * size_of::<f32>(),
     })

@@ -3,13 +3,15 @@
 //! The executor strings a back end's fused operations together as the blueprint says. It looks at no element and
 //! knows no family, no text and no sequence: rows come with their positions and the pages that they attend to.
 
+mod mixing;
+
 use std::time::{Duration, Instant};
 
 use glossary::{Component, EditSet, LayerIndex, Writer};
 
-use crate::backend::{Backend, ExpertParams, GatedParams, HeadNorms, HeadOutput, HeadWants, WriteParams};
-use crate::blueprint::{Arrangement, Attention, Block, Blueprint, Experts, Gated, Mixer, Mlp};
-use crate::model::{BlockWeights, MixerWeights, MlpWeights, Model};
+use crate::backend::{Backend, ExpertParams, GatedParams, HeadOutput, HeadWants, WriteParams};
+use crate::blueprint::{Arrangement, Block, Blueprint, Experts, Gated, Mixer, Mlp};
+use crate::model::{MlpWeights, Model};
 use crate::plan::Plan;
 use crate::stage::Stage;
 
@@ -53,7 +55,8 @@ pub struct PartTimes {
 pub(crate) trait Compute: Send {
     fn describe(&self) -> String;
     fn row_block(&self) -> usize;
-    fn reserve(&mut self, pages: usize);
+    /// Makes room for so many pages of keys and values and so many states of sequences.
+    fn reserve(&mut self, pages: usize, states: usize);
     fn set_edits(&mut self, sets: &[EditSet]);
     fn forward(&mut self, plan: &Plan, outputs: &[u32], wants: &Wants, out: &mut Output);
     fn times(&mut self) -> &mut PartTimes;
@@ -67,7 +70,8 @@ pub(crate) struct Executor<B: Backend> {
     model: Model<B>,
     /// Rotary angles, one for each distinct embedding.
     angles: PerBlock<Option<B::Angles>>,
-    pages: Vec<B::Pages>,
+    /// By block.
+    memory: Vec<Memory<B>>,
     /// By block.
     edits: Vec<BlockEdits<B>>,
     buffers: Buffers<B>,
@@ -76,6 +80,34 @@ pub(crate) struct Executor<B: Backend> {
     stage: Stage,
     times: PartTimes,
     block_rows: u64,
+}
+
+/// What a block's mixer remembers of sequences.
+enum Memory<B: Backend> {
+    /// Keys and values of every position.
+    Pages(B::Pages),
+    /// The last inputs of a convolution, and the state of a recurrence behind it.
+    States {
+        window: B::States,
+        state: Option<B::States>,
+    },
+    Nothing,
+}
+
+impl<B: Backend> Memory<B> {
+    fn new(backend: &B, mixer: &Mixer) -> Self {
+        match mixer {
+            Mixer::Attention(attention) => Self::Pages(backend.pages(&attention.shape)),
+            Mixer::ShortConvolution(it) => {
+                Self::States { window: backend.states(it.convolution.state_numbers()), state: None }
+            }
+            Mixer::Recurrence(it) => Self::States {
+                window: backend.states(it.convolution.state_numbers()),
+                state: Some(backend.states(it.shape.state_numbers())),
+            },
+            Mixer::Nothing => Self::Nothing,
+        }
+    }
 }
 
 struct BlockEdits<B: Backend> {
@@ -95,14 +127,17 @@ struct Buffers<B: Backend> {
     y: B::Rows,
     /// What the expert says that every token is sent to.
     shared: B::Rows,
-    qkv: PerBlock<B::Rows>,
+    /// What a mixer makes of what it reads: queries, keys and values, or what is convolved.
+    inputs: PerBlock<B::Rows>,
+    convolved: PerBlock<B::Rows>,
     mixed: PerBlock<B::Rows>,
     hidden: PerBlock<B::Rows>,
     /// What routers say.
     scores: PerBlock<B::Rows>,
     /// Where chosen rows of the buffers above go.
     chosen: B::Rows,
-    chosen_qkv: B::Rows,
+    chosen_inputs: B::Rows,
+    chosen_mixed: B::Rows,
     tap: Vec<f32>,
 }
 
@@ -135,19 +170,32 @@ fn dense(block: &Block) -> Option<&Gated> {
     match &block.mlp.inner {
         Mlp::Gated(gated) => Some(gated),
         Mlp::Experts(Experts { shared, .. }) => shared.as_ref(),
+        Mlp::Nothing => None,
     }
 }
 
 fn experts(block: &Block) -> &[Gated] {
     match &block.mlp.inner {
-        Mlp::Gated(_) => &[],
+        Mlp::Gated(_) | Mlp::Nothing => &[],
         Mlp::Experts(Experts { experts, .. }) => experts,
     }
 }
 
-fn attention(block: &Block) -> &Attention {
-    let Mixer::Attention(attention) = &block.mixer.inner;
-    attention
+/// Numbers of a row of what a mixer makes of what it reads.
+fn input_cols(block: &Block) -> usize {
+    block.mixer.inner.inputs().into_iter().map(|it| it.outputs).sum()
+}
+
+/// Numbers that a mixer's writer reads.
+fn mixed_cols(block: &Block) -> usize {
+    block.mixer.inner.output().map_or(0, |it| it.inputs)
+}
+
+fn convolved_cols(block: &Block) -> usize {
+    match &block.mixer.inner {
+        Mixer::Recurrence(recurrence) => recurrence.convolution.channels,
+        _ => 0,
+    }
 }
 
 /// Adds the time since `start` to a part and starts anew.
@@ -164,25 +212,28 @@ impl<B: Backend> Executor<B> {
             PerBlock::new(blocks.iter().map(width), |&cols| backend.rows(cols))
         };
         let d = blueprint.d_model;
-        let qkv_cols = |it: &Block| attention(it).shape.qkv_cols();
+        let last = blocks.last();
         let buffers = Buffers {
             residual: backend.rows(d),
             x: backend.rows(d),
             y: backend.rows(d),
             shared: backend.rows(d),
-            qkv: widths(&qkv_cols),
-            mixed: widths(&|it| attention(it).output.inputs),
+            inputs: widths(&input_cols),
+            convolved: widths(&convolved_cols),
+            mixed: widths(&mixed_cols),
             hidden: widths(&|it| dense(it).map_or(0, |it| it.down.inputs)),
             scores: widths(&|it| experts(it).len()),
             chosen: backend.rows(d),
-            chosen_qkv: backend.rows(blocks.last().map_or(d, qkv_cols)),
+            chosen_inputs: backend.rows(last.map_or(d, input_cols)),
+            chosen_mixed: backend.rows(last.map_or(d, mixed_cols)),
             tap: Vec::new(),
         };
         Self {
-            angles: PerBlock::new(blocks.iter().map(|it| attention(it).rope.as_ref()), |rope| {
-                rope.map(|it| backend.angles(it))
-            }),
-            pages: blocks.iter().map(|it| backend.pages(&attention(it).shape)).collect(),
+            angles: PerBlock::new(
+                blocks.iter().map(|it| it.mixer.inner.attention().and_then(|it| it.rope.as_ref())),
+                |rope| rope.map(|it| backend.angles(it)),
+            ),
+            memory: blocks.iter().map(|it| Memory::new(&backend, &it.mixer.inner)).collect(),
             edits: blocks
                 .iter()
                 .map(|_| BlockEdits { mixer: None, mlp: None, experts: Vec::new() })
@@ -219,62 +270,13 @@ impl<B: Backend> Executor<B> {
         }
     }
 
-    /// Queries, keys and values of a block; then attention and its writer for the rows that go on.
-    ///
-    /// `keep` names the rows that go on where not all do.
-    fn mix(&mut self, index: usize, plan: &Plan, keep: Option<&[u32]>, next: Next) {
-        let Self { backend, blueprint, model, angles, pages, edits, buffers, selected, times, .. } = self;
-        let (block, BlockWeights { mixer: weights, mlp }) = (&blueprint.blocks[index], &model.blocks[index]);
-        let attention = attention(block);
-        let MixerWeights::Attention { qkv: matrix, bias, query_norm, key_norm, sinks, output, output_bias } =
-            &weights.inner;
-        let qkv = buffers.qkv.get(index);
-        let mut start = Instant::now();
-        let input = if weights.pre_norm.is_some() { &buffers.x } else { &buffers.residual };
-        backend.linear(input, matrix, bias.as_ref(), qkv);
-        lap(&mut times.products, &mut start);
-        let norms = HeadNorms { query: query_norm.as_ref(), key: key_norm.as_ref() };
-        let angles = angles.get(index).as_mut();
-        backend.rotate_and_store(qkv, &attention.shape, norms, angles, plan, &mut pages[index]);
-        let (mut qkv, mut plan) = (&*qkv, plan);
-        if let Some(keep) = keep {
-            if keep.is_empty() {
-                return;
-            }
-            plan.select(keep, selected);
-            backend.select(qkv, keep, &mut buffers.chosen_qkv);
-            (qkv, plan) = (&buffers.chosen_qkv, selected);
-            backend.select(&buffers.residual, keep, &mut buffers.chosen);
-            std::mem::swap(&mut buffers.residual, &mut buffers.chosen);
-            if block.arrangement == Arrangement::Parallel {
-                backend.select(&buffers.x, keep, &mut buffers.chosen);
-                std::mem::swap(&mut buffers.x, &mut buffers.chosen);
-            }
-        }
-        lap(&mut times.rest, &mut start);
-        let mixed = buffers.mixed.get(index);
-        backend.attend(qkv, &attention.shape, sinks.as_ref(), plan, &pages[index], mixed);
-        lap(&mut times.attention, &mut start);
-        backend.linear(mixed, output, None, &mut buffers.y);
-        lap(&mut times.products, &mut start);
-        let params = WriteParams {
-            edits: edits[index].mixer.as_ref(),
-            bias: output_bias.as_ref(),
-            post_norm: weights.post_norm.as_ref(),
-            scale: block.mixer.scale,
-            next_norm: match next {
-                Next::Mlp => mlp.pre_norm.as_ref(),
-                Next::Nothing => None,
-            },
-        };
-        backend.write(&mut buffers.y, params, plan, &mut buffers.residual, &mut buffers.x);
-        lap(&mut times.rest, &mut start);
-    }
-
     /// The MLP of a block, and the norm that the next block or the head reads through.
     fn transform(&mut self, index: usize, plan: &Plan) {
         let Self { backend, blueprint, model, edits, buffers, times, .. } = self;
         let (block, weights) = (&blueprint.blocks[index], &model.blocks[index].mlp);
+        if let Mlp::Nothing = block.mlp.inner {
+            return;
+        }
         let mut start = Instant::now();
         let normed = match block.arrangement {
             Arrangement::Sequential => weights.pre_norm.is_some(),
@@ -282,10 +284,7 @@ impl<B: Backend> Executor<B> {
         };
         let input = if normed { &buffers.x } else { &buffers.residual };
         let hidden = buffers.hidden.get(index);
-        let next_norm = match model.blocks.get(index + 1) {
-            Some(next) => next.mixer.pre_norm.as_ref(),
-            None => Some(&model.final_norm),
-        };
+        let next_norm = model.entry_norm(index + 1);
         let mut params = WriteParams {
             edits: None,
             bias: None,
@@ -343,7 +342,7 @@ impl<B: Backend> Executor<B> {
         let Self { backend, model, buffers, .. } = self;
         backend.select(&buffers.residual, copies, &mut buffers.chosen);
         std::mem::swap(&mut buffers.residual, &mut buffers.chosen);
-        if model.blocks[index].mixer.pre_norm.is_some() {
+        if model.entry_norm(index).is_some() {
             backend.select(&buffers.x, copies, &mut buffers.chosen);
             std::mem::swap(&mut buffers.x, &mut buffers.chosen);
         }
@@ -366,9 +365,7 @@ impl<B: Backend> Executor<B> {
         }
         let plan = if shared { &stage.plan } else { pass };
         backend.embed(&model.embedding, plan, blueprint.embedding.scale, &mut buffers.residual);
-        if let Some(norm) =
-            model.blocks.first().map_or(Some(&model.final_norm), |it| it.mixer.pre_norm.as_ref())
-        {
+        if let Some(norm) = model.entry_norm(0) {
             backend.norm(&buffers.residual, norm, &mut buffers.x);
         }
         lap(&mut self.times.rest, &mut start);
@@ -387,20 +384,17 @@ impl<B: Backend> Executor<B> {
             let last = index + 1 == blocks;
             // The last block's keys and values are all that rows without an output are still needed for.
             let keep = (last && outputs.len() < plan.rows()).then_some(outputs);
-            let next = match self.blueprint.blocks[index].arrangement {
-                Arrangement::Sequential => Next::Mlp,
-                Arrangement::Parallel => Next::Nothing,
-            };
-            self.mix(index, plan, keep, next);
+            let mut selected = std::mem::take(&mut self.selected);
+            if let Some(keep) = keep {
+                plan.select(keep, &mut selected);
+            }
+            self.mix(index, plan, keep.map(|it| (it, &selected)));
+            if !(last && outputs.is_empty()) {
+                self.transform(index, if keep.is_some() { &selected } else { plan });
+            }
+            self.selected = selected;
             if last && outputs.is_empty() {
                 return;
-            }
-            if keep.is_some() {
-                let selected = std::mem::take(&mut self.selected);
-                self.transform(index, &selected);
-                self.selected = selected;
-            } else {
-                self.transform(index, plan);
             }
             start = Instant::now();
         }
@@ -425,13 +419,6 @@ enum Tap {
     Normed,
 }
 
-/// Who reads the stream after a block's mixer.
-#[derive(Clone, Copy)]
-enum Next {
-    Mlp,
-    Nothing,
-}
-
 impl<B: Backend> Compute for Executor<B> {
     fn describe(&self) -> String {
         self.backend.describe()
@@ -441,9 +428,17 @@ impl<B: Backend> Compute for Executor<B> {
         self.backend.row_block()
     }
 
-    fn reserve(&mut self, pages: usize) {
-        for layer in &mut self.pages {
-            self.backend.reserve(layer, pages);
+    fn reserve(&mut self, pages: usize, states: usize) {
+        for layer in &mut self.memory {
+            match layer {
+                Memory::Pages(layer) => self.backend.reserve(layer, pages),
+                Memory::States { window, state } => {
+                    for layer in [Some(window), state.as_mut()].into_iter().flatten() {
+                        self.backend.reserve_states(layer, states);
+                    }
+                }
+                Memory::Nothing => {}
+            }
         }
     }
 

@@ -23,6 +23,7 @@ mod model;
 pub mod plan;
 mod rope;
 mod stage;
+mod states;
 
 pub use config::{Config, ConfigError, NoTensors, Tensors};
 pub use conversation::Conversation;

@@ -3,8 +3,14 @@
 use checkpoint::Tensor;
 
 use crate::LoadError;
-use crate::backend::{Backend, GatedParams, NormParams, Stacking, WeightDtype};
-use crate::blueprint::{Attention, Blueprint, Branch, Experts, Gain, Gated, Mixer, Mlp, Norm, Projection};
+use crate::backend::{
+    Backend, ConvolutionParams, GatedNormParams, GatedParams, NormParams, RecurrenceParams, RuleParams,
+    Stacking, WeightDtype,
+};
+use crate::blueprint::{
+    Attention, Blueprint, Branch, Convolution, Experts, Gain, Gated, Mixer, Mlp, Norm, Projection, Rate,
+    Recurrence, Rule,
+};
 use crate::families::Source;
 
 /// All weights of a model.
@@ -33,9 +39,27 @@ pub(crate) enum MixerWeights<B: Backend> {
         query_norm: Option<NormParams<B::Vector>>,
         key_norm: Option<NormParams<B::Vector>>,
         sinks: Option<B::Vector>,
-        output: B::Matrix,
-        output_bias: Option<B::Vector>,
+        output: WriterWeights<B>,
     },
+    ShortConvolution {
+        inputs: B::Matrix,
+        bias: Option<B::Vector>,
+        convolution: ConvolutionParams<B::Vector>,
+        output: WriterWeights<B>,
+    },
+    Recurrence {
+        inputs: B::Matrix,
+        bias: Option<B::Vector>,
+        convolution: ConvolutionParams<B::Vector>,
+        params: RecurrenceParams<B::Vector>,
+        output: WriterWeights<B>,
+    },
+    Nothing,
+}
+
+pub(crate) struct WriterWeights<B: Backend> {
+    pub(crate) matrix: B::Matrix,
+    pub(crate) bias: Option<B::Vector>,
 }
 
 pub(crate) enum MlpWeights<B: Backend> {
@@ -47,6 +71,20 @@ pub(crate) enum MlpWeights<B: Backend> {
         experts: Vec<GatedParams<B>>,
         shared: Option<GatedParams<B>>,
     },
+    Nothing,
+}
+
+impl<B: Backend> Model<B> {
+    /// The norm that a block, or the head after the last one, reads the stream through.
+    pub(crate) fn entry_norm(&self, block: usize) -> Option<&NormParams<B::Vector>> {
+        match self.blocks.get(block) {
+            None => Some(&self.final_norm),
+            Some(BlockWeights { mixer, mlp }) => match mixer.inner {
+                MixerWeights::Nothing => mlp.pre_norm.as_ref(),
+                _ => mixer.pre_norm.as_ref(),
+            },
+        }
+    }
 }
 
 /// Brings tensors onto a back end, one matrix after the other.
@@ -98,11 +136,96 @@ impl<B: Backend> Loader<'_, B> {
     fn mixer(&self, mixer: &Mixer) -> Result<MixerWeights<B>, LoadError> {
         match mixer {
             Mixer::Attention(attention) => self.attention(attention),
+            Mixer::ShortConvolution(it) => {
+                let inputs = it.inputs();
+                Ok(MixerWeights::ShortConvolution {
+                    inputs: self.matrix(&inputs, Stacking::EndToEnd)?,
+                    bias: self.bias(&inputs, 1)?,
+                    convolution: self.convolution(&it.convolution)?,
+                    output: self.writer(&it.output)?,
+                })
+            }
+            Mixer::Recurrence(recurrence) => self.recurrence(recurrence),
+            Mixer::Nothing => Ok(MixerWeights::Nothing),
         }
     }
 
+    fn writer(&self, output: &Projection) -> Result<WriterWeights<B>, LoadError> {
+        Ok(WriterWeights {
+            matrix: self.matrix(&[output], Stacking::EndToEnd)?,
+            bias: self.bias(&[output], 1)?,
+        })
+    }
+
+    fn recurrence(&self, recurrence: &Recurrence) -> Result<MixerWeights<B>, LoadError> {
+        let Recurrence { shape, convolution, rate, rule, gating, .. } = recurrence;
+        let heads = shape.heads;
+        let rates = match rate {
+            Rate::Logarithm(name) => self.values(name, heads)?.into_iter().map(|it| -it.exp()).collect(),
+            Rate::Negative(name) => self.values(name, heads)?,
+        };
+        let gate = shape.channels();
+        let inputs = recurrence.inputs();
+        Ok(MixerWeights::Recurrence {
+            inputs: self.matrix(&inputs, Stacking::EndToEnd)?,
+            bias: self.bias(&inputs, 1)?,
+            convolution: self.convolution(convolution)?,
+            params: RecurrenceParams {
+                shape: *shape,
+                decay_bias: self.vector(&recurrence.decay_bias, heads)?,
+                rate: self.backend.vector(&rates),
+                rule: match rule {
+                    Rule::StateSpace { skip, limits } => {
+                        RuleParams::StateSpace { skip: self.vector(skip, heads)?, limits: *limits }
+                    }
+                    Rule::Delta { .. } => RuleParams::Delta,
+                },
+                norm: match &gating.norm {
+                    None => None,
+                    Some(norm) => {
+                        let outputs = shape.outputs();
+                        let gain = if norm.shared {
+                            self.values(&norm.gain, norm.width)?.repeat(outputs / norm.width)
+                        } else {
+                            self.values(&norm.gain, outputs)?
+                        };
+                        let gain = self.backend.vector(&gain);
+                        Some(GatedNormParams { gain, width: norm.width, epsilon: norm.epsilon })
+                    }
+                },
+                gate_first: gating.gate_first,
+                gate,
+                decay: gate + shape.outputs(),
+            },
+            output: self.writer(&recurrence.output)?,
+        })
+    }
+
+    /// The weights of a convolution, tap by tap.
+    fn convolution(&self, convolution: &Convolution) -> Result<ConvolutionParams<B::Vector>, LoadError> {
+        let Convolution { weight, bias, channels, taps } = convolution;
+        let (channels, taps) = (*channels, *taps);
+        let tensor = self.source.whole(weight)?;
+        if tensor.shape() != [channels, taps] {
+            tensor.expect_shape(&[channels, 1, taps])?;
+        }
+        let values = tensor.to_f32();
+        crate::backend::cpu::check_finite(&tensor, 0, &values)?;
+        let mut by_tap = Vec::with_capacity(taps * channels.next_multiple_of(16));
+        for tap in 0..taps {
+            by_tap.extend(values.iter().skip(tap).step_by(taps));
+            by_tap.resize(by_tap.len().next_multiple_of(16), 0.0);
+        }
+        Ok(ConvolutionParams {
+            channels,
+            taps,
+            weight: self.backend.vector(&by_tap),
+            bias: bias.as_ref().map(|name| self.vector(name, channels)).transpose()?,
+        })
+    }
+
     fn attention(&self, attention: &Attention) -> Result<MixerWeights<B>, LoadError> {
-        let parts = [&attention.query, &attention.key, &attention.value];
+        let parts = attention.inputs();
         let optional = |norm: &Option<Norm>| norm.as_ref().map(|it| self.norm(it)).transpose();
         let sinks = attention.sinks.as_ref();
         Ok(MixerWeights::Attention {
@@ -111,13 +234,13 @@ impl<B: Backend> Loader<'_, B> {
             query_norm: optional(&attention.query_norm)?,
             key_norm: optional(&attention.key_norm)?,
             sinks: sinks.map(|name| self.vector(name, attention.shape.n_heads)).transpose()?,
-            output: self.matrix(&[&attention.output], Stacking::EndToEnd)?,
-            output_bias: self.bias(&[&attention.output], 1)?,
+            output: self.writer(&attention.output)?,
         })
     }
 
     fn mlp(&self, mlp: &Mlp) -> Result<MlpWeights<B>, LoadError> {
         match mlp {
+            Mlp::Nothing => Ok(MlpWeights::Nothing),
             Mlp::Gated(gated) => self.gated(gated).map(MlpWeights::Gated),
             Mlp::Experts(Experts { router, correction, experts, shared, .. }) => Ok(MlpWeights::Experts {
                 router: self.matrix(&[router], Stacking::EndToEnd)?,

@@ -2,9 +2,12 @@
 //!
 //! Rows of all sequences are packed end to end; nothing is padded. Keys and values are kept in pages of
 //! [`PAGE`] positions. A sequence is a list of [`Chunk`]s, so that sequences which begin alike share the pages of
-//! their common head.
+//! their common head. Where layers are recurrent it has a state beside them.
 
 use glossary::TokenId;
+
+pub use crate::states::StateStep;
+use crate::states::StateTable;
 
 /// Positions that a page of the key/value cache holds.
 pub const PAGE: usize = 16;
@@ -52,10 +55,24 @@ pub struct Plan {
     /// Where each context's chunks begin, and one more entry for where the last ends.
     starts: Vec<u32>,
     chunks: Vec<Chunk>,
+    /// By context.
+    states: Vec<StateStep>,
     /// By row, as far as rows follow others.
     follows: Vec<Option<Following>>,
     /// More slots that a row's key and value go to.
     echoes: Vec<(u32, Slot)>,
+    /// More slots that the state after a context's rows goes to.
+    state_echoes: Vec<(u32, u32)>,
+}
+
+/// Rows that follow each other in one sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// The first of them.
+    pub first: usize,
+    /// How many there are.
+    pub rows: usize,
+    context: u32,
 }
 
 impl Plan {
@@ -73,8 +90,10 @@ impl Plan {
         self.context.clear();
         self.starts.clear();
         self.chunks.clear();
+        self.states.clear();
         self.follows.clear();
         self.echoes.clear();
+        self.state_echoes.clear();
     }
 
     /// The number of the context that is added next.
@@ -84,11 +103,17 @@ impl Plan {
 
     /// Adds a context: the chunks of a sequence, the rows of this pass included.
     pub fn push_context(&mut self, chunks: &[Chunk]) {
+        self.push_recurrent_context(chunks, StateStep::default());
+    }
+
+    /// The same of a sequence that has a state beside its chunks.
+    pub fn push_recurrent_context(&mut self, chunks: &[Chunk], state: StateStep) {
         if self.starts.is_empty() {
             self.starts.push(0);
         }
         self.chunks.extend_from_slice(chunks);
         self.starts.push(self.chunks.len() as u32);
+        self.states.push(state);
     }
 
     /// Adds a row that attends to a context.
@@ -128,6 +153,36 @@ impl Plan {
         self.echoes[from..].iter().take_while(move |it| it.0 as usize == row).map(|it| it.1)
     }
 
+    /// The rows of each sequence; those of a context lie side by side.
+    pub fn runs(&self) -> impl Iterator<Item = Run> {
+        let mut first = 0;
+        self.context.chunk_by(|a, b| a == b).map(move |rows| {
+            let run = Run { first, rows: rows.len(), context: rows[0] };
+            first += rows.len();
+            run
+        })
+    }
+
+    /// From where to where the state of a run's sequence goes.
+    pub fn state_of(&self, run: Run) -> StateStep {
+        self.states[run.context as usize]
+    }
+
+    /// The slots that the state after a run goes to: its own, and its echoes.
+    pub fn states_after(&self, run: Run) -> impl Iterator<Item = u32> {
+        let echoes = self.state_echoes.iter().filter(move |it| it.0 == run.context).map(|it| it.1);
+        std::iter::once(self.state_of(run).to).chain(echoes)
+    }
+
+    /// Lets states go to more slots than their own: those of the runs of rows that follow others beyond a block.
+    pub(crate) fn echo_states(&mut self, pass: &Self, block: usize) {
+        for run in pass.runs() {
+            if let Some(Following { leader, .. }) = pass.follows(run.first).filter(|it| it.until > block) {
+                self.state_echoes.push((pass.context[leader as usize], pass.state_of(run).to));
+            }
+        }
+    }
+
     /// The chunks that a row attends to; the row sees the first `positions[row] + 1` positions of them.
     pub fn chunks_of(&self, row: usize) -> &[Chunk] {
         let context = self.context[row] as usize;
@@ -139,6 +194,7 @@ impl Plan {
         to.clear();
         to.starts.extend_from_slice(&self.starts);
         to.chunks.extend_from_slice(&self.chunks);
+        to.states.extend_from_slice(&self.states);
         for &row in rows {
             let row = row as usize;
             to.push_row(
@@ -152,7 +208,7 @@ impl Plan {
     }
 }
 
-/// Which pages each sequence has.
+/// Which pages each sequence has, and which state.
 #[derive(Debug, Default)]
 pub struct PageTable {
     /// How many chunks refer to each page.
@@ -160,6 +216,8 @@ pub struct PageTable {
     free: Vec<u32>,
     sequences: Vec<Option<Sequence>>,
     vacant: Vec<u32>,
+    /// `None` where no layer is recurrent.
+    states: Option<StateTable>,
 }
 
 /// A sequence of the cache.
@@ -170,9 +228,15 @@ pub struct SequenceId(u32);
 struct Sequence {
     chunks: Vec<Chunk>,
     len: u32,
+    state: Option<u32>,
 }
 
 impl PageTable {
+    /// A table of sequences that have states, too.
+    pub fn recurrent() -> Self {
+        Self { states: Some(StateTable::default()), ..Self::default() }
+    }
+
     /// An empty sequence.
     pub fn open(&mut self) -> SequenceId {
         self.insert(Sequence::default())
@@ -189,11 +253,15 @@ impl PageTable {
 
     /// A sequence that begins with all of another's positions and shares their pages.
     pub fn fork(&mut self, id: SequenceId) -> SequenceId {
-        let (chunks, len) = (self.get(id).chunks.clone(), self.get(id).len);
+        let Sequence { chunks, len, state } = self.get(id);
+        let (chunks, len, state) = (chunks.clone(), *len, *state);
         for chunk in &chunks {
             self.users[chunk.page as usize] += 1;
         }
-        self.insert(Sequence { chunks, len })
+        if let (Some(states), Some(state)) = (&mut self.states, state) {
+            states.share(state);
+        }
+        self.insert(Sequence { chunks, len, state })
     }
 
     /// Gives a sequence's pages back.
@@ -203,11 +271,24 @@ impl PageTable {
         for chunk in sequence.chunks {
             release(&mut self.users, &mut self.free, chunk.page);
         }
+        if let (Some(states), Some(state)) = (&mut self.states, sequence.state) {
+            states.release(state);
+        }
     }
 
-    /// Forgets all positions of a sequence but the first `len`.
-    pub fn truncate(&mut self, id: SequenceId, len: usize) {
+    /// Forgets all positions of a sequence but the first `len`, and tells how many are left: none where there is a
+    /// state, which cannot be wound back.
+    pub fn truncate(&mut self, id: SequenceId, len: usize) -> usize {
         let sequence = self.sequences[id.0 as usize].as_mut().expect("the sequence is open");
+        let mut len = len.min(sequence.len as usize);
+        if let Some(states) = &mut self.states
+            && len < sequence.len as usize
+        {
+            if let Some(state) = sequence.state.take() {
+                states.release(state);
+            }
+            len = 0;
+        }
         while sequence.len as usize > len {
             let surplus = sequence.len - len as u32;
             let last = sequence.chunks.last_mut().expect("chunks hold all positions");
@@ -221,6 +302,28 @@ impl PageTable {
                 release(&mut self.users, &mut self.free, page);
             }
         }
+        len
+    }
+
+    /// Lets a sequence's state go on; nothing where no layer is recurrent.
+    pub fn advance(&mut self, id: SequenceId) -> StateStep {
+        let Some(states) = &mut self.states else { return StateStep::default() };
+        let sequence = self.sequences[id.0 as usize].as_mut().expect("the sequence is open");
+        let step = states.advance(sequence.state);
+        sequence.state = Some(step.to);
+        step
+    }
+
+    /// A pass is over: states that it read may be written again.
+    pub fn settle(&mut self) {
+        if let Some(states) = &mut self.states {
+            states.settle();
+        }
+    }
+
+    /// Slots of states that exist, used or free.
+    pub fn states(&self) -> usize {
+        self.states.as_ref().map_or(0, StateTable::slots)
     }
 
     /// Makes room for one more position.

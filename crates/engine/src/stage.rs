@@ -64,6 +64,7 @@ impl Stage {
             places[row] = places[leader as usize];
             Some((places[row], pass.slots[row]))
         }));
+        self.plan.echo_states(pass, block);
     }
 }
 

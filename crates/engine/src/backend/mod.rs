@@ -15,7 +15,7 @@ use checkpoint::Tensor;
 use glossary::{Edit, TokenId};
 
 use crate::LoadError;
-use crate::blueprint::{Activation, Rope, Routing};
+use crate::blueprint::{Activation, RecurrenceShape, Rope, Routing};
 use crate::plan::{PAGE, Plan};
 
 /// What products with weights compute in. Everything else, the residual stream above all, is f32 in either case.
@@ -198,6 +198,83 @@ pub struct ExpertParams<'a, B: Backend> {
     pub edits: &'a [Option<B::Edits>],
 }
 
+/// The weights of a causal convolution of channels on a back end.
+pub struct ConvolutionParams<V> {
+    /// How many channels there are.
+    pub channels: usize,
+    /// How many positions each sees, its own included.
+    pub taps: usize,
+    /// `[taps, channels]`, the channels of a tap filled up to a multiple of 16 numbers.
+    pub weight: V,
+    /// `[channels]`
+    pub bias: Option<V>,
+}
+
+/// Which columns [`Backend::convolve`] reads, and what happens beside the convolution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Convolved {
+    /// The first column of what is convolved.
+    pub input: usize,
+    /// The first column of what it is multiplied with before.
+    pub before: Option<usize>,
+    /// The first column of what the result is multiplied with.
+    pub after: Option<usize>,
+    /// Whether there is a SiLU behind the convolution.
+    pub silu: bool,
+}
+
+/// What [`Backend::recur`] works with, see [`Recurrence`](crate::blueprint::Recurrence).
+pub struct RecurrenceParams<V> {
+    /// Sizes.
+    pub shape: RecurrenceShape,
+    /// `[heads]`, added to what decays depend on.
+    pub decay_bias: V,
+    /// A, `[heads]`, negative.
+    pub rate: V,
+    /// What is added to states.
+    pub rule: RuleParams<V>,
+    /// A norm beside the gate.
+    pub norm: Option<GatedNormParams<V>>,
+    /// Whether the gate is multiplied before the norm.
+    pub gate_first: bool,
+    /// The first column of the gates.
+    pub gate: usize,
+    /// The first column of what decays depend on; what strengths depend on follows it.
+    pub decay: usize,
+}
+
+/// See [`Rule`](crate::blueprint::Rule).
+pub enum RuleParams<V> {
+    /// Mamba-2's.
+    StateSpace {
+        /// `[heads]`
+        skip: V,
+        /// The smallest and the largest step.
+        limits: (f32, f32),
+    },
+    /// The gated delta rule.
+    Delta,
+}
+
+/// A norm of groups of numbers by the root of their mean square.
+pub struct GatedNormParams<V> {
+    /// `[heads * d_value]`
+    pub gain: V,
+    /// How many numbers are normed together.
+    pub width: usize,
+    /// Added to the mean square.
+    pub epsilon: f32,
+}
+
+/// Added to the sum of squares where the gated delta rule makes queries and keys of length 1 (that of the reference
+/// implementations, Yang & Zhang 2024, github.com/fla-org/flash-linear-attention).
+pub const UNIT_LENGTH_EPSILON: f64 = 1e-6;
+
+/// The logarithm of `1 + e^x`; x itself where that is as good, as the reference stack has it.
+pub(crate) fn softplus(x: f64) -> f64 {
+    if x > 20.0 { x } else { x.exp().ln_1p() }
+}
+
 /// A set of fused operations and the buffers that they work on.
 ///
 /// Buffers of type [`Self::Rows`] hold one row per token. Operations set the row count of what they write to that
@@ -219,6 +296,8 @@ pub trait Backend: Sized + Send {
     type Edits: Send;
     /// Angles of a rotary embedding.
     type Angles: Send;
+    /// The states of sequences in one layer.
+    type States: Send;
 
     /// What the back end is, for reports: device, instruction set.
     fn describe(&self) -> String;
@@ -257,6 +336,12 @@ pub trait Backend: Sized + Send {
 
     /// Makes room for a number of pages; keeps what is there.
     fn reserve(&mut self, pages: &mut Self::Pages, count: usize);
+
+    /// No states yet, of so many numbers each.
+    fn states(&self, numbers: usize) -> Self::States;
+
+    /// Makes room for a number of states; keeps what is there.
+    fn reserve_states(&mut self, states: &mut Self::States, count: usize);
 
     /// `out = scale * table[token]`.
     fn embed(&mut self, table: &Self::Table, plan: &Plan, scale: f32, out: &mut Self::Rows);
@@ -320,6 +405,35 @@ pub trait Backend: Sized + Send {
         pages: &Self::Pages,
         out: &mut Self::Rows,
     );
+
+    /// Causal convolutions of channels: of every row `out = after ∘ silu(bias + Σ_j weight_j ∘ (before ∘ input)_(t − taps +
+    /// 1 + j))`, the rows of a run in turn, those before it from its state `[taps − 1, channels]`, which goes on.
+    fn convolve(
+        &mut self,
+        x: &Self::Rows,
+        how: Convolved,
+        params: &ConvolutionParams<Self::Vector>,
+        plan: &Plan,
+        states: &mut Self::States,
+        out: &mut Self::Rows,
+    );
+
+    /// A recurrence over the rows of each run, and its gate: `out [rows, heads * d_value]`.
+    ///
+    /// `convolved` are queries, keys and values; gates, decays and strengths lie in `x`. States `[heads, d_key,
+    /// d_value]` go on.
+    fn recur(
+        &mut self,
+        convolved: &Self::Rows,
+        x: &Self::Rows,
+        params: &RecurrenceParams<Self::Vector>,
+        plan: &Plan,
+        states: &mut Self::States,
+        out: &mut Self::Rows,
+    );
+
+    /// `y ∘= sigmoid(gates[.., first..])`.
+    fn gate(&mut self, y: &mut Self::Rows, gates: &Self::Rows, first: usize);
 
     /// Adds a writer's output to the stream, edited, and normalizes the stream for the next layer:
     /// `y' = s ∘ (y − Σ_j p_j (q_j · y)) + bias`, `residual += scale * post_norm(y')`, `x = next_norm(residual)`.

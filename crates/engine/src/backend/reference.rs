@@ -3,12 +3,14 @@
 //! Written to be read and believed, not to be fast; it shares no arithmetic with the other back ends. Their
 //! conformance suite compares each operation with this one, and `--device reference` runs a whole model on it.
 
+mod recurrent;
+
 use checkpoint::Tensor;
 use glossary::{Edit, TokenId};
 
 use super::{
-    Arithmetic, AttentionShape, Backend, ExpertParams, HeadNorms, HeadOutput, HeadWants, NormParams,
-    Stacking, WeightDtype, WriteParams,
+    Arithmetic, AttentionShape, Backend, ConvolutionParams, Convolved, ExpertParams, HeadNorms, HeadOutput,
+    HeadWants, NormParams, RecurrenceParams, Stacking, WeightDtype, WriteParams,
 };
 use crate::LoadError;
 use crate::blueprint::{Activation, NormKind, Pairing, Rope, Routing, Scores};
@@ -93,6 +95,10 @@ fn norm_row(x: &[f32], norm: &NormParams<Vec<f32>>, head: usize) -> Vec<f32> {
             ((f64::from(it) - mean) * scale * f64::from(gain[i]) + bias) as f32
         })
         .collect()
+}
+
+fn sigmoid(x: f64) -> f64 {
+    1.0 / (1.0 + (-x).exp())
 }
 
 fn activate(activation: Activation, x: f64, up: f64) -> f64 {
@@ -194,6 +200,7 @@ impl Backend for Reference {
     type Pages = Cache;
     type Edits = Vec<Option<Edit>>;
     type Angles = Rope;
+    type States = Vec<Vec<f32>>;
 
     fn describe(&self) -> String {
         match self.arithmetic {
@@ -345,7 +352,7 @@ impl Backend for Reference {
             for slot in std::iter::once(plan.slots[row]).chain(plan.echoes(row)) {
                 let (page, offset) = (slot.page as usize, slot.offset as usize);
                 pages.keys[page][offset] = values[keys..keys + width].to_vec();
-                pages.values[page][offset] = values[keys + width..].to_vec();
+                pages.values[page][offset] = values[keys + width..][..width].to_vec();
             }
         }
     }
@@ -394,6 +401,47 @@ impl Backend for Reference {
                 }
             }
             out.rows.push(values);
+        }
+    }
+
+    fn states(&self, numbers: usize) -> Vec<Vec<f32>> {
+        vec![vec![0.0; numbers]] // a sample of what `reserve_states` makes more of
+    }
+
+    fn reserve_states(&mut self, states: &mut Vec<Vec<f32>>, count: usize) {
+        let zero = vec![0.0; states[0].len()];
+        states.resize(count.max(states.len()), zero);
+    }
+
+    fn convolve(
+        &mut self,
+        x: &Grid,
+        how: Convolved,
+        params: &ConvolutionParams<Vec<f32>>,
+        plan: &Plan,
+        states: &mut Vec<Vec<f32>>,
+        out: &mut Grid,
+    ) {
+        recurrent::convolve(x, how, params, plan, states, out);
+    }
+
+    fn recur(
+        &mut self,
+        convolved: &Grid,
+        x: &Grid,
+        params: &RecurrenceParams<Vec<f32>>,
+        plan: &Plan,
+        states: &mut Vec<Vec<f32>>,
+        out: &mut Grid,
+    ) {
+        recurrent::recur(convolved, x, params, plan, states, out);
+    }
+
+    fn gate(&mut self, y: &mut Grid, gates: &Grid, first: usize) {
+        for (y, gates) in y.rows.iter_mut().zip(&gates.rows) {
+            for (y, gate) in y.iter_mut().zip(&gates[first..]) {
+                *y = (f64::from(*y) * sigmoid(f64::from(*gate))) as f32;
+            }
         }
     }
 

@@ -217,11 +217,11 @@ impl<'a> Decoder<'a> {
         outputs: usize,
         of: usize,
     ) -> Projection {
-        let share = Share { expert: None, first, step: 1, of, transposed: false, scales: None };
+        let share = Share { expert: None, first, together: 1, step: 1, of, transposed: false, scales: None };
         Projection { share: Some(share), ..self.projection(layer, name, false, outputs, self.d_model) }
     }
 
-    fn named_norm(&self, name: &str, width: usize) -> Result<Norm, ConfigError> {
+    pub(super) fn named_norm(&self, name: &str, width: usize) -> Result<Norm, ConfigError> {
         let (key, default) = self.traits.epsilon;
         Ok(Norm {
             kind: self.traits.norm,
@@ -274,6 +274,7 @@ impl<'a> Decoder<'a> {
             value: projection("self_attn.v_proj", n_kv_heads),
             query_norm: None,
             key_norm: None,
+            gate: Vec::new(),
             rope: Some(self.rope(slides)?),
             sinks: None,
             output: self.projection(layer, "self_attn.o_proj", self.output_bias, d_model, n_heads * d_head),

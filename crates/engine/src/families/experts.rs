@@ -26,20 +26,23 @@ pub(super) enum Tensors {
 }
 
 /// What routers are called within a layer.
-const ROUTERS: [&str; 5] = [
+const ROUTERS: [&str; 6] = [
     "mlp.gate",
     "mlp.router",
+    "feed_forward.gate",
     "block_sparse_moe.gate",
     "block_sparse_moe.router",
     "block_sparse_moe.router.layer",
 ];
 
-/// What experts are called: as transformers 4 and 5 hold those of most families, of Mixtral and Phi, and of Granite; and
+/// What experts are called: as transformers 4 and 5 hold those of most families, of Mixtral and Phi, of LFM, and of Granite; and
 /// what [`super::gguf`] has names for.
-const TENSORS: [Tensors; 6] = [
+const TENSORS: [Tensors; 8] = [
     Tensors::Listed { module: "mlp.experts", names: ["gate_proj", "up_proj", "down_proj"] },
     Tensors::Fused { gate_up: "mlp.experts.gate_up_proj", down: "mlp.experts.down_proj" },
     Tensors::Listed { module: "block_sparse_moe.experts", names: ["w1", "w3", "w2"] },
+    Tensors::Listed { module: "feed_forward.experts", names: ["w1", "w3", "w2"] },
+    Tensors::Fused { gate_up: "feed_forward.experts.gate_up_proj", down: "feed_forward.experts.down_proj" },
     Tensors::Fused {
         gate_up: "block_sparse_moe.input_linear.weight",
         down: "block_sparse_moe.output_linear.weight",
@@ -96,7 +99,15 @@ impl Decoder<'_> {
         let (d_model, activation) = (self.d_model, self.activation()?);
         let part = |name: &str, first, outputs, of, inputs| Projection {
             weight: self.name(layer, name),
-            share: Some(Share { expert: Some(expert), first, step: 1, of, transposed: false, scales: None }),
+            share: Some(Share {
+                expert: Some(expert),
+                first,
+                together: 1,
+                step: 1,
+                of,
+                transposed: false,
+                scales: None,
+            }),
             bias: None,
             outputs,
             inputs,

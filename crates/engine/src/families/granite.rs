@@ -6,7 +6,7 @@ use super::Family;
 use super::decoder::{self, Decoder};
 use super::gguf::{self, Gguf};
 use crate::backend::AttentionShape;
-use crate::blueprint::{Attention, Blueprint};
+use crate::blueprint::{Attention, Block, Blueprint};
 use crate::{Config, ConfigError};
 
 /// The family.
@@ -23,18 +23,34 @@ pub(super) const FAMILY: Family = Family {
 
 fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
     let decoder = Decoder::read(config, decoder::LLAMA, None)?;
-    let multiplier = |key: &str| Ok::<_, ConfigError>(config.number(key)?.unwrap_or(1.0));
-    let scale = multiplier("attention_multiplier")? as f32;
-    let residual = multiplier("residual_multiplier")? as f32;
-    let mut blueprint = decoder.blueprint(|layer| {
-        let attention = decoder.attention(layer, false)?;
-        let attention = Attention { shape: AttentionShape { scale, ..attention.shape }, ..attention };
-        let mut block = decoder.block(layer, attention, decoder.gated(layer)?, decoder::BEFORE)?;
-        (block.mixer.scale, block.mlp.scale) = (residual, residual);
-        Ok(block)
+    let blueprint = decoder.blueprint(|layer| {
+        let attention = scaled(&decoder, decoder.attention(layer, false)?)?;
+        branches(&decoder, decoder.block(layer, attention, decoder.gated(layer)?, decoder::BEFORE)?)
     })?;
-    blueprint.embedding.scale = multiplier("embedding_multiplier")? as f32;
-    blueprint.head.scale = (1.0 / multiplier("logits_scaling")?) as f32;
+    finish(&decoder, blueprint)
+}
+
+fn multiplier(decoder: &Decoder<'_>, key: &str) -> Result<f64, ConfigError> {
+    Ok(decoder.config.number(key)?.unwrap_or(1.0))
+}
+
+/// Attention with the multiplier of scores.
+pub(super) fn scaled(decoder: &Decoder<'_>, attention: Attention) -> Result<Attention, ConfigError> {
+    let scale = multiplier(decoder, "attention_multiplier")? as f32;
+    Ok(Attention { shape: AttentionShape { scale, ..attention.shape }, ..attention })
+}
+
+/// A block with the multiplier of branches.
+pub(super) fn branches(decoder: &Decoder<'_>, mut block: Block) -> Result<Block, ConfigError> {
+    let residual = multiplier(decoder, "residual_multiplier")? as f32;
+    (block.mixer.scale, block.mlp.scale) = (residual, residual);
+    Ok(block)
+}
+
+/// All of it with the multipliers of embeddings and logits.
+pub(super) fn finish(decoder: &Decoder<'_>, mut blueprint: Blueprint) -> Result<Blueprint, ConfigError> {
+    blueprint.embedding.scale = multiplier(decoder, "embedding_multiplier")? as f32;
+    blueprint.head.scale = (1.0 / multiplier(decoder, "logits_scaling")?) as f32;
     Ok(blueprint)
 }
 

@@ -14,6 +14,8 @@ mod gemma3;
 mod gguf;
 mod glm4;
 mod granite;
+mod granite_hybrid;
+mod lfm2;
 mod llama;
 mod ministral3;
 mod mixtral;
@@ -22,7 +24,9 @@ mod olmo;
 mod phi3;
 mod qwen2;
 mod qwen3;
+mod qwen3_5;
 mod qwen3_moe;
+mod recurrent;
 mod stablelm;
 
 use checkpoint::{Checkpoint, Format, Tensor};
@@ -51,6 +55,9 @@ pub const FAMILIES: &[&Family] = &[
     &exaone4::FAMILY,
     &qwen3_moe::FAMILY,
     &mixtral::FAMILY,
+    &lfm2::FAMILY,
+    &granite_hybrid::FAMILY,
+    &qwen3_5::FAMILY,
 ];
 
 /// A family of models.
@@ -135,7 +142,10 @@ impl<'a> Source<'a> {
         let expert = share.expert.map_or(0, |it| it.0);
         let own = tensor.slice_rows(expert * rows..(expert + 1) * rows);
         let own = if share.transposed { own.transposed() } else { own };
-        Ok(own.stepped_rows(share.first, share.step, *outputs))
+        if share.together == 1 {
+            return Ok(own.stepped_rows(share.first, share.step, *outputs));
+        }
+        Ok(own.chosen_rows((0..*outputs).map(|it| share.row(it))))
     }
 
     /// The bias of a projection, if it has one, and the tensor that it is from.
@@ -146,7 +156,7 @@ impl<'a> Source<'a> {
         let tensor = self.tensor(name, &share.shape(&[share.of]))?;
         let expert = share.expert.map_or(0, |it| it.0);
         let all = tensor.slice_rows(expert..expert + 1).to_f32();
-        let own = all.into_iter().skip(share.first).step_by(share.step).take(*outputs).collect();
+        let own = (0..*outputs).map(|output| all[share.row(output)]).collect();
         Ok(Some((tensor, own)))
     }
 

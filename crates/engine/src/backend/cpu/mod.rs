@@ -15,6 +15,7 @@ mod head;
 mod machine;
 mod matmul;
 mod pack;
+mod recurrent;
 mod rotary;
 mod rounding;
 mod routing;
@@ -30,8 +31,8 @@ use self::rows::Line;
 pub use self::simd::Isa;
 use self::simd::LANES;
 use super::{
-    Arithmetic, AttentionShape, Backend, ExpertParams, HeadNorms, HeadOutput, HeadWants, NormParams,
-    Stacking, WeightDtype, WriteParams,
+    Arithmetic, AttentionShape, Backend, ConvolutionParams, Convolved, ExpertParams, HeadNorms, HeadOutput,
+    HeadWants, NormParams, RecurrenceParams, Stacking, WeightDtype, WriteParams,
 };
 use crate::LoadError;
 use crate::blueprint::{Activation, Rope};
@@ -187,6 +188,7 @@ impl Backend for Cpu {
     type Pages = attention::Pages;
     type Edits = Edits;
     type Angles = rotary::Angles;
+    type States = recurrent::States;
 
     fn describe(&self) -> String {
         let isa = self.isa.name();
@@ -364,6 +366,47 @@ impl Backend for Cpu {
         out: &mut Self::Rows,
     ) {
         attention::attend_all(self.isa, qkv, shape, sinks.map(|it| it.lines.as_slice()), plan, pages, out);
+    }
+
+    fn states(&self, numbers: usize) -> Self::States {
+        recurrent::States::new(numbers)
+    }
+
+    fn reserve_states(&mut self, states: &mut Self::States, count: usize) {
+        states.reserve(count);
+    }
+
+    fn convolve(
+        &mut self,
+        x: &Self::Rows,
+        how: Convolved,
+        params: &ConvolutionParams<Vector>,
+        plan: &Plan,
+        states: &mut Self::States,
+        out: &mut Self::Rows,
+    ) {
+        recurrent::convolve(self.isa, x, how, params, plan, states, out);
+    }
+
+    fn recur(
+        &mut self,
+        convolved: &Self::Rows,
+        x: &Self::Rows,
+        params: &RecurrenceParams<Vector>,
+        plan: &Plan,
+        states: &mut Self::States,
+        out: &mut Self::Rows,
+    ) {
+        recurrent::recur(self.isa, convolved, x, params, plan, states, out);
+    }
+
+    fn gate(&mut self, y: &mut Self::Rows, gates: &Self::Rows, first: usize) {
+        let (isa, cols, shared) = (self.isa, y.cols(), y.shared());
+        parallel_rows(gates.rows(), ROW_GRAIN, |row| {
+            let gates = &gates.row(row)[first..][..cols];
+            // SAFETY: each task has its own row.
+            unsafe { rowwise::gate_by_sigmoid(isa, gates, shared.at(row, 0)) }
+        });
     }
 
     fn write(

@@ -184,6 +184,31 @@ unsafe fn edit_row<S: Simd>(y: *mut f32, lines: usize, edit: &EditLines) {
 /// The most directions that one edit takes out.
 pub(super) const MAX_RANK: usize = 32;
 
+#[inline(always)]
+unsafe fn gate_by_sigmoid_kernel<S: Simd>(gates: &[f32], y: *mut f32) {
+    let whole = gates.len() / LANES * LANES;
+    // SAFETY: y has as many numbers as there are gates, and a whole last line.
+    unsafe {
+        let times = |gates: *const f32, at: usize| {
+            let e = S::exp(S::sub(S::splat(0.0), S::load(gates)));
+            let y = y.add(at);
+            S::store(y, S::div(S::load(y), S::add(S::splat(1.0), e)));
+        };
+        for at in (0..whole).step_by(LANES) {
+            times(gates.as_ptr().add(at), at);
+        }
+        if whole < gates.len() {
+            let mut lanes = [0.0_f32; LANES];
+            lanes[..gates.len() - whole].copy_from_slice(&gates[whole..]);
+            times(lanes.as_ptr(), whole);
+        }
+    }
+}
+with_isa! {
+    /// `y ∘= sigmoid(gates)`.
+    pub(super) unsafe fn gate_by_sigmoid(gates: &[f32], y: *mut f32) = gate_by_sigmoid_kernel
+}
+
 /// One line of gate outputs and one of up outputs to one line of the product.
 #[inline(always)]
 unsafe fn activate<S: Simd>(activation: Activation, gate: S::V, up: S::V) -> S::V {

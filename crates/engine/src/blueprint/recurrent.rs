@@ -1,0 +1,179 @@
+//! Layers that remember a sequence in a state of fixed size.
+//!
+//! What they have in common is a causal convolution of each channel over its last few positions, and, but for the
+//! short convolutions, a matrix for each head that every token decays and adds to:
+//!
+//! ```text
+//! S ← a S + k vᵀ        S: [d_key, d_value], a in 0..1
+//! y = Sᵀ q
+//! ```
+//!
+//! In Mamba-2 (Dao & Gu 2024, arXiv:2405.21060) v is the head's input times a step Δ, k and q are called B and C, and
+//! a = e^(Δ A). In gated delta nets (Yang, Kautz & Hatamizadeh 2024, arXiv:2412.06464) v is what the state does not say
+//! of k already, times a strength.
+
+use super::Projection;
+
+/// A causal convolution of each channel by itself: `out_t = bias + Σ_j weight_j in_(t − taps + 1 + j)`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Convolution {
+    /// The tensor's name, `[channels, 1, taps]`, or `[channels, taps]` as GGUF files have it.
+    pub weight: String,
+    /// The bias tensor's name, `[channels]`.
+    pub bias: Option<String>,
+    /// How many channels there are.
+    pub channels: usize,
+    /// How many positions it sees, its own included.
+    pub taps: usize,
+}
+
+/// `output(after(x) ∘ convolution(before(x) ∘ input(x)))`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ShortConvolution {
+    /// Multiplied with what is convolved.
+    pub before: Projection,
+    /// Multiplied with the result.
+    pub after: Projection,
+    /// What is convolved.
+    pub input: Projection,
+    /// Over so many channels as the projections have outputs.
+    pub convolution: Convolution,
+    /// The writer.
+    pub output: Projection,
+}
+
+/// A matrix for each head.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Recurrence {
+    /// Sizes.
+    pub shape: RecurrenceShape,
+    /// What is convolved, end to end: queries, keys and values, in the order of `shape`.
+    pub convolved: Vec<Projection>,
+    /// Over these, with a SiLU after it.
+    pub convolution: Convolution,
+    /// What the output is gated with, end to end: `[heads * d_value]`.
+    pub gate: Vec<Projection>,
+    /// What decays depend on, end to end: `[heads]`.
+    pub decay: Vec<Projection>,
+    /// Added to it: a tensor `[heads]`.
+    pub decay_bias: String,
+    /// How fast states decay: a tensor `[heads]`.
+    pub rate: Rate,
+    /// What is added to states.
+    pub rule: Rule,
+    /// A norm beside the gate.
+    pub gating: Gating,
+    /// The writer.
+    pub output: Projection,
+}
+
+/// The sizes of a recurrence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecurrenceShape {
+    /// States.
+    pub heads: usize,
+    /// Heads of queries and of keys; each serves `heads / groups` states.
+    pub groups: usize,
+    /// Width of a query and of a key.
+    pub d_key: usize,
+    /// Width of a value.
+    pub d_value: usize,
+    /// The first channel of queries, of keys and of values.
+    pub queries: usize,
+    /// See `queries`.
+    pub keys: usize,
+    /// See `queries`.
+    pub values: usize,
+}
+
+/// A tensor `[heads]` of rates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rate {
+    /// Of their logarithms: A = −e^log.
+    Logarithm(String),
+    /// Of A, as GGUF files have it.
+    Negative(String),
+}
+
+/// What a token does to the states.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Rule {
+    /// Mamba-2: Δ = softplus(decay + bias) within limits, a = e^(Δ A), `S ← a S + k (Δ v)ᵀ`, `y = Sᵀ q + D v`.
+    StateSpace {
+        /// D: a tensor `[heads]`.
+        skip: String,
+        /// The smallest and the largest Δ.
+        limits: (f32, f32),
+    },
+    /// The gated delta rule: a = e^(A softplus(decay + bias)), β = sigmoid(strength), queries and keys of length 1
+    /// (queries divided by the root of their width, too), `S ← a S`, `S ← S + k (β (v − Sᵀ k))ᵀ`, `y = Sᵀ q`.
+    Delta {
+        /// What strengths depend on, end to end: `[heads]`.
+        strength: Vec<Projection>,
+    },
+}
+
+/// How a recurrence's output meets its gate: there is a SiLU of the gate in each case.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gating {
+    /// A norm of the output by the root of the mean square.
+    pub norm: Option<GatedNorm>,
+    /// Whether the gate is multiplied before the norm.
+    pub gate_first: bool,
+}
+
+/// A norm of groups of numbers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GatedNorm {
+    /// The tensor of gains: `[heads * d_value]`, or `[width]` for all groups.
+    pub gain: String,
+    /// Whether all groups have the same gains.
+    pub shared: bool,
+    /// How many numbers are normed together.
+    pub width: usize,
+    /// Added to the mean square.
+    pub epsilon: f32,
+}
+
+impl Convolution {
+    /// Numbers that are kept of a sequence.
+    pub fn state_numbers(&self) -> usize {
+        self.channels.saturating_mul(self.taps.saturating_sub(1))
+    }
+}
+
+impl RecurrenceShape {
+    /// Numbers that are kept of a sequence.
+    pub fn state_numbers(&self) -> usize {
+        self.heads.saturating_mul(self.d_key).saturating_mul(self.d_value)
+    }
+
+    /// Channels of queries, keys and values.
+    pub fn channels(&self) -> usize {
+        (2 * self.groups).saturating_mul(self.d_key).saturating_add(self.heads.saturating_mul(self.d_value))
+    }
+
+    /// Numbers of the output.
+    pub fn outputs(&self) -> usize {
+        self.heads * self.d_value
+    }
+}
+
+impl ShortConvolution {
+    /// What the stream is multiplied with, in the order in which it is laid out.
+    pub fn inputs(&self) -> [&Projection; 3] {
+        [&self.before, &self.after, &self.input]
+    }
+}
+
+impl Recurrence {
+    /// What the stream is multiplied with, in the order in which it is laid out: what is convolved, the gate, decays,
+    /// strengths.
+    pub fn inputs(&self) -> Vec<&Projection> {
+        let strength = match &self.rule {
+            Rule::StateSpace { .. } => &[][..],
+            Rule::Delta { strength } => strength,
+        };
+        self.convolved.iter().chain(&self.gate).chain(&self.decay).chain(strength).collect()
+    }
+}

@@ -1,0 +1,92 @@
+//! Granite 4: Granite with Mamba-2 in most layers, with experts or without.
+
+use super::decoder::{self, Decoder};
+use super::recurrent::{Mamba, kind, size_within, step_limits, unsupported};
+use super::{Family, granite};
+use crate::blueprint::{Attention, Block, Blueprint, Branch, Gated, Mixer, Mlp, Rope, Routing, Scores};
+use crate::{Config, ConfigError};
+
+/// The family.
+pub(super) const FAMILY: Family =
+    Family { name: "granite_hybrid", architectures: &["GraniteMoeHybridForCausalLM"], blueprint, gguf: None };
+
+/// Kinds of layers, as transformers 4 and 5 call them: whether a layer attends.
+const LAYERS: &[(&str, bool)] =
+    &[("attention", true), ("full_attention", true), ("mamba", false), ("linear_attention", false)];
+
+fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
+    let decoder = Decoder::read(config, decoder::LLAMA, None)?;
+    let config = &decoder.config;
+    let mamba = mamba(&decoder)?;
+    let (key, layers) = match config.list("layer_types")? {
+        Some(list) => ("layer_types", Some(list)),
+        None => ("layers_block_type", config.list("layers_block_type")?),
+    };
+    let rotates = config.word("position_embedding_type", "nope", &[("rope", true), ("nope", false)])?;
+    let experts = config.count("num_local_experts")?.unwrap_or(8) > 0;
+    let blueprint = decoder.blueprint(|layer| {
+        let attention = decoder.attention(layer, false)?;
+        let rope: Option<Rope> = attention.rope.clone().filter(|_| rotates);
+        let attention = granite::scaled(&decoder, Attention { rope, ..attention })?;
+        let block = decoder.block(layer, attention, mlp(&decoder, layer, experts)?, decoder::BEFORE)?;
+        let block = granite::branches(&decoder, block)?;
+        let attends = layers.map_or(Ok(false), |it| kind(it, key, layer, LAYERS))?;
+        if attends {
+            return Ok(block);
+        }
+        let inner = Mixer::Recurrence(mamba.layer(&decoder, layer, "mamba")?);
+        Ok(Block { mixer: Branch { inner, ..block.mixer }, ..block })
+    })?;
+    granite::finish(&decoder, blueprint)
+}
+
+fn mamba(decoder: &Decoder<'_>) -> Result<Mamba, ConfigError> {
+    let config = &decoder.config;
+    let heads = size_within(config, "mamba_n_heads", 128)?;
+    let width = decoder.d_model.saturating_mul(size_within(config, "mamba_expand", 2)?);
+    let d_head = match config.get("mamba_d_head") {
+        Some(value) if value.as_str() != Some("auto") => size_within(config, "mamba_d_head", 1)?,
+        _ => width / heads,
+    };
+    if heads.checked_mul(d_head) != Some(width) {
+        let known = format!("the divisors of mamba_expand * hidden_size = {width}");
+        return Err(unsupported("mamba_n_heads", format!("{heads} heads of {d_head}"), known));
+    }
+    Ok(Mamba {
+        heads,
+        d_head,
+        groups: size_within(config, "mamba_n_groups", 1)?,
+        d_state: size_within(config, "mamba_d_state", 256)?,
+        taps: size_within(config, "mamba_d_conv", 4)?,
+        convolution_bias: config.flag("mamba_conv_bias")?.unwrap_or(true),
+        bias: config.flag("mamba_proj_bias")?.unwrap_or(false),
+        limits: step_limits(config, "time_step_limit")?,
+        epsilon: config.number("rms_norm_eps")?.unwrap_or(1e-6) as f32,
+    })
+}
+
+/// One MLP for every token, and experts beside it where there are any.
+fn mlp(decoder: &Decoder<'_>, layer: usize, experts: bool) -> Result<Mlp, ConfigError> {
+    let (config, d_model) = (&decoder.config, decoder.d_model);
+    let width = size_within(config, "shared_intermediate_size", 1024)?;
+    let part = |first| decoder.part(layer, "shared_mlp.input_linear", first, width, 2 * width);
+    let shared = Gated {
+        gate: part(0),
+        up: part(width),
+        activation: decoder.activation()?,
+        down: decoder.projection(layer, "shared_mlp.output_linear", false, d_model, width),
+    };
+    if !experts {
+        return Ok(Mlp::Gated(shared));
+    }
+    let routing = Routing {
+        chosen: config.count("num_experts_per_tok")?.unwrap_or(2),
+        scores: Scores::Softmax,
+        groups: None,
+        normalized: true,
+        scale: 1.0,
+    };
+    let mut experts = decoder.experts(layer, decoder.d_mlp, routing)?;
+    experts.shared = Some(shared);
+    Ok(Mlp::Experts(experts))
+}

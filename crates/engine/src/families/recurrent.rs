@@ -1,0 +1,145 @@
+//! What families with recurrent layers share: which layers are of which kind, and Mamba-2.
+
+use super::decoder::Decoder;
+use crate::blueprint::{
+    Convolution, GatedNorm, Gating, Projection, Rate, Recurrence, RecurrenceShape, Rule, Share,
+};
+use crate::{Config, ConfigError};
+
+/// Far above any model; a damaged number must not reserve memory for rows of activations.
+const WIDEST: usize = 1 << 20;
+
+/// A size that a layer cannot be without.
+pub(super) fn size_within(config: &Config<'_>, key: &str, otherwise: usize) -> Result<usize, ConfigError> {
+    let size = config.count(key)?.unwrap_or(otherwise);
+    if size == 0 || size > WIDEST {
+        return Err(unsupported(key, size, format!("1 to {WIDEST}")));
+    }
+    Ok(size)
+}
+
+pub(super) fn unsupported(key: &str, found: impl ToString, known: impl Into<String>) -> ConfigError {
+    ConfigError::Unsupported { key: key.to_owned(), found: found.to_string(), known: known.into() }
+}
+
+/// What a list says of a layer, as one of the kinds that it has words for.
+pub(super) fn kind<T: Copy>(
+    list: &[serde_json::Value],
+    key: &str,
+    layer: usize,
+    known: &[(&str, T)],
+) -> Result<T, ConfigError> {
+    let found = list.get(layer).map_or("nothing for this layer", |it| it.as_str().unwrap_or("no text"));
+    known.iter().find(|it| it.0 == found).map(|it| it.1).ok_or_else(|| {
+        let known: Vec<String> = known.iter().map(|it| format!("`{}`", it.0)).collect();
+        unsupported(&format!("{key}[{layer}]"), found, known.join(", "))
+    })
+}
+
+/// The sizes of a Mamba-2 layer, and which biases there are.
+#[derive(Clone, Copy)]
+pub(super) struct Mamba {
+    /// Heads.
+    pub(super) heads: usize,
+    /// Width of a head.
+    pub(super) d_head: usize,
+    /// Groups of heads that share B and C.
+    pub(super) groups: usize,
+    /// Width of B and C.
+    pub(super) d_state: usize,
+    /// Positions that the convolution sees.
+    pub(super) taps: usize,
+    /// Whether the convolution has a bias.
+    pub(super) convolution_bias: bool,
+    /// Whether the projections have.
+    pub(super) bias: bool,
+    /// The smallest and the largest step.
+    pub(super) limits: (f32, f32),
+    /// The epsilon of the norm beside the gate.
+    pub(super) epsilon: f32,
+}
+
+impl Mamba {
+    /// A layer in a module: `[gate | x, B, C | Δ]` from one projection.
+    pub(super) fn layer(
+        &self,
+        decoder: &Decoder<'_>,
+        layer: usize,
+        module: &str,
+    ) -> Result<Recurrence, ConfigError> {
+        let Self { heads, d_head, groups, d_state, .. } = *self;
+        if !heads.is_multiple_of(groups) {
+            return Err(unsupported("mamba_n_groups", groups, format!("the divisors of the {heads} heads")));
+        }
+        let width = heads.saturating_mul(d_head);
+        let channels = width.saturating_add((2 * groups).saturating_mul(d_state));
+        if channels > WIDEST {
+            return Err(unsupported("mamba_n_heads", heads, format!("up to {WIDEST} channels in all")));
+        }
+        let name = |name: &str| decoder.name(layer, &format!("{module}.{name}"));
+        let all = width + channels + heads;
+        let part = |first, outputs| {
+            let share =
+                Share { expert: None, first, together: 1, step: 1, of: all, transposed: false, scales: None };
+            Projection {
+                share: Some(share),
+                ..decoder.projection(layer, &format!("{module}.in_proj"), self.bias, outputs, decoder.d_model)
+            }
+        };
+        Ok(Recurrence {
+            shape: RecurrenceShape {
+                heads,
+                groups,
+                d_key: d_state,
+                d_value: d_head,
+                values: 0,
+                keys: width,
+                queries: width + groups * d_state,
+            },
+            convolved: vec![part(width, channels)],
+            convolution: Convolution {
+                weight: name("conv1d.weight"),
+                bias: self.convolution_bias.then(|| name("conv1d.bias")),
+                channels,
+                taps: self.taps,
+            },
+            gate: vec![part(0, width)],
+            decay: vec![part(width + channels, heads)],
+            decay_bias: name("dt_bias"),
+            rate: Rate::Logarithm(name("A_log")),
+            rule: Rule::StateSpace { skip: name("D"), limits: self.limits },
+            gating: Gating {
+                norm: Some(GatedNorm {
+                    gain: name("norm.weight"),
+                    shared: false,
+                    width: width / groups,
+                    epsilon: self.epsilon,
+                }),
+                gate_first: true,
+            },
+            output: decoder.projection(
+                layer,
+                &format!("{module}.out_proj"),
+                self.bias,
+                decoder.d_model,
+                width,
+            ),
+        })
+    }
+}
+
+/// The smallest and the largest step under a key; JSON has no infinity, and files write it in several ways.
+pub(super) fn step_limits(config: &Config<'_>, key: &str) -> Result<(f32, f32), ConfigError> {
+    let Some(list) = config.list(key)? else { return Ok((0.0, f32::INFINITY)) };
+    let number = |index: usize| match list.get(index) {
+        Some(it) if it.is_number() => it.as_f64().map(|it| it as f32),
+        Some(it) if matches!(it.as_str(), Some("inf" | "Infinity" | "infinity")) => Some(f32::INFINITY),
+        // {"__float__": "Infinity"}, as transformers writes numbers that JSON does not have.
+        Some(it) if it.get("__float__").and_then(|it| it.as_str()) == Some("Infinity") => Some(f32::INFINITY),
+        _ => None,
+    };
+    match (list.len(), number(0), number(1)) {
+        (2, Some(least), Some(most)) if least <= most => Ok((least, most)),
+        _ => Err(unsupported(key, serde_json::Value::from(list.to_vec()), "two numbers, the smaller first")),
+    }
+}

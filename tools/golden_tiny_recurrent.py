@@ -1,0 +1,195 @@
+"""The tiny random checkpoints of golden_tiny.py whose layers are recurrent."""
+
+from golden_tiny_variants import TINY, Variant, rope
+
+RECURRENT = {**TINY, "hidden_size": 32, "num_hidden_layers": 4}
+
+LFM2_CONFIG = {
+    **{key: value for key, value in RECURRENT.items() if key != "rms_norm_eps"},
+    "norm_eps": 1e-5,
+    "intermediate_size": 60,
+    "block_multiple_of": 8,
+    "layer_types": ["conv", "conv", "full_attention", "conv"],
+    **rope("default", 10000.0),
+}
+
+LFM2 = [
+    Variant(
+        name="lfm2",
+        seed=3101,
+        architecture="Lfm2",
+        config={**LFM2_CONFIG, "tie_word_embeddings": True},
+        about="convolutions over three positions and one layer of attention; an MLP whose width is computed",
+        head_gain=1.0,
+        spelling=4,
+        misread={"rope_theta": rope("default", 100.0)},
+    ),
+    Variant(
+        name="lfm2_bias",
+        seed=3102,
+        architecture="Lfm2",
+        config={
+            **LFM2_CONFIG,
+            "conv_bias": True,
+            "conv_L_cache": 4,
+            "block_auto_adjust_ff_dim": False,
+            "intermediate_size": 40,
+            "layer_types": ["full_attention", "conv", "conv", "conv"],
+            "norm_eps": 0.02,
+        },
+        about="biases of the convolutions, which see four positions; the last layer is one; a head of its own",
+        head_gain=1.0,
+        misread={"epsilon": {"norm_eps": 1e-5}, "biases": {"conv_bias": False}},
+    ),
+]
+
+LFM2_MOE_CONFIG = {
+    **{key: value for key, value in LFM2_CONFIG.items() if key != "block_multiple_of"},
+    "intermediate_size": 40,
+    "moe_intermediate_size": 12,
+    "num_experts": 6,
+    "num_experts_per_tok": 2,
+    "num_dense_layers": 1,
+    "layer_types": ["conv", "full_attention", "conv"],
+    "num_hidden_layers": 3,
+}
+
+LFM2_MOE = [
+    Variant(
+        name="lfm2_moe",
+        seed=3202,
+        architecture="Lfm2Moe",
+        config={**LFM2_MOE_CONFIG, "routed_scaling_factor": 1.5},
+        about="one dense layer, then two of six experts by logistic scores with a correction",
+        head_gain=1.0,
+        spelling=4,
+        misread={"routed_scaling_factor": {"routed_scaling_factor": 1.0}},
+    ),
+    Variant(
+        name="lfm2_moe_plain",
+        seed=3202,
+        architecture="Lfm2Moe",
+        config={
+            **LFM2_MOE_CONFIG,
+            "use_expert_bias": False,
+            "norm_topk_prob": False,
+            "tie_word_embeddings": True,
+            "num_dense_layers": 0,
+        },
+        about="experts in every layer without a correction, shares that do not add up to one; one tensor for all",
+        fused=True,
+        head_gain=1.0,
+        misread={"shares that add up to less than one": {"norm_topk_prob": True}},
+    ),
+]
+
+GRANITE_HYBRID_CONFIG = {
+    **RECURRENT,
+    "num_hidden_layers": 3,
+    "num_local_experts": 0,
+    "num_experts_per_tok": 0,
+    "shared_intermediate_size": 40,
+    "mamba_n_heads": 4,
+    "mamba_d_head": 16,
+    "mamba_n_groups": 1,
+    "mamba_d_state": 12,
+    "mamba_d_conv": 4,
+    "mamba_chunk_size": 8,
+    "embedding_multiplier": 2.0,
+    "attention_multiplier": 0.3,
+    "residual_multiplier": 0.7,
+    "logits_scaling": 1.5,
+    "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+    **rope("default", 10000.0),
+}
+
+GRANITE_HYBRID = [
+    Variant(
+        name="granite_hybrid",
+        seed=3301,
+        architecture="GraniteMoeHybrid",
+        config=GRANITE_HYBRID_CONFIG,
+        about="Mamba-2 with one group, attention without rotary positions, no experts",
+        misread={
+            "rotary positions": {"position_embedding_type": "rope"},
+            "residual_multiplier": {"residual_multiplier": 1.0},
+        },
+    ),
+    Variant(
+        name="granite_hybrid_moe",
+        seed=3302,
+        architecture="GraniteMoeHybrid",
+        config={
+            **GRANITE_HYBRID_CONFIG,
+            "intermediate_size": 12,
+            "num_local_experts": 5,
+            "num_experts_per_tok": 2,
+            "mamba_n_heads": 6,
+            "mamba_d_head": 16,
+            "mamba_expand": 3,
+            "mamba_n_groups": 2,
+            "mamba_proj_bias": True,
+            "mamba_conv_bias": False,
+            "mamba_d_conv": 3,
+            "attention_bias": True,
+            "position_embedding_type": "rope",
+            "tie_word_embeddings": True,
+        },
+        about="Mamba-2 with two groups and biases, experts beside an MLP for every token, rotary positions",
+        misread={
+            "experts of a token": {"num_experts_per_tok": 1},
+            "rotary positions": {"position_embedding_type": None},
+        },
+    ),
+]
+
+QWEN3_5_CONFIG = {
+    **RECURRENT,
+    "head_dim": 16,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 12,
+    "layer_types": ["linear_attention", "linear_attention", "full_attention", "linear_attention"],
+    **rope("default", 10000.0, partial_rotary_factor=0.25),
+}
+
+QWEN3_5 = [
+    Variant(
+        name="qwen3_5",
+        seed=3401,
+        architecture="Qwen3_5Text",
+        model_class="Qwen3_5ForCausalLM",
+        config=QWEN3_5_CONFIG,
+        about="gated delta nets with two value heads for each key head; attention with a gate, a quarter rotated",
+        gain_offset=0.0,
+        head_gain=1.0,
+        spelling=4,
+        misread={"how much is rotated": rope("default", 10000.0, partial_rotary_factor=0.5)},
+    ),
+    Variant(
+        name="qwen3_5_interval",
+        seed=3404,
+        architecture="Qwen3_5Text",
+        model_class="Qwen3_5ForCausalLM",
+        config={
+            **QWEN3_5_CONFIG,
+            "num_hidden_layers": 3,
+            "linear_num_key_heads": 3,
+            "linear_num_value_heads": 3,
+            "linear_conv_kernel_dim": 3,
+            "linear_key_head_dim": 20,
+            "linear_value_head_dim": 5,
+            "layer_types": ["full_attention", "linear_attention", "linear_attention"],
+            "attention_bias": True,
+            "tie_word_embeddings": True,
+            "rms_norm_eps": 0.02,
+        },
+        about="as many key heads as value heads, keys wider than values, biases of attention, tied embeddings",
+        gain_offset=0.0,
+        head_gain=1.0,
+        misread={"epsilon": {"rms_norm_eps": 1e-5}},
+    ),
+]
+
+VARIANTS = [*LFM2, *LFM2_MOE, *GRANITE_HYBRID, *QWEN3_5]
