@@ -89,6 +89,10 @@ pub struct Branch<T> {
 
 /// A layer that mixes positions.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one per layer, and a box would be in the way of every match"
+)]
 #[non_exhaustive]
 pub enum Mixer {
     /// Softmax attention.

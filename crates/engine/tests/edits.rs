@@ -23,6 +23,9 @@ const RELATIVE: f32 = 2e-5;
 /// is 0.056.
 const VISIBLE: f32 = 1e-2;
 
+/// The same of an expert: it may be asked by a token or two, and a direction may happen to miss what it says of them.
+const VISIBLE_OF_FEW: f32 = 3e-4;
+
 const HOW: Generation =
     Generation { max_tokens: 8, stop_tokens: Vec::new(), batch: 128, top: 2, logits: true, residuals: true };
 
@@ -40,6 +43,16 @@ const MODES: [RowNormalization; 3] = [RowNormalization::None, RowNormalization::
 struct Noise(u64);
 
 impl Noise {
+    /// A stream for a purpose and a checkpoint, whatever other checkpoints there are.
+    fn of(golden: &Golden, purpose: u64) -> Self {
+        Self(
+            golden
+                .name
+                .bytes()
+                .fold(purpose, |seed, byte| seed.wrapping_mul(0x0100_0000_01b3) ^ u64::from(byte)),
+        )
+    }
+
     /// In −1..1.
     fn next(&mut self) -> f64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -284,8 +297,8 @@ fn every_mode_at_several_strengths_is_the_model_with_explicitly_edited_weights()
 
 #[test]
 fn each_writer_alone_changes_the_model_as_its_explicitly_edited_weights_do() {
-    let mut noise = Noise(3);
     for subject in Subject::all() {
+        let mut noise = Noise::of(&subject.golden, 3);
         let original = subject.under(EditSet::new(), Device::Cpu);
         for (index, writer) in subject.writers.iter().enumerate() {
             let weights = Subject::weights(writer);
@@ -301,7 +314,8 @@ fn each_writer_alone_changes_the_model_as_its_explicitly_edited_weights_do() {
             let (by, _) = difference(&closed, &original, r.len());
             let reach = subject.reach(writer, &original);
             assert_eq!(reach == 0.0, by == 0.0, "{place}: an expert without tokens moves nothing");
-            assert!(by >= VISIBLE * reach, "{place}: the edit moves nothing by more than {by:e}");
+            let visible = if writer.writer.expert.is_some() { VISIBLE_OF_FEW } else { VISIBLE };
+            assert!(by >= visible * reach, "{place}: the edit moves nothing by more than {by:e}");
             // Nothing before the writer's block moves.
             let sites = (writer.writer.layer.0 + 1) * r.len();
             for (closed, original) in closed.iter().zip(&original) {

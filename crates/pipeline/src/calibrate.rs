@@ -81,7 +81,9 @@ fn batch_size(
 ) -> Result<usize, PipelineError> {
     let encoded = encode(model, settings, texts, CALIBRATION_SETS[0], settings.max_batch_size)?;
     let longest = encoded.iter().map(Vec::len).max().unwrap_or(0) + settings.max_response_length;
-    let fits = memory() / (model.engine.info().cache_bytes_per_token * longest).max(1);
+    let info = model.engine.info();
+    let of_sequence = (info.cache_bytes_per_token * longest).saturating_add(info.state_bytes_per_sequence);
+    let fits = memory() / of_sequence.max(1);
     let how = Generation { max_tokens: TRIED_TOKENS, ..Generation::default() };
     let (mut size, mut best, mut best_rate) = (1, 1, 0.0);
     while size <= settings.max_batch_size.min(fits) {

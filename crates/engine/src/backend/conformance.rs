@@ -13,6 +13,7 @@
 mod attending;
 mod experts;
 mod products;
+mod recurrent;
 mod rows;
 mod stand_ins;
 
@@ -211,6 +212,11 @@ macro_rules! conformance {
             }
 
             #[test]
+            fn layers_with_states_agree_with_the_oracle() {
+                for_all(recurrent::remembering(), 96, |it| agree($backends, it));
+            }
+
+            #[test]
             fn attention_agrees_with_the_oracle() {
                 for_all(attending::scenarios(), 32, |it| agree($backends, it));
             }
@@ -248,6 +254,20 @@ mod cpu_bits {
     #[test]
     fn gated_layers_have_the_same_bits_in_any_company() {
         for_all(products::gates(), 24, same_bits);
+    }
+
+    #[test]
+    fn layers_with_states_have_the_same_bits_in_any_company() {
+        for_all(recurrent::remembering(), 48, same_bits);
+    }
+
+    #[test]
+    fn sequences_that_share_a_state_have_the_bits_of_others() {
+        for isa in Isa::available() {
+            for_all(recurrent::remembering(), 48, |it| {
+                recurrent::shared_states_have_the_same_bits(|| Cpu::with_isa(isa), it)
+            });
+        }
     }
 
     #[test]

@@ -219,7 +219,7 @@ pub struct Convolved {
     pub before: Option<usize>,
     /// The first column of what the result is multiplied with.
     pub after: Option<usize>,
-    /// Whether there is a SiLU behind the convolution.
+    /// Whether there is a `SiLU` behind the convolution.
     pub silu: bool,
 }
 

@@ -49,7 +49,7 @@ pub struct Recurrence {
     pub shape: RecurrenceShape,
     /// What is convolved, end to end: queries, keys and values, in the order of `shape`.
     pub convolved: Vec<Projection>,
-    /// Over these, with a SiLU after it.
+    /// Over these, with a `SiLU` after it.
     pub convolution: Convolution,
     /// What the output is gated with, end to end: `[heads * d_value]`.
     pub gate: Vec<Projection>,
@@ -113,7 +113,7 @@ pub enum Rule {
     },
 }
 
-/// How a recurrence's output meets its gate: there is a SiLU of the gate in each case.
+/// How a recurrence's output meets its gate: there is a `SiLU` of the gate in each case.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Gating {
     /// A norm of the output by the root of the mean square.

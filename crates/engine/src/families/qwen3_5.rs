@@ -39,12 +39,11 @@ pub(super) fn mixed(
     block: Block,
     net: impl FnOnce() -> Recurrence,
 ) -> Result<Block, ConfigError> {
-    let attends = match decoder.config.list("layer_types")? {
-        Some(list) => kind(list, "layer_types", layer, LAYERS)?,
-        None => {
-            let interval = size_within(&decoder.config, "full_attention_interval", 4)?;
-            (layer + 1).is_multiple_of(interval)
-        }
+    let attends = if let Some(list) = decoder.config.list("layer_types")? {
+        kind(list, "layer_types", layer, LAYERS)?
+    } else {
+        let interval = size_within(&decoder.config, "full_attention_interval", 4)?;
+        (layer + 1).is_multiple_of(interval)
     };
     if attends {
         return Ok(block);

@@ -18,7 +18,7 @@ pub(super) fn size_within(config: &Config<'_>, key: &str, otherwise: usize) -> R
     Ok(size)
 }
 
-pub(super) fn unsupported(key: &str, found: impl ToString, known: impl Into<String>) -> ConfigError {
+pub(super) fn unsupported(key: &str, found: impl std::fmt::Display, known: impl Into<String>) -> ConfigError {
     ConfigError::Unsupported { key: key.to_owned(), found: found.to_string(), known: known.into() }
 }
 

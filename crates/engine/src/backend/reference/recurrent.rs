@@ -10,6 +10,12 @@ fn silu(x: f64) -> f64 {
     x * sigmoid(x)
 }
 
+fn scale(numbers: &mut [f64], by: f64) {
+    for number in numbers {
+        *number *= by;
+    }
+}
+
 /// The state before a run.
 fn before(plan: &Plan, run: Run, states: &[Vec<f32>]) -> Vec<f64> {
     match plan.state_of(run).from {
@@ -43,7 +49,7 @@ pub(super) fn convolve(
         for row in &x.rows[run.first..run.first + run.rows] {
             let at = |first: usize, channel: usize| f64::from(row[first + channel]);
             window.extend((0..channels).map(|channel| {
-                (at(how.input, channel) * how.before.map_or(1.0, |it| at(it, channel))) as f32 as f64
+                f64::from((at(how.input, channel) * how.before.map_or(1.0, |it| at(it, channel))) as f32)
             }));
             let output = (0..channels).map(|channel| {
                 let bias = params.bias.as_ref().map_or(0.0, |it| f64::from(it[channel]));
@@ -94,19 +100,19 @@ pub(super) fn recur(
                     RuleParams::StateSpace { skip: direct, limits } => {
                         let step = rate.clamp(f64::from(limits.0), f64::from(limits.1));
                         skip = value.iter().map(|it| it * f64::from(direct[head])).collect();
-                        value.iter_mut().for_each(|it| *it *= step);
+                        scale(&mut value, step);
                         (step * f64::from(params.rate[head])).exp()
                     }
                     RuleParams::Delta => {
                         for vector in [&mut query, &mut key] {
                             let square: f64 = vector.iter().map(|it| it * it).sum();
-                            vector.iter_mut().for_each(|it| *it /= (square + UNIT_LENGTH_EPSILON).sqrt());
+                            scale(vector, 1.0 / (square + UNIT_LENGTH_EPSILON).sqrt());
                         }
-                        query.iter_mut().for_each(|it| *it /= (d_key as f64).sqrt());
+                        scale(&mut query, 1.0 / (d_key as f64).sqrt());
                         (rate * f64::from(params.rate[head])).exp()
                     }
                 };
-                state.iter_mut().for_each(|it| *it *= decay);
+                scale(state, decay);
                 if let RuleParams::Delta = params.rule {
                     let strength = sigmoid(f64::from(inputs[params.decay + shape.heads + head]));
                     for (i, value) in value.iter_mut().enumerate() {
@@ -138,8 +144,8 @@ fn gated(y: &[f64], gates: &[f32], params: &RecurrenceParams<Vec<f32>>) -> Vec<f
     if let Some(norm) = &params.norm {
         for (group, gains) in y.chunks_mut(norm.width).zip(norm.gain.chunks(norm.width)) {
             let square = group.iter().map(|it| it * it).sum::<f64>() / group.len() as f64;
-            let scale = 1.0 / (square + f64::from(norm.epsilon)).sqrt();
-            group.iter_mut().zip(gains).for_each(|(y, gain)| *y *= scale * f64::from(*gain));
+            let length = (square + f64::from(norm.epsilon)).sqrt();
+            group.iter_mut().zip(gains).for_each(|(y, gain)| *y *= f64::from(*gain) / length);
         }
     }
     let y = if params.gate_first { y } else { times(&y) };

@@ -37,8 +37,8 @@ pub(in super::super) fn convolve(
     assert!(out.cols() >= params.channels, "a column of the output for each channel");
     states.lay(params.taps - 1, params.channels);
     out.resize(x.rows());
-    let (states, out) = (&*states, out.shared());
-    let runs: Vec<Run> = plan.runs().collect();
+    let runs = states.take_runs(plan);
+    let (of_runs, out) = (&*states, out.shared());
     let blocks = lines.div_ceil(GRAIN);
     parallel(runs.len() * blocks, |task| {
         let (run, block) = (runs[task / blocks], task % blocks);
@@ -47,9 +47,9 @@ pub(in super::super) fn convolve(
             how,
             params,
             run,
-            from: plan.state_of(run).from.map(|it| states.state(it).cast_const()),
+            from: plan.state_of(run).from.map(|it| of_runs.state(it).cast_const()),
             plan,
-            states,
+            states: of_runs,
             lines: block * GRAIN..((block + 1) * GRAIN).min(lines),
             out,
         };
@@ -57,6 +57,7 @@ pub(in super::super) fn convolve(
         // another.
         unsafe { convolve_lines(isa, &task) }
     });
+    states.runs = runs;
 }
 
 #[inline(always)]

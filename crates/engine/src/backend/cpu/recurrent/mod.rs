@@ -12,6 +12,7 @@ pub(super) use self::convolution::convolve;
 pub(super) use self::recurrence::recur;
 use super::rows::Line;
 use super::simd::{LANES, Simd};
+use crate::plan::{Plan, Run};
 
 /// States that are allocated together.
 const SLAB: usize = 16;
@@ -30,11 +31,13 @@ pub struct States {
     /// Lines of a state; known once an operation has said how numbers lie in them.
     lines: usize,
     count: usize,
+    /// The runs of the pass at hand; kept for its memory.
+    runs: Vec<Run>,
 }
 
 impl States {
     pub(super) fn new(numbers: usize) -> Self {
-        Self { slabs: Vec::new(), numbers, lines: 0, count: 0 }
+        Self { slabs: Vec::new(), numbers, lines: 0, count: 0, runs: Vec::new() }
     }
 
     pub(super) fn reserve(&mut self, count: usize) {
@@ -51,6 +54,13 @@ impl States {
             let line = || SharedLine(UnsafeCell::new(Line::default()));
             self.slabs.push(std::iter::repeat_with(line).take(SLAB * lines).collect());
         }
+    }
+
+    /// The runs of a pass; to be given back.
+    fn take_runs(&mut self, plan: &Plan) -> Vec<Run> {
+        self.runs.clear();
+        self.runs.extend(plan.runs());
+        std::mem::take(&mut self.runs)
     }
 
     /// The first number of a state.

@@ -39,8 +39,8 @@ pub(in super::super) fn recur(
     let value_lines = shape.d_value.div_ceil(LANES);
     states.lay(shape.heads * shape.d_key, shape.d_value);
     out.resize(x.rows());
-    let (states, shared) = (&*states, out.shared());
-    let runs: Vec<Run> = plan.runs().collect();
+    let runs = states.take_runs(plan);
+    let (of_runs, shared) = (&*states, out.shared());
     let blocks = value_lines.div_ceil(TOGETHER);
     let head_numbers = shape.d_key * value_lines * LANES;
     parallel(runs.len() * shape.heads * blocks, |task| {
@@ -48,7 +48,7 @@ pub(in super::super) fn recur(
         let (head, line) = (rest / blocks, rest % blocks * TOGETHER);
         let step = plan.state_of(run);
         // SAFETY: a state has so many numbers for each head.
-        let of_head = |slot: u32| unsafe { states.state(slot).add(head * head_numbers) };
+        let of_head = |slot: u32| unsafe { of_runs.state(slot).add(head * head_numbers) };
         let task = Task {
             convolved,
             x,
@@ -82,6 +82,7 @@ pub(in super::super) fn recur(
         // SAFETY: each task has its own row.
         unsafe { gate_row(isa, shared.at(row, 0), x.row(row).as_ptr(), params) }
     });
+    states.runs = runs;
 }
 
 /// What a token does to a head's state.
