@@ -272,4 +272,125 @@ GLM4_MOE = [
     ),
 ]
 
-VARIANTS = [*QWEN3_MOE, *MIXTRAL, *OLMOE, *GRANITE_MOE, *PHIMOE, *GLM4_MOE]
+QWEN2_MOE_CONFIG = {
+    **EXPERTS,
+    "intermediate_size": 20,
+    "num_experts": 6,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 12,
+    "shared_expert_intermediate_size": 16,
+    "norm_topk_prob": False,
+    **rope("default", 2000.0),
+}
+
+QWEN2_MOE = [
+    Variant(
+        name="qwen2_moe",
+        seed=2701,
+        architecture="Qwen2Moe",
+        config=QWEN2_MOE_CONFIG,
+        about="two of six experts, and one for every token with a share of its own; biases of queries, keys and values",
+        spelling=4,
+        misread={
+            "shares that add up to less than one": {"norm_topk_prob": True},
+            "biases of queries, keys and values": {"qkv_bias": False},
+        },
+    ),
+    Variant(
+        name="qwen2_moe_windows",
+        seed=2702,
+        architecture="Qwen2Moe",
+        config={
+            **QWEN2_MOE_CONFIG,
+            "num_hidden_layers": 4,
+            "mlp_only_layers": [0],
+            "decoder_sparse_step": 2,
+            "qkv_bias": False,
+            "norm_topk_prob": True,
+            "use_sliding_window": True,
+            "sliding_window": 5,
+            "max_window_layers": 3,
+            "vocab_size": 61,
+            "tie_word_embeddings": True,
+        },
+        about="experts in every second layer, windows in the first and the third; no biases; tied; one tensor for all experts",
+        fused=True,
+        misread={"windows": {"layer_types": ["full_attention"] * 4}},
+    ),
+]
+
+# As the released models have it; sizes are multiples of 32 where numbers lie in blocks of so many.
+GPT_OSS_CONFIG = {
+    **EXPERTS,
+    "head_dim": 8,
+    "intermediate_size": 12,
+    "num_local_experts": 4,
+    "num_experts_per_tok": 2,
+    "sliding_window": 5,
+    "swiglu_limit": 1.0,
+    **rope(
+        "yarn",
+        1000.0,
+        factor=4.0,
+        beta_fast=8.0,
+        beta_slow=1.0,
+        truncate=False,
+        original_max_position_embeddings=32,
+    ),
+}
+
+GPT_OSS = [
+    Variant(
+        name="gpt_oss",
+        seed=2801,
+        architecture="GptOss",
+        config=GPT_OSS_CONFIG,
+        about="alternating gates and ups with biases, an activation that is cut off, sinks, a window in every second layer, YaRN",
+        spelling=4,
+        misread={
+            "where numbers are cut off": {"swiglu_limit": 7.0},
+            "windows": {"layer_types": ["full_attention"] * 2},
+            "rope scaling": rope("default", 1000.0),
+        },
+    ),
+    Variant(
+        name="gpt_oss_plain",
+        seed=2802,
+        architecture="GptOss",
+        config={
+            **GPT_OSS_CONFIG,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 6,
+            "num_key_value_heads": 3,
+            "num_local_experts": 5,
+            "num_experts_per_tok": 3,
+            "vocab_size": 61,
+            "layer_types": ["full_attention", "sliding_attention", "sliding_attention"],
+            "attention_bias": False,
+            "swiglu_alpha": 1.0,
+            "swiglu_limit": 2.0,
+            **rope("default", 1000.0),
+        },
+        about="no biases of attention, another steepness, three experts, windows by a list, no scaling",
+        dtype=torch.float32,
+        misread={"steepness": {"swiglu_alpha": 1.702}, "where numbers are cut off": {"swiglu_limit": 7.0}},
+    ),
+    Variant(
+        name="gpt_oss_blocks",
+        seed=2803,
+        architecture="GptOss",
+        config={
+            **GPT_OSS_CONFIG,
+            "hidden_size": 32,
+            "intermediate_size": 32,
+            "num_local_experts": 3,
+            "swiglu_limit": 7.0,
+        },
+        about="experts in microscaled blocks, as the models were released",
+        spelling=4,
+        microscaled=True,
+        misread={"experts of a token": {"num_experts_per_tok": 1}},
+    ),
+]
+
+VARIANTS = [*QWEN3_MOE, *MIXTRAL, *OLMOE, *GRANITE_MOE, *PHIMOE, *GLM4_MOE, *QWEN2_MOE, *GPT_OSS]

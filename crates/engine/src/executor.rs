@@ -93,8 +93,9 @@ struct Buffers<B: Backend> {
     x: B::Rows,
     /// What a writer says.
     y: B::Rows,
-    /// What the expert says that every token is sent to.
+    /// What the expert says that every token is sent to, and the logits of its share.
     shared: B::Rows,
+    shared_gate: B::Rows,
     qkv: PerBlock<B::Rows>,
     mixed: PerBlock<B::Rows>,
     hidden: PerBlock<B::Rows>,
@@ -170,6 +171,7 @@ impl<B: Backend> Executor<B> {
             x: backend.rows(d),
             y: backend.rows(d),
             shared: backend.rows(d),
+            shared_gate: backend.rows(1),
             qkv: widths(&qkv_cols),
             mixed: widths(&|it| attention(it).output.inputs),
             hidden: widths(&|it| dense(it).map_or(0, |it| it.down.inputs)),
@@ -233,7 +235,7 @@ impl<B: Backend> Executor<B> {
         let input = if weights.pre_norm.is_some() { &buffers.x } else { &buffers.residual };
         backend.linear(input, matrix, bias.as_ref(), qkv);
         lap(&mut times.products, &mut start);
-        let norms = HeadNorms { query: query_norm.as_ref(), key: key_norm.as_ref() };
+        let norms = HeadNorms { query: query_norm.as_ref(), key: key_norm.as_ref(), clip: attention.clip };
         let angles = angles.get(index).as_mut();
         backend.rotate_and_store(qkv, &attention.shape, norms, angles, plan, &mut pages[index]);
         let (mut qkv, mut plan) = (&*qkv, plan);
@@ -261,6 +263,7 @@ impl<B: Backend> Executor<B> {
             edits: edits[index].mixer.as_ref(),
             bias: output_bias.as_ref(),
             post_norm: weights.post_norm.as_ref(),
+            gates: None,
             scale: block.mixer.scale,
             next_norm: match next {
                 Next::Mlp => mlp.pre_norm.as_ref(),
@@ -290,6 +293,7 @@ impl<B: Backend> Executor<B> {
             edits: None,
             bias: None,
             post_norm: weights.post_norm.as_ref(),
+            gates: None,
             scale: block.mlp.scale,
             next_norm,
         };
@@ -303,7 +307,14 @@ impl<B: Backend> Executor<B> {
             }
             (
                 Mlp::Experts(Experts { routing, experts, shared, .. }),
-                MlpWeights::Experts { router, router_bias, correction, experts: matrices, shared: for_all },
+                MlpWeights::Experts {
+                    router,
+                    router_bias,
+                    correction,
+                    experts: matrices,
+                    shared: for_all,
+                    shared_gate,
+                },
             ) => {
                 let scores = buffers.scores.get(index);
                 backend.linear(input, router, router_bias.as_ref(), scores);
@@ -320,11 +331,15 @@ impl<B: Backend> Executor<B> {
                 {
                     backend.gated_linear(input, gate_up, gate_up_bias.as_ref(), shared.activation, hidden);
                     backend.linear(hidden, down, None, &mut buffers.shared);
+                    if let Some(gate) = shared_gate {
+                        backend.linear(input, gate, None, &mut buffers.shared_gate);
+                    }
                     // What it writes joins what the experts wrote as a writer's output joins the stream.
                     let join = WriteParams {
                         edits: own_edits.mlp.as_ref(),
                         bias: down_bias.as_ref(),
                         post_norm: None,
+                        gates: shared_gate.as_ref().map(|_| &buffers.shared_gate),
                         scale: 1.0,
                         next_norm: None,
                     };
@@ -411,7 +426,8 @@ impl<B: Backend> Executor<B> {
         let Self { backend, blueprint, model, buffers, times, .. } = self;
         let head = &blueprint.head;
         if wants.head.top > 0 || wants.head.logsumexp || wants.head.logits || !wants.head.targets.is_empty() {
-            backend.head(&buffers.x, &model.head, head.scale, head.softcap, &wants.head, &mut out.head);
+            let (matrix, bias) = (&model.head, model.head_bias.as_ref());
+            backend.head(&buffers.x, matrix, bias, head.scale, head.softcap, &wants.head, &mut out.head);
             backend.synchronize();
             lap(&mut times.head, &mut start);
         }

@@ -23,6 +23,22 @@ pub(super) enum Tensors {
     },
     /// One for each kind of projection, as in GGUF files: `[experts, outputs, inputs]`.
     Stacked([&'static str; 3]),
+    /// As [`Self::Fused`], but the other way round, `[experts, inputs, outputs]`, with a gate before each up projection's
+    /// output, and with biases, whose names end with `_bias`.
+    Alternating {
+        /// `[experts, d_model, 2 width]`
+        gate_up: &'static str,
+        /// `[experts, width, d_model]`
+        down: &'static str,
+    },
+    /// The same in microscaled blocks, `[experts, outputs, inputs / 32, 16]`, the names of which end with `_blocks`, those of
+    /// their scales with `_scales`.
+    AlternatingBlocks {
+        /// The name without its end.
+        gate_up: &'static str,
+        /// The name without its end.
+        down: &'static str,
+    },
 }
 
 /// What routers are called within a layer.
@@ -36,7 +52,7 @@ const ROUTERS: [&str; 5] = [
 
 /// What experts are called: as transformers 4 and 5 hold those of most families, of Mixtral and Phi, and of Granite; and
 /// what [`super::gguf`] has names for.
-const TENSORS: [Tensors; 6] = [
+const TENSORS: &[Tensors] = &[
     Tensors::Listed { module: "mlp.experts", names: ["gate_proj", "up_proj", "down_proj"] },
     Tensors::Fused { gate_up: "mlp.experts.gate_up_proj", down: "mlp.experts.down_proj" },
     Tensors::Listed { module: "block_sparse_moe.experts", names: ["w1", "w3", "w2"] },
@@ -55,6 +71,12 @@ const TENSORS: [Tensors; 6] = [
     ]),
 ];
 
+/// What gpt-oss calls experts, as transformers writes them and as they were released.
+pub(super) const ALTERNATING: &[Tensors] = &[
+    Tensors::Alternating { gate_up: "mlp.experts.gate_up_proj", down: "mlp.experts.down_proj" },
+    Tensors::AlternatingBlocks { gate_up: "mlp.experts.gate_up_proj", down: "mlp.experts.down_proj" },
+];
+
 impl Decoder<'_> {
     /// A layer's experts with `width` hidden numbers each, without one for every token.
     pub(super) fn experts(
@@ -63,14 +85,28 @@ impl Decoder<'_> {
         width: usize,
         routing: Routing,
     ) -> Result<Experts, ConfigError> {
+        self.experts_as(TENSORS, layer, width, routing)
+    }
+
+    /// The same, in the first of these tensors that there are.
+    pub(super) fn experts_as(
+        &self,
+        known: &[Tensors],
+        layer: usize,
+        width: usize,
+        routing: Routing,
+    ) -> Result<Experts, ConfigError> {
         let count = count(&self.config, &routing)?;
         let has = |name: &str| self.config.has_tensor(&self.name(layer, name));
         let there = |tensors: &Tensors| match tensors {
             Tensors::Listed { module, names } => has(&format!("{module}.{}.{}.weight", count - 1, names[2])),
-            Tensors::Fused { down, .. } | Tensors::Stacked([_, _, down]) => has(down),
+            Tensors::Fused { down, .. }
+            | Tensors::Stacked([_, _, down])
+            | Tensors::Alternating { down, .. } => has(down),
+            Tensors::AlternatingBlocks { down, .. } => has(&format!("{down}_blocks")),
         };
         // Without this, a damaged number would make a list of experts that nobody has.
-        let tensors = TENSORS.into_iter().find(there).ok_or_else(|| ConfigError::Unsupported {
+        let tensors = known.iter().copied().find(there).ok_or_else(|| ConfigError::Unsupported {
             key: "number of experts".to_owned(),
             found: count.to_string(),
             known: format!("as many as layer {layer} has tensors for"),
@@ -83,6 +119,7 @@ impl Decoder<'_> {
             routing,
             experts: (0..count).map(expert).collect::<Result<_, _>>()?,
             shared: None,
+            shared_gate: None,
         })
     }
 
@@ -123,13 +160,55 @@ impl Decoder<'_> {
                 activation,
                 down: part(down, 0, d_model, d_model, width),
             },
+            Tensors::Alternating { gate_up, down } | Tensors::AlternatingBlocks { gate_up, down } => {
+                let blocks = matches!(tensors, Tensors::AlternatingBlocks { .. });
+                let part = |name: &str, first, step, outputs, inputs| {
+                    let named = |end: &str| self.name(layer, &format!("{name}{end}"));
+                    Projection {
+                        weight: named(if blocks { "_blocks" } else { "" }),
+                        share: Some(Share {
+                            expert: Some(expert),
+                            first,
+                            step,
+                            of: step * outputs,
+                            transposed: !blocks,
+                            scales: blocks.then(|| named("_scales")),
+                        }),
+                        bias: Some(named("_bias")),
+                        outputs,
+                        inputs,
+                    }
+                };
+                Gated {
+                    gate: part(gate_up, 0, 2, width, d_model),
+                    up: part(gate_up, 1, 2, width, d_model),
+                    activation,
+                    down: part(down, 0, 1, d_model, width),
+                }
+            }
         })
+    }
+
+    /// The one of these names within a layer that there is a tensor of; the first where there is none.
+    pub(super) fn either(&self, layer: usize, names: [&str; 2]) -> String {
+        let [first, second] = names.map(|it| self.name(layer, it));
+        if self.config.has_tensor(&second) && !self.config.has_tensor(&first) { second } else { first }
+    }
+
+    /// An expert of every token with so many hidden numbers, in a module of a layer; `None` without any.
+    pub(super) fn shared(
+        &self,
+        layer: usize,
+        module: &str,
+        width: usize,
+    ) -> Result<Option<Gated>, ConfigError> {
+        (width > 0).then(|| self.gated_in(layer, module, width)).transpose()
     }
 }
 
 /// How many experts a layer has; whether there are as many as a token is sent to, and groups of equal size.
 pub(super) fn count(config: &Config<'_>, routing: &Routing) -> Result<usize, ConfigError> {
-    const KEYS: [&str; 3] = ["num_local_experts", "num_experts", "n_routed_experts"];
+    const KEYS: [&str; 4] = ["num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts"];
     // Twice of what any model has.
     const MOST: usize = 1024;
     let key = KEYS.into_iter().find(|it| config.get(it).is_some()).unwrap_or(KEYS[0]);
@@ -143,7 +222,7 @@ pub(super) fn count(config: &Config<'_>, routing: &Routing) -> Result<usize, Con
     let within = match routing.groups {
         None => count,
         Some(groups) => {
-            if !count.is_multiple_of(groups.count) || groups.best > count / groups.count {
+            if groups.count == 0 || !count.is_multiple_of(groups.count) || groups.best > count / groups.count {
                 let known = format!("groups of equal size, of at least {} experts", groups.best);
                 return unsupported("n_group", groups.count.to_string(), known);
             }

@@ -6,7 +6,7 @@ use super::Family;
 use super::decoder::{self, Decoder};
 use super::gguf::{self, Gguf};
 use crate::backend::AttentionShape;
-use crate::blueprint::{Attention, Blueprint};
+use crate::blueprint::{Attention, Blueprint, Mlp};
 use crate::{Config, ConfigError};
 
 /// The family.
@@ -23,13 +23,22 @@ pub(super) const FAMILY: Family = Family {
 
 fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
     let decoder = Decoder::read(config, decoder::LLAMA, None)?;
+    multiplied(config, &decoder, |layer| decoder.gated(layer))
+}
+
+/// The decoder with its multipliers, whatever its MLPs are.
+pub(super) fn multiplied(
+    config: &Config<'_>,
+    decoder: &Decoder<'_>,
+    mlp: impl Fn(usize) -> Result<Mlp, ConfigError>,
+) -> Result<Blueprint, ConfigError> {
     let multiplier = |key: &str| Ok::<_, ConfigError>(config.number(key)?.unwrap_or(1.0));
     let scale = multiplier("attention_multiplier")? as f32;
     let residual = multiplier("residual_multiplier")? as f32;
     let mut blueprint = decoder.blueprint(|layer| {
         let attention = decoder.attention(layer, false)?;
         let attention = Attention { shape: AttentionShape { scale, ..attention.shape }, ..attention };
-        let mut block = decoder.block(layer, attention, decoder.gated(layer)?, decoder::BEFORE)?;
+        let mut block = decoder.block(layer, attention, mlp(layer)?, decoder::BEFORE)?;
         (block.mixer.scale, block.mlp.scale) = (residual, residual);
         Ok(block)
     })?;

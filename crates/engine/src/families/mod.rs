@@ -7,20 +7,30 @@
 
 mod cohere;
 mod decoder;
+mod dots1;
+mod ernie4_5;
 mod exaone4;
+mod exaone_moe;
 mod experts;
 mod gemma2;
 mod gemma3;
 mod gguf;
 mod glm4;
+mod glm4_moe;
+mod gpt_oss;
 mod granite;
+mod granitemoe;
 mod llama;
+mod minimax_m2;
 mod ministral3;
 mod mixtral;
 mod names;
 mod olmo;
+mod olmoe;
 mod phi3;
+mod phimoe;
 mod qwen2;
+mod qwen2_moe;
 mod qwen3;
 mod qwen3_moe;
 mod stablelm;
@@ -51,6 +61,17 @@ pub const FAMILIES: &[&Family] = &[
     &exaone4::FAMILY,
     &qwen3_moe::FAMILY,
     &mixtral::FAMILY,
+    &gpt_oss::FAMILY,
+    &phimoe::FAMILY,
+    &olmoe::FAMILY,
+    &granitemoe::FAMILY,
+    &glm4_moe::FAMILY,
+    &qwen2_moe::FAMILY,
+    &ernie4_5::FAMILY,
+    &dots1::FAMILY,
+    &exaone_moe::FAMILY,
+    &minimax_m2::FAMILY,
+    &glm4_moe::SOLAR,
 ];
 
 /// A family of models.

@@ -1,0 +1,83 @@
+//! gpt-oss: experts with biases and an activation that is cut off, attention with sinks, a window in every second layer, YaRN.
+//!
+//! The released models hold their experts in microscaled blocks of 4 bits, which are widened on loading.
+
+use std::sync::LazyLock;
+
+use serde_json::{Value, json};
+
+use super::Family;
+use super::decoder::{self, Decoder, Traits};
+use super::experts::ALTERNATING;
+use crate::blueprint::{Activation, Attention, Blueprint, Experts, Mlp, Projection, Routing, Scores};
+use crate::{Config, ConfigError};
+
+/// The family.
+pub(super) const FAMILY: Family =
+    Family { name: "gpt_oss", architectures: &["GptOssForCausalLM"], blueprint, gguf: None };
+
+const TRAITS: Traits = Traits {
+    epsilon: ("rms_norm_eps", 1e-5),
+    theta: 150_000.0,
+    quantization: &["mxfp4"],
+    ..decoder::LLAMA
+};
+
+static DEFAULTS: LazyLock<Value> = LazyLock::new(|| {
+    json!({
+        "head_dim": 64,
+        "sliding_window": 128,
+        "num_experts_per_tok": 4,
+        "num_local_experts": 128,
+        "swiglu_alpha": 1.702,
+        "swiglu_limit": 7.0,
+    })
+});
+
+static DEFAULTS_WITH_ROPE: LazyLock<Value> = LazyLock::new(|| {
+    let mut defaults = DEFAULTS.clone();
+    defaults["rope_parameters"] = json!({
+        "rope_type": "yarn",
+        "factor": 32.0,
+        "beta_fast": 32.0,
+        "beta_slow": 1.0,
+        "truncate": false,
+        "original_max_position_embeddings": 4096,
+    });
+    defaults
+});
+
+fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
+    let scaled = ["rope_parameters", "rope_scaling"].into_iter().any(|it| config.get(it).is_some());
+    let defaults: &Value = if scaled { &DEFAULTS } else { &DEFAULTS_WITH_ROPE };
+    let decoder = Decoder::read(config, TRAITS, Some(defaults))?;
+    let config = &decoder.config;
+    let routing = Routing {
+        chosen: config.size("num_experts_per_tok")?,
+        scores: Scores::Softmax,
+        groups: None,
+        normalized: true,
+        scale: 1.0,
+    };
+    let number = |key: &str| -> Result<f32, ConfigError> {
+        let missing = || ConfigError::Missing { key: key.to_owned() };
+        Ok(config.number(key)?.ok_or_else(missing)? as f32)
+    };
+    decoder.activation()?; // that of the experts is another, but an unknown name means an unknown model
+    let activation =
+        Activation::ClampedSilu { steepness: number("swiglu_alpha")?, limit: number("swiglu_limit")? };
+    decoder.blueprint(|layer| {
+        let slides = decoder.slides(layer, |layer| layer.is_multiple_of(2))?;
+        let attention = Attention {
+            sinks: Some(decoder.name(layer, "self_attn.sinks")),
+            ..decoder.attention(layer, slides)?
+        };
+        let mut experts = decoder.experts_as(ALTERNATING, layer, decoder.d_mlp, routing)?;
+        for expert in &mut experts.experts {
+            expert.activation = activation;
+        }
+        let bias = Some(decoder.name(layer, "mlp.router.bias"));
+        let mlp = Experts { router: Projection { bias, ..experts.router }, ..experts };
+        decoder.block(layer, attention, Mlp::Experts(mlp), decoder::BEFORE)
+    })
+}
