@@ -69,7 +69,9 @@ def draw_weights(model, variant: Variant, generator: torch.Generator) -> None:
     """Wide random weights, in the order of the parameters' names."""
     for name, parameter in sorted(model.named_parameters()):
         normal = torch.randn(parameter.shape, generator=generator)
-        if name.endswith("bias"):
+        if name.endswith("e_score_correction_bias"):
+            value = 0.1 * normal
+        elif name.endswith("bias"):
             value = 0.5 * normal
         elif name.endswith("sinks"):
             value = normal

@@ -169,7 +169,7 @@ fn attention(criterion: &mut Criterion) {
         }
         let noise =
             cpu.table(&tensor(sequences, ATTENTION.qkv_cols()), WeightDtype::F32).expect("noise is finite");
-        let none = || HeadNorms { query: None, key: None, clip: None };
+        let none = || HeadNorms { query: None, key: None, last: false, clip: None };
         let mut qkv = cpu.rows(ATTENTION.qkv_cols());
         let mut layers: Vec<_> = (0..LAYERS).map(|_| cpu.pages(&ATTENTION)).collect();
         for layer in &mut layers {

@@ -192,6 +192,8 @@ pub struct Attention {
     pub query_norm: Option<Norm>,
     /// The same of keys.
     pub key_norm: Option<Norm>,
+    /// Whether queries and keys are rotated before their norms.
+    pub norms_last: bool,
     /// Queries, keys and values are kept within ± this, after norms.
     pub clip: Option<f32>,
     /// How queries and keys are rotated; `None`: not at all.

@@ -235,7 +235,8 @@ impl<B: Backend> Executor<B> {
         let input = if weights.pre_norm.is_some() { &buffers.x } else { &buffers.residual };
         backend.linear(input, matrix, bias.as_ref(), qkv);
         lap(&mut times.products, &mut start);
-        let norms = HeadNorms { query: query_norm.as_ref(), key: key_norm.as_ref(), clip: attention.clip };
+        let (query, key) = (query_norm.as_ref(), key_norm.as_ref());
+        let norms = HeadNorms { query, key, last: attention.norms_last, clip: attention.clip };
         let angles = angles.get(index).as_mut();
         backend.rotate_and_store(qkv, &attention.shape, norms, angles, plan, &mut pages[index]);
         let (mut qkv, mut plan) = (&*qkv, plan);

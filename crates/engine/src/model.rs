@@ -123,17 +123,22 @@ impl<B: Backend> Loader<'_, B> {
     fn mlp(&self, mlp: &Mlp) -> Result<MlpWeights<B>, LoadError> {
         match mlp {
             Mlp::Gated(gated) => self.gated(gated).map(MlpWeights::Gated),
-            Mlp::Experts(Experts { router, correction, experts, shared, shared_gate, .. }) => Ok(MlpWeights::Experts {
-                router: self.matrix(&[router], Stacking::EndToEnd)?,
-                router_bias: self.bias(&[router], 1)?,
-                correction: correction.as_ref().map(|it| self.correction(it, experts.len())).transpose()?,
-                experts: experts.iter().map(|it| self.gated(it)).collect::<Result<_, _>>()?,
-                shared: shared.as_ref().map(|it| self.gated(it)).transpose()?,
-                shared_gate: shared_gate
-                    .as_ref()
-                    .map(|it| self.matrix(&[it], Stacking::EndToEnd))
-                    .transpose()?,
-            }),
+            Mlp::Experts(Experts { router, correction, experts, shared, shared_gate, .. }) => {
+                Ok(MlpWeights::Experts {
+                    router: self.matrix(&[router], Stacking::EndToEnd)?,
+                    router_bias: self.bias(&[router], 1)?,
+                    correction: correction
+                        .as_ref()
+                        .map(|it| self.correction(it, experts.len()))
+                        .transpose()?,
+                    experts: experts.iter().map(|it| self.gated(it)).collect::<Result<_, _>>()?,
+                    shared: shared.as_ref().map(|it| self.gated(it)).transpose()?,
+                    shared_gate: shared_gate
+                        .as_ref()
+                        .map(|it| self.matrix(&[it], Stacking::EndToEnd))
+                        .transpose()?,
+                })
+            }
         }
     }
 

@@ -149,14 +149,16 @@ impl HeadOutput {
     }
 }
 
-/// What some models do to queries and keys before the rotation. Norms are of each head where they are as wide as one, of
+/// What some models do to queries and keys beside the rotation. Norms are of each head where they are as wide as one, of
 /// all heads together where they are as wide as all of them.
 pub struct HeadNorms<'a, V> {
     /// Of queries.
     pub query: Option<&'a NormParams<V>>,
     /// Of keys.
     pub key: Option<&'a NormParams<V>>,
-    /// Then queries, keys and values are kept within ± this.
+    /// Whether the rotation comes before them.
+    pub last: bool,
+    /// Queries, keys and values are kept within ± this, before the rotation and after norms that are not the last.
     pub clip: Option<f32>,
 }
 

@@ -326,14 +326,19 @@ impl Backend for Reference {
         let d = shape.d_head;
         let rope = angles.map(|it| &*it);
         for (row, values) in qkv.rows.iter_mut().enumerate() {
-            let (queries, rest) = values.split_at_mut(shape.n_heads * d);
-            let keys = &mut rest[..shape.n_kv_heads * d];
-            for (heads, norm) in [(queries, norms.query), (keys, norms.key)] {
-                if let Some(norm) = norm {
-                    for (head, numbers) in heads.chunks_mut(norm.width).enumerate() {
-                        numbers.copy_from_slice(&norm_row(numbers, norm, head));
+            let normed = |values: &mut [f32]| {
+                let (queries, rest) = values.split_at_mut(shape.n_heads * d);
+                let keys = &mut rest[..shape.n_kv_heads * d];
+                for (heads, norm) in [(queries, norms.query), (keys, norms.key)] {
+                    if let Some(norm) = norm {
+                        for (head, numbers) in heads.chunks_mut(norm.width).enumerate() {
+                            numbers.copy_from_slice(&norm_row(numbers, norm, head));
+                        }
                     }
                 }
+            };
+            if !norms.last {
+                normed(values);
             }
             if let Some(clip) = norms.clip {
                 values.iter_mut().for_each(|it| *it = it.clamp(-clip, clip));
@@ -342,6 +347,9 @@ impl Backend for Reference {
                 if let Some(rope) = rope {
                     rotate(head, rope, plan.positions[row]);
                 }
+            }
+            if norms.last {
+                normed(values);
             }
             let keys = shape.n_heads * d;
             let width = shape.n_kv_heads * d;

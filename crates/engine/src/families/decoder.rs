@@ -279,6 +279,7 @@ impl<'a> Decoder<'a> {
             value: projection("self_attn.v_proj", n_kv_heads),
             query_norm: None,
             key_norm: None,
+            norms_last: false,
             clip: None,
             rope: Some(self.rope(slides)?),
             sinks: None,

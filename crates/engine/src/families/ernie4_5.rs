@@ -1,4 +1,4 @@
-//! ERNIE 4.5, dense and with experts: neighbouring pairs are rotated, one switch for all biases, the head's included; experts
+//! ERNIE 4.5, dense and with experts: neighbouring pairs are rotated, one switch for all biases; experts
 //! by their part of the softmax, chosen with a correction, and one for every token.
 
 use std::sync::LazyLock;
@@ -59,7 +59,7 @@ fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
         };
         decoder.block(layer, decoder.attention(layer, false)?, mlp, decoder::BEFORE)
     })?;
-    blueprint.head.bias = biases.then(|| "lm_head.bias".to_owned());
+    blueprint.head.bias = (biases && with_experts).then(|| "lm_head.bias".to_owned());
     Ok(blueprint)
 }
 

@@ -15,7 +15,8 @@ fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
     let decoder = Decoder::read(config, exaone4::TRAITS, None)?;
     let decoder = Decoder { qkv_bias: false, output_bias: false, ..decoder };
     let windows = exaone4::Windows::read(config)?;
-    let (listed, dense) = (config.list("mlp_layer_types")?, config.count("first_k_dense_replace")?.unwrap_or(1));
+    let (listed, dense) =
+        (config.list("mlp_layer_types")?, config.count("first_k_dense_replace")?.unwrap_or(1));
     let sparse = glm4_moe::Sparse::read(config, "num_shared_experts")?;
     decoder.blueprint(|layer| {
         let is_sparse = match listed {

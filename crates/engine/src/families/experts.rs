@@ -21,7 +21,7 @@ pub(super) enum Tensors {
         /// `[experts, d_model, width]`
         down: &'static str,
     },
-    /// One for each kind of projection, as in GGUF files: `[experts, outputs, inputs]`.
+    /// One for each kind of projection, as in GGUF files: `[experts, outputs, inputs]`, and biases where there are.
     Stacked([&'static str; 3]),
     /// As [`Self::Fused`], but the other way round, `[experts, inputs, outputs]`, with a gate before each up projection's
     /// output, and with biases, whose names end with `_bias`.
@@ -42,16 +42,17 @@ pub(super) enum Tensors {
 }
 
 /// What routers are called within a layer.
-const ROUTERS: [&str; 5] = [
+const ROUTERS: [&str; 6] = [
     "mlp.gate",
+    "mlp.gate.wg",
     "mlp.router",
     "block_sparse_moe.gate",
     "block_sparse_moe.router",
     "block_sparse_moe.router.layer",
 ];
 
-/// What experts are called: as transformers 4 and 5 hold those of most families, of Mixtral and Phi, and of Granite; and
-/// what [`super::gguf`] has names for.
+/// What experts are called: as transformers 4 and 5 hold those of most families, of Mixtral and Phi, and of Granite; and in
+/// GGUF files.
 const TENSORS: &[Tensors] = &[
     Tensors::Listed { module: "mlp.experts", names: ["gate_proj", "up_proj", "down_proj"] },
     Tensors::Fused { gate_up: "mlp.experts.gate_up_proj", down: "mlp.experts.down_proj" },
@@ -64,18 +65,19 @@ const TENSORS: &[Tensors] = &[
         gate_up: "block_sparse_moe.experts.gate_up_proj",
         down: "block_sparse_moe.experts.down_proj",
     },
-    Tensors::Stacked([
-        "mlp.experts.gate_proj.weight",
-        "mlp.experts.up_proj.weight",
-        "mlp.experts.down_proj.weight",
-    ]),
+    STACKED,
 ];
 
 /// What gpt-oss calls experts, as transformers writes them and as they were released.
 pub(super) const ALTERNATING: &[Tensors] = &[
     Tensors::Alternating { gate_up: "mlp.experts.gate_up_proj", down: "mlp.experts.down_proj" },
     Tensors::AlternatingBlocks { gate_up: "mlp.experts.gate_up_proj", down: "mlp.experts.down_proj" },
+    STACKED,
 ];
+
+/// What [`super::gguf`] has names for.
+const STACKED: Tensors =
+    Tensors::Stacked(["mlp.experts.gate_proj", "mlp.experts.up_proj", "mlp.experts.down_proj"]);
 
 impl Decoder<'_> {
     /// A layer's experts with `width` hidden numbers each, without one for every token.
@@ -100,9 +102,8 @@ impl Decoder<'_> {
         let has = |name: &str| self.config.has_tensor(&self.name(layer, name));
         let there = |tensors: &Tensors| match tensors {
             Tensors::Listed { module, names } => has(&format!("{module}.{}.{}.weight", count - 1, names[2])),
-            Tensors::Fused { down, .. }
-            | Tensors::Stacked([_, _, down])
-            | Tensors::Alternating { down, .. } => has(down),
+            Tensors::Fused { down, .. } | Tensors::Alternating { down, .. } => has(down),
+            Tensors::Stacked([_, _, down]) => has(&format!("{down}.weight")),
             Tensors::AlternatingBlocks { down, .. } => has(&format!("{down}_blocks")),
         };
         // Without this, a damaged number would make a list of experts that nobody has.
@@ -154,12 +155,21 @@ impl Decoder<'_> {
                 activation,
                 down: part(down, 0, d_model, d_model, width),
             },
-            Tensors::Stacked([gate, up, down]) => Gated {
-                gate: part(gate, 0, width, width, d_model),
-                up: part(up, 0, width, width, d_model),
-                activation,
-                down: part(down, 0, d_model, d_model, width),
-            },
+            Tensors::Stacked(names) => {
+                let own = |name: &str, outputs, inputs| {
+                    let bias = format!("{name}.bias");
+                    let biased = self.config.has_tensor(&self.name(layer, &bias));
+                    let bias = biased.then(|| self.name(layer, &bias));
+                    Projection { bias, ..part(&format!("{name}.weight"), 0, outputs, outputs, inputs) }
+                };
+                let [gate, up, down] = names;
+                Gated {
+                    gate: own(gate, width, d_model),
+                    up: own(up, width, d_model),
+                    activation,
+                    down: own(down, d_model, width),
+                }
+            }
             Tensors::Alternating { gate_up, down } | Tensors::AlternatingBlocks { gate_up, down } => {
                 let blocks = matches!(tensors, Tensors::AlternatingBlocks { .. });
                 let part = |name: &str, first, step, outputs, inputs| {
@@ -222,7 +232,8 @@ pub(super) fn count(config: &Config<'_>, routing: &Routing) -> Result<usize, Con
     let within = match routing.groups {
         None => count,
         Some(groups) => {
-            if groups.count == 0 || !count.is_multiple_of(groups.count) || groups.best > count / groups.count {
+            if groups.count == 0 || !count.is_multiple_of(groups.count) || groups.best > count / groups.count
+            {
                 let known = format!("groups of equal size, of at least {} experts", groups.best);
                 return unsupported("n_group", groups.count.to_string(), known);
             }

@@ -9,12 +9,21 @@ use serde_json::{Value, json};
 
 use super::Family;
 use super::decoder::{self, Decoder, Traits};
+use super::gguf::{self, Gguf};
 use crate::blueprint::{Attention, Blueprint, Experts, Groups, Mlp, Norm, Routing, Scores};
 use crate::{Config, ConfigError};
 
 /// GLM.
-pub(super) const FAMILY: Family =
-    Family { name: "glm4_moe", architectures: &["Glm4MoeForCausalLM"], blueprint, gguf: None };
+pub(super) const FAMILY: Family = Family {
+    name: "glm4_moe",
+    architectures: &["Glm4MoeForCausalLM"],
+    blueprint,
+    gguf: Some(Gguf {
+        architectures: &["glm4moe"],
+        config: gguf_config,
+        tensor: |_, name| gguf::stored(name, &[("post_attention_layernorm", "post_attention_norm")]),
+    }),
+};
 
 /// Solar.
 pub(super) const SOLAR: Family = Family {
@@ -52,7 +61,9 @@ static SOLAR_DEFAULTS: LazyLock<Value> = LazyLock::new(|| {
 fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
     let decoder = Decoder { output_bias: false, ..Decoder::read(config, TRAITS, Some(&DEFAULTS))? };
     let dense = config.count("first_k_dense_replace")?.unwrap_or(1);
-    let head_norms = config.flag("use_qk_norm")?.unwrap_or(false);
+    // GGUF files say it only by the tensors that they have.
+    let there = || config.has_tensor("model.layers.0.self_attn.q_norm.weight");
+    let head_norms = config.flag("use_qk_norm")?.unwrap_or_else(there);
     let head_norm = |layer, name| -> Result<Option<Norm>, ConfigError> {
         head_norms.then(|| decoder.norm(layer, name, decoder.d_head)).transpose()
     };
@@ -114,4 +125,14 @@ impl Sparse {
             ..decoder.experts(layer, self.width, self.routing)?
         }))
     }
+}
+
+/// The files count the layers that predict further tokens.
+fn gguf_config(metadata: &Value, architecture: &str) -> Result<Value, ConfigError> {
+    let mut config = gguf::decoder_config(metadata, architecture)?;
+    let count = |key: &str| metadata.get(format!("{architecture}.{key}")).and_then(Value::as_u64);
+    if let (Some(all), Some(further)) = (count("block_count"), count("nextn_predict_layers")) {
+        config.insert("num_hidden_layers".to_owned(), json!(all.saturating_sub(further)));
+    }
+    Ok(Value::Object(config))
 }

@@ -9,19 +9,20 @@ use serde_json::{Value, json};
 use super::Family;
 use super::decoder::{self, Decoder, Traits};
 use super::experts::ALTERNATING;
+use super::gguf::{self, Gguf, Stored};
 use crate::blueprint::{Activation, Attention, Blueprint, Experts, Mlp, Projection, Routing, Scores};
 use crate::{Config, ConfigError};
 
 /// The family.
-pub(super) const FAMILY: Family =
-    Family { name: "gpt_oss", architectures: &["GptOssForCausalLM"], blueprint, gguf: None };
-
-const TRAITS: Traits = Traits {
-    epsilon: ("rms_norm_eps", 1e-5),
-    theta: 150_000.0,
-    quantization: &["mxfp4"],
-    ..decoder::LLAMA
+pub(super) const FAMILY: Family = Family {
+    name: "gpt_oss",
+    architectures: &["GptOssForCausalLM"],
+    blueprint,
+    gguf: Some(Gguf { architectures: &["gpt-oss"], config: gguf_config, tensor: gguf_tensor }),
 };
+
+const TRAITS: Traits =
+    Traits { epsilon: ("rms_norm_eps", 1e-5), theta: 150_000.0, quantization: &["mxfp4"], ..decoder::LLAMA };
 
 static DEFAULTS: LazyLock<Value> = LazyLock::new(|| {
     json!({
@@ -80,4 +81,25 @@ fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
         let mlp = Experts { router: Projection { bias, ..experts.router }, ..experts };
         decoder.block(layer, attention, Mlp::Experts(mlp), decoder::BEFORE)
     })
+}
+
+/// The files do not say it; it is part of the architecture.
+fn gguf_config(metadata: &Value, architecture: &str) -> Result<Value, ConfigError> {
+    let mut config = gguf::decoder_config(metadata, architecture)?;
+    if let Some(Value::Object(scaling)) = config.get_mut("rope_scaling") {
+        scaling.insert("truncate".to_owned(), json!(false));
+    }
+    if let Some(width) = config.get("moe_intermediate_size").cloned() {
+        config.insert("intermediate_size".to_owned(), width);
+    }
+    Ok(Value::Object(config))
+}
+
+fn gguf_tensor(_: &Value, name: &str) -> Option<Stored> {
+    if let Some(layer) = name.strip_prefix("model.layers.").and_then(|it| it.strip_suffix(".self_attn.sinks"))
+    {
+        return Some(Stored { name: format!("blk.{layer}.attn_sinks.weight"), row_order: None });
+    }
+    let otherwise = [("mlp.router", "ffn_gate_inp"), ("post_attention_layernorm", "post_attention_norm")];
+    gguf::stored(name, &otherwise)
 }

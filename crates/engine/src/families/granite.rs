@@ -47,7 +47,7 @@ pub(super) fn multiplied(
     Ok(blueprint)
 }
 
-fn gguf_config(metadata: &Value, architecture: &str) -> Result<Value, ConfigError> {
+pub(super) fn gguf_config(metadata: &Value, architecture: &str) -> Result<Value, ConfigError> {
     let mut config = gguf::decoder_config(metadata, architecture)?;
     for (theirs, ours) in [
         ("attention.scale", "attention_multiplier"),

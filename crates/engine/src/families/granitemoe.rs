@@ -1,8 +1,11 @@
 //! Granite 3 with experts: the multipliers of Granite; some models have one more expert for every token.
 
+use serde_json::Value;
+
 use super::decoder::{self, Decoder};
+use super::gguf::{self, Gguf};
 use super::{Family, granite};
-use crate::blueprint::{Blueprint, Experts, Gated, Mlp, Projection, Routing, Scores};
+use crate::blueprint::{Blueprint, Experts, Gated, Mlp, Routing, Scores};
 use crate::{Config, ConfigError};
 
 /// The family.
@@ -10,8 +13,19 @@ pub(super) const FAMILY: Family = Family {
     name: "granitemoe",
     architectures: &["GraniteMoeForCausalLM", "GraniteMoeSharedForCausalLM"],
     blueprint,
-    gguf: None,
+    gguf: Some(Gguf {
+        architectures: &["granitemoe"],
+        config: gguf_config,
+        tensor: |config, name| gguf::stored_in_neighbors(config, name, SHARED),
+    }),
 };
+
+/// What GGUF files call the expert of every token.
+const SHARED: &[(&str, &str)] = &[
+    ("shared_mlp.gate_proj", "ffn_gate_shexp"),
+    ("shared_mlp.up_proj", "ffn_up_shexp"),
+    ("shared_mlp.output_linear", "ffn_down_shexp"),
+];
 
 fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
     let decoder = Decoder::read(config, decoder::LLAMA, None)?;
@@ -30,10 +44,24 @@ fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
     })
 }
 
-/// The expert of every token, whose gate and up projections lie in one tensor.
+/// The expert of every token, whose gate and up projections lie in one tensor of folders.
 fn for_every_token(decoder: &Decoder<'_>, layer: usize, width: usize) -> Result<Gated, ConfigError> {
     let part = |first| decoder.part(layer, "shared_mlp.input_linear", first, width, 2 * width);
-    let down: Projection =
-        decoder.projection(layer, "shared_mlp.output_linear", false, decoder.d_model, width);
-    Ok(Gated { gate: part(0), up: part(width), activation: decoder.activation()?, down })
+    let own = |name| decoder.projection(layer, name, false, width, decoder.d_model);
+    // In GGUF files there is a tensor for each.
+    let apart = decoder.config.has_tensor(&decoder.name(layer, "shared_mlp.up_proj.weight"));
+    Ok(Gated {
+        gate: if apart { own("shared_mlp.gate_proj") } else { part(0) },
+        up: if apart { own("shared_mlp.up_proj") } else { part(width) },
+        activation: decoder.activation()?,
+        down: decoder.projection(layer, "shared_mlp.output_linear", false, decoder.d_model, width),
+    })
+}
+
+fn gguf_config(metadata: &Value, architecture: &str) -> Result<Value, ConfigError> {
+    let mut config = granite::gguf_config(metadata, architecture)?;
+    if let Some(width) = config.get("shared_expert_intermediate_size").cloned() {
+        config["shared_intermediate_size"] = width;
+    }
+    Ok(config)
 }

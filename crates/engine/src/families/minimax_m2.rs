@@ -34,13 +34,14 @@ fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
             key_norm: Some(decoder.norm(layer, "self_attn.k_norm", decoder.n_kv_heads * decoder.d_head)?),
             ..decoder.attention(layer, false)?
         };
-        let mlp = Mlp::Experts(Experts {
-            correction: Some(decoder.either(
-                layer,
-                ["block_sparse_moe.e_score_correction_bias", "mlp.e_score_correction_bias"],
-            )),
-            ..decoder.experts(layer, decoder.d_mlp, routing)?
-        });
+        let mlp =
+            Mlp::Experts(Experts {
+                correction: Some(decoder.either(
+                    layer,
+                    ["block_sparse_moe.e_score_correction_bias", "mlp.e_score_correction_bias"],
+                )),
+                ..decoder.experts(layer, decoder.d_mlp, routing)?
+            });
         decoder.block(layer, attention, mlp, decoder::BEFORE)
     })
 }

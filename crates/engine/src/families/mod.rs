@@ -20,6 +20,7 @@ mod glm4_moe;
 mod gpt_oss;
 mod granite;
 mod granitemoe;
+mod hunyuan;
 mod llama;
 mod minimax_m2;
 mod ministral3;
@@ -71,6 +72,7 @@ pub const FAMILIES: &[&Family] = &[
     &dots1::FAMILY,
     &exaone_moe::FAMILY,
     &minimax_m2::FAMILY,
+    &hunyuan::FAMILY,
     &glm4_moe::SOLAR,
 ];
 
@@ -146,7 +148,14 @@ impl<'a> Source<'a> {
     /// The weight of a projection, `[outputs, inputs]`: a tensor, or a part of one.
     pub(crate) fn projection(&self, projection: &Projection) -> Result<Tensor, LoadError> {
         let Projection { weight, share, outputs, inputs, .. } = projection;
-        let Some(share) = share else { return self.tensor(weight, &[*outputs, *inputs]) };
+        let Some(share) = share else {
+            let tensor = self.whole(weight)?;
+            // GGUF files have no dimension of size 1 at the end.
+            let tensor =
+                if *outputs == 1 && tensor.shape() == [*inputs] { tensor.slice_rows(0..1) } else { tensor };
+            tensor.expect_shape(&[*outputs, *inputs])?;
+            return Ok(tensor);
+        };
         let mut tensor = self.whole(weight)?;
         if let Some(scales) = &share.scales {
             tensor = Tensor::microscaled(&tensor, &self.whole(scales)?)?;

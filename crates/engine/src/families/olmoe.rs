@@ -1,13 +1,24 @@
 //! OLMoE: experts in every layer, norms over all queries and over all keys, which some models cut off.
 
+use serde_json::Value;
+
 use super::Family;
 use super::decoder::{self, Decoder, Traits};
+use super::gguf::{self, Gguf};
 use crate::blueprint::{Attention, Blueprint, Mlp, Routing, Scores};
 use crate::{Config, ConfigError};
 
 /// The family.
-pub(super) const FAMILY: Family =
-    Family { name: "olmoe", architectures: &["OlmoeForCausalLM"], blueprint, gguf: None };
+pub(super) const FAMILY: Family = Family {
+    name: "olmoe",
+    architectures: &["OlmoeForCausalLM"],
+    blueprint,
+    gguf: Some(Gguf {
+        architectures: &["olmoe"],
+        config: |metadata, architecture| gguf::decoder_config(metadata, architecture).map(Value::Object),
+        tensor: |_, name| gguf::stored(name, &[]),
+    }),
+};
 
 const TRAITS: Traits = Traits { epsilon: ("rms_norm_eps", 1e-5), ..decoder::LLAMA };
 

@@ -39,10 +39,9 @@ fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
         normalized: false,
         scale: 1.0,
     };
-    let long = Long::read(config)?;
     let mut blueprint = decoder.blueprint(|layer| {
         let mut attention = decoder.attention(layer, true)?;
-        if let (Some(rope), Some(long)) = (&mut attention.rope, &long) {
+        if let (Some(rope), Some(long)) = (&mut attention.rope, Long::read(config)?) {
             long.apply(rope);
         }
         let mlp = Mlp::Experts(decoder.experts(layer, decoder.d_mlp, routing)?);

@@ -1,14 +1,33 @@
 //! Qwen 1.5 and 2 with experts: attention as in Qwen 2; one more expert for every token, with a share of its own; some layers
 //! may be dense.
 
+use serde_json::Value;
+
 use super::decoder::{self, Decoder};
+use super::gguf::{self, Gguf};
 use super::{Family, qwen3_moe};
 use crate::blueprint::{Blueprint, Experts, Mlp};
 use crate::{Config, ConfigError};
 
 /// The family.
-pub(super) const FAMILY: Family =
-    Family { name: "qwen2_moe", architectures: &["Qwen2MoeForCausalLM"], blueprint, gguf: None };
+pub(super) const FAMILY: Family = Family {
+    name: "qwen2_moe",
+    architectures: &["Qwen2MoeForCausalLM"],
+    blueprint,
+    gguf: Some(Gguf {
+        architectures: &["qwen2moe"],
+        config: |metadata, architecture| gguf::decoder_config(metadata, architecture).map(Value::Object),
+        tensor: |_, name| gguf::stored(name, SHARED),
+    }),
+};
+
+/// What GGUF files call the expert of every token.
+const SHARED: &[(&str, &str)] = &[
+    ("mlp.shared_expert_gate", "ffn_gate_inp_shexp"),
+    ("mlp.shared_expert.gate_proj", "ffn_gate_shexp"),
+    ("mlp.shared_expert.up_proj", "ffn_up_shexp"),
+    ("mlp.shared_expert.down_proj", "ffn_down_shexp"),
+];
 
 fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
     const FIRST: usize = 28; // the reference stack's default

@@ -1,15 +1,24 @@
 //! Qwen 3 with experts: attention as in Qwen 3; some layers may be dense.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::decoder::{self, Decoder};
+use super::gguf::{self, Gguf};
 use super::{Family, qwen3};
 use crate::blueprint::{Blueprint, Mlp, Routing, Scores};
 use crate::{Config, ConfigError};
 
 /// The family.
-pub(super) const FAMILY: Family =
-    Family { name: "qwen3_moe", architectures: &["Qwen3MoeForCausalLM"], blueprint, gguf: None };
+pub(super) const FAMILY: Family = Family {
+    name: "qwen3_moe",
+    architectures: &["Qwen3MoeForCausalLM"],
+    blueprint,
+    gguf: Some(Gguf {
+        architectures: &["qwen3moe"],
+        config: gguf_config,
+        tensor: |_, name| gguf::stored(name, &[]),
+    }),
+};
 
 fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
     let decoder = Decoder::read(config, decoder::LLAMA, None)?;
@@ -53,4 +62,11 @@ impl<'a> Dense<'a> {
         let listed = self.listed.iter().any(|it| it.as_u64() == Some(layer as u64));
         listed || !(layer + 1).is_multiple_of(self.step)
     }
+}
+
+/// The files do not say it; llama.cpp does it with all of them.
+fn gguf_config(metadata: &Value, architecture: &str) -> Result<Value, ConfigError> {
+    let mut config = gguf::decoder_config(metadata, architecture)?;
+    config.insert("norm_topk_prob".to_owned(), json!(true));
+    Ok(Value::Object(config))
 }

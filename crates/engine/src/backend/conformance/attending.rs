@@ -20,6 +20,7 @@ struct Preparation {
     rope: Option<(f64, Pairing, f32)>,
     query_norm: Option<HeadNorm>,
     key_norm: Option<HeadNorm>,
+    last: bool,
     clip: Option<f32>,
 }
 
@@ -92,11 +93,8 @@ fn preparations() -> impl Strategy<Value = Preparation> {
         prop::option::weighted(0.4, norm)
     };
     let clip = prop::option::weighted(0.3, select(vec![0.5, 2.0]));
-    (rope, norm(), norm(), clip).prop_map(|(rope, query_norm, key_norm, clip)| Preparation {
-        rope,
-        query_norm,
-        key_norm,
-        clip,
+    (rope, norm(), norm(), any::<bool>(), clip).prop_map(|(rope, query_norm, key_norm, last, clip)| {
+        Preparation { rope, query_norm, key_norm, last, clip }
     })
 }
 
@@ -122,7 +120,8 @@ impl Preparation {
         let query = self.query_norm.map(|it| it.params(backend, shape.d_head, shape.n_heads, seed));
         let key = self.key_norm.map(|it| it.params(backend, shape.d_head, shape.n_kv_heads, seed + 1));
         let mut angles = self.rope(shape.d_head).map(|it| backend.angles(&it));
-        let norms = HeadNorms { query: query.as_ref(), key: key.as_ref(), clip: self.clip };
+        let (query, key) = (query.as_ref(), key.as_ref());
+        let norms = HeadNorms { query, key, last: self.last, clip: self.clip };
         backend.rotate_and_store(qkv, shape, norms, angles.as_mut(), plan, pages);
     }
 }

@@ -375,7 +375,8 @@ impl Case for Head {
             }
             let error = |(logit, error): (f64, f64)| scale * (error + 2.0 * UNIT * f64::abs(logit)) + capped;
             let bias = self.bias();
-            let mut allowed: Vec<f64> = product(x, &weights, bias.as_deref()).into_iter().map(error).collect();
+            let mut allowed: Vec<f64> =
+                product(x, &weights, bias.as_deref()).into_iter().map(error).collect();
             let worst = largest(&allowed);
             allowed.push(worst + LOGSUMEXP + UNIT * f64::from(exact[self.vocab].abs()));
             allowed.push(worst);

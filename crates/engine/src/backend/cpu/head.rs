@@ -285,8 +285,14 @@ mod tests {
                 let mut logits = [1.0_f32; 2 * LANES];
                 logits[at] = nan;
                 for cap in [None, Some(30.0)] {
-                    let line =
-                        LogitLine { logits: logits.as_mut_ptr(), width: 21, bias: None, scale: 1.0, cap, sum: true };
+                    let line = LogitLine {
+                        logits: logits.as_mut_ptr(),
+                        width: 21,
+                        bias: None,
+                        scale: 1.0,
+                        cap,
+                        sum: true,
+                    };
                     let mut partial = Partial { largest: 0.0, sum: 0.0 };
                     // SAFETY: two lines.
                     unsafe { finish_line(isa, &line, &mut partial) };

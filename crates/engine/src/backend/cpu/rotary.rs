@@ -69,7 +69,7 @@ pub(super) fn rotate_and_store(
     });
     let (rows, cols) = (qkv.rows(), qkv.cols());
     let (qkv, pages) = (qkv.shared(), &*pages);
-    let clip = norms.clip;
+    let (last, clip) = (norms.last, norms.clip);
     let (query_norm, key_norm) = (norms.query.map(super::norm_view), norms.key.map(super::norm_view));
     let d = shape.d_head;
     super::parallel_rows(rows, super::ROW_GRAIN, |row| {
@@ -79,7 +79,7 @@ pub(super) fn rotate_and_store(
         let (keys, values) = rest.split_at_mut(shape.n_kv_heads * d);
         let at = angles.map(|it| (it.pairing, it.at(plan.positions[row] as usize)));
         for (heads, norm) in [(&mut *queries, &query_norm), (&mut *keys, &key_norm)] {
-            if let Some(norm) = norm {
+            if let Some(norm) = norm.as_ref().filter(|_| !last) {
                 norm_heads(isa, heads, norm);
             }
             if let Some(clip) = clip {
@@ -94,6 +94,9 @@ pub(super) fn rotate_and_store(
                     }
                     Some((Pairing::Neighbors, (cos, sin))) => rotate_neighbors(head, cos, sin),
                 }
+            }
+            if let Some(norm) = norm.as_ref().filter(|_| last) {
+                norm_heads(isa, heads, norm);
             }
         }
         if let Some(clip) = clip {
