@@ -359,13 +359,11 @@ GPT_OSS = [
         architecture="GptOss",
         config={
             **GPT_OSS_CONFIG,
-            "num_hidden_layers": 3,
             "num_attention_heads": 6,
             "num_key_value_heads": 3,
-            "num_local_experts": 5,
             "num_experts_per_tok": 3,
             "vocab_size": 61,
-            "layer_types": ["full_attention", "sliding_attention", "sliding_attention"],
+            "layer_types": ["full_attention", "sliding_attention"],
             "attention_bias": False,
             "swiglu_alpha": 1.0,
             "swiglu_limit": 2.0,
@@ -616,5 +614,63 @@ HUNYUAN = [
     ),
 ]
 
+QWEN3_VL_CONTAINER = {
+    "vision_config": {
+        "depth": 1,
+        "hidden_size": 8,
+        "intermediate_size": 8,
+        "num_heads": 2,
+        "patch_size": 4,
+        "temporal_patch_size": 1,
+        "spatial_merge_size": 1,
+        "out_hidden_size": 24,
+        "num_position_embeddings": 4,
+        "deepstack_visual_indexes": [0],
+    },
+    # No prompt holds one of these.
+    "image_token_id": 1000,
+    "video_token_id": 1001,
+    "vision_start_token_id": 1002,
+    "vision_end_token_id": 1003,
+}
+
+QWEN3_VL = [
+    Variant(
+        name="qwen3_vl_container",
+        seed=4501,
+        architecture="Qwen3VL",
+        model_class="Qwen3VLForConditionalGeneration",
+        config={
+            **{key: value for key, value in EXPERTS.items() if key != "tie_word_embeddings"},
+            "head_dim": 16,
+            **rope("default", 2000.0, mrope_section=[3, 3, 2], mrope_interleaved=True),
+        },
+        container={**QWEN3_VL_CONTAINER, "tie_word_embeddings": False},
+        head_gain=1.0,
+        about="the language model of a container with an image tower, without experts",
+        misread={"rope_theta": rope("default", 50.0, mrope_section=[3, 3, 2], mrope_interleaved=True)},
+    ),
+    Variant(
+        name="qwen3_vl_moe_container",
+        seed=6502,
+        architecture="Qwen3VLMoe",
+        model_class="Qwen3VLMoeForConditionalGeneration",
+        config={
+            **{key: value for key, value in QWEN3_MOE_CONFIG.items() if key not in {"norm_topk_prob", "tie_word_embeddings"}},
+            "num_experts": 5,
+            "num_experts_per_tok": 2,
+            "num_hidden_layers": 3,
+            "mlp_only_layers": [1],
+            "intermediate_size": 20,
+            **rope("default", 2000.0, mrope_section=[3, 3, 2], mrope_interleaved=True),
+        },
+        container={**QWEN3_VL_CONTAINER, "tie_word_embeddings": True},
+        embedding=0.2,
+        head_gain=1.0,
+        about="the same with experts, whose tensors lie the other way round; tied",
+        misread={"experts of a token": {"num_experts_per_tok": 1}},
+    ),
+]
+
 VARIANTS = [*QWEN3_MOE, *MIXTRAL, *OLMOE, *GRANITE_MOE, *PHIMOE, *GLM4_MOE, *QWEN2_MOE, *GPT_OSS]
-VARIANTS += [*ERNIE, *DOTS1, *EXAONE_MOE, *MINIMAX, *SOLAR, *HUNYUAN]
+VARIANTS += [*ERNIE, *DOTS1, *EXAONE_MOE, *MINIMAX, *SOLAR, *HUNYUAN, *QWEN3_VL]

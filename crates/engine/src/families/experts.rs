@@ -21,6 +21,13 @@ pub(super) enum Tensors {
         /// `[experts, d_model, width]`
         down: &'static str,
     },
+    /// The same, or the other way round: `[experts, d_model, 2 width]`, `[experts, width, d_model]`.
+    Either {
+        /// Gates first.
+        gate_up: &'static str,
+        /// The writers.
+        down: &'static str,
+    },
     /// One for each kind of projection, as in GGUF files: `[experts, outputs, inputs]`, and biases where there are.
     Stacked([&'static str; 3]),
     /// As [`Self::Fused`], but the other way round, `[experts, inputs, outputs]`, with a gate before each up projection's
@@ -68,6 +75,10 @@ const TENSORS: &[Tensors] = &[
     STACKED,
 ];
 
+/// What Qwen 3 VL calls experts.
+pub(super) const EITHER: &[Tensors] =
+    &[Tensors::Either { gate_up: "mlp.experts.gate_up_proj", down: "mlp.experts.down_proj" }];
+
 /// What gpt-oss calls experts, as transformers writes them and as they were released.
 pub(super) const ALTERNATING: &[Tensors] = &[
     Tensors::Alternating { gate_up: "mlp.experts.gate_up_proj", down: "mlp.experts.down_proj" },
@@ -102,7 +113,9 @@ impl Decoder<'_> {
         let has = |name: &str| self.config.has_tensor(&self.name(layer, name));
         let there = |tensors: &Tensors| match tensors {
             Tensors::Listed { module, names } => has(&format!("{module}.{}.{}.weight", count - 1, names[2])),
-            Tensors::Fused { down, .. } | Tensors::Alternating { down, .. } => has(down),
+            Tensors::Fused { down, .. }
+            | Tensors::Either { down, .. }
+            | Tensors::Alternating { down, .. } => has(down),
             Tensors::Stacked([_, _, down]) => has(&format!("{down}.weight")),
             Tensors::AlternatingBlocks { down, .. } => has(&format!("{down}_blocks")),
         };
@@ -132,12 +145,18 @@ impl Decoder<'_> {
         tensors: Tensors,
     ) -> Result<Gated, ConfigError> {
         let (d_model, activation) = (self.d_model, self.activation()?);
-        let part = |name: &str, first, outputs, of, inputs| Projection {
-            weight: self.name(layer, name),
-            share: Some(Share { expert: Some(expert), first, step: 1, of, transposed: false, scales: None }),
-            bias: None,
-            outputs,
-            inputs,
+        let part = |name: &str, first, outputs, of, inputs| {
+            let weight = self.name(layer, name);
+            // As the reference stack reads them: where both ways fit, as transformers 5 holds them.
+            let shape = matches!(tensors, Tensors::Either { .. }).then(|| self.config.tensor_shape(&weight));
+            let transposed = shape.flatten().is_some_and(|it| it != [expert.1, of, inputs]);
+            Projection {
+                weight,
+                share: Some(Share { expert: Some(expert), first, step: 1, of, transposed, scales: None }),
+                bias: None,
+                outputs,
+                inputs,
+            }
         };
         Ok(match tensors {
             Tensors::Listed { module, names } => {
@@ -149,7 +168,7 @@ impl Decoder<'_> {
                     down: self.projection(layer, &down, false, d_model, width),
                 }
             }
-            Tensors::Fused { gate_up, down } => Gated {
+            Tensors::Fused { gate_up, down } | Tensors::Either { gate_up, down } => Gated {
                 gate: part(gate_up, 0, width, 2 * width, d_model),
                 up: part(gate_up, width, width, 2 * width, d_model),
                 activation,

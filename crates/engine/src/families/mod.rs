@@ -34,6 +34,7 @@ mod qwen2;
 mod qwen2_moe;
 mod qwen3;
 mod qwen3_moe;
+mod qwen3_vl;
 mod stablelm;
 
 use checkpoint::{Checkpoint, Format, Tensor};
@@ -61,6 +62,8 @@ pub const FAMILIES: &[&Family] = &[
     &stablelm::FAMILY,
     &exaone4::FAMILY,
     &qwen3_moe::FAMILY,
+    &qwen3_vl::DENSE,
+    &qwen3_vl::SPARSE,
     &mixtral::FAMILY,
     &gpt_oss::FAMILY,
     &phimoe::FAMILY,
@@ -207,6 +210,10 @@ impl Tensors for Source<'_> {
             }
             _ => self.checkpoint.contains(name),
         }
+    }
+
+    fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        self.contains(name).then(|| self.whole(name).ok().map(|it| it.shape().to_vec())).flatten()
     }
 
     fn values(&self, name: &str) -> Option<Vec<f32>> {
