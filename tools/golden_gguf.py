@@ -40,6 +40,14 @@ NAMES = [
     "cohere2",
     "exaone4",
     "exaone4_whole",
+    "qwen3_moe",
+    "mixtral",
+    "gpt_oss_blocks",
+    "qwen2_moe",
+    "olmoe",
+    "granitemoe",
+    "granitemoe_shared",
+    "glm4_moe",
 ]
 
 

@@ -74,7 +74,9 @@ def draw_weights(model, variant: Variant, generator: torch.Generator) -> None:
     """Wide random weights, in the order of the parameters' names."""
     for name, parameter in sorted(model.named_parameters()):
         normal = torch.randn(parameter.shape, generator=generator)
-        if name.endswith("bias"):
+        if name.endswith("e_score_correction_bias"):
+            value = 0.1 * normal
+        elif name.endswith("bias"):
             value = 0.5 * normal
         elif name.endswith("sinks"):
             value = normal
@@ -131,6 +133,8 @@ def write_checkpoint(variant: Variant, folder: pathlib.Path) -> None:
         model.save_pretrained(scratch, max_shard_size=size * 10 // (10 * variant.shards - 4))
         if variant.fused:
             safetensors.torch.save_file(stored_tensors(model), f"{scratch}/model.safetensors", {"format": "pt"})
+        if variant.microscaled:
+            pack_experts(pathlib.Path(scratch))
         for file in sorted(pathlib.Path(scratch).glob("model*")):
             shutil.copyfile(file, folder / file.name)
             if variant.renamed:
@@ -149,6 +153,33 @@ def stored_tensors(model) -> dict[str, torch.Tensor]:
     """What a model holds, without the head where that is the embedding."""
     tied = {"lm_head.weight"} if model.config.tie_word_embeddings else set()
     return {name: tensor.contiguous() for name, tensor in model.state_dict().items() if name not in tied}
+
+
+# What the 16 codes of 4 bits mean: a sign, two bits of exponent, one of mantissa (OCP Microscaling Formats 1.0).
+MAGNITUDES = torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0])
+
+
+def microscaled(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Blocks of 32 numbers of `[…, outputs, inputs]` in bytes, and the exponents of their scales, which are off by 127."""
+    blocks = weight.float().unflatten(-1, (-1, 32))  # […, outputs, blocks, 32]
+    exponents = torch.floor(torch.log2(blocks.abs().amax(-1))) - 2  # so that the largest number is at most 8
+    scaled = blocks / torch.exp2(exponents).unsqueeze(-1)
+    codes = (scaled.abs().unsqueeze(-1) - MAGNITUDES).abs().argmin(-1) + 8 * (scaled < 0)
+    pairs = codes.unflatten(-1, (16, 2)).to(torch.uint8)  # the first of two in the lower bits
+    return pairs[..., 0] | pairs[..., 1] << 4, (exponents + 127).to(torch.uint8)
+
+
+def pack_experts(folder: pathlib.Path) -> None:
+    """Stores the experts of a folder of gpt-oss as the released models do."""
+    tensors = safetensors.torch.load_file(folder / "model.safetensors")
+    for name in [it for it in tensors if it.endswith(("experts.gate_up_proj", "experts.down_proj"))]:
+        weight = tensors.pop(name).transpose(1, 2).contiguous()  # [experts, outputs, inputs]
+        tensors[f"{name}_blocks"], tensors[f"{name}_scales"] = microscaled(weight)
+    safetensors.torch.save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    others = ["model.layers.*.self_attn", "model.layers.*.mlp.router", "model.embed_tokens", "lm_head"]
+    config["quantization_config"] = {"quant_method": "mxfp4", "modules_to_not_convert": others}
+    (folder / "config.json").write_text(json.dumps(config))
 
 
 def rename_tensors(file: pathlib.Path, renamed: dict[str, str]) -> None:

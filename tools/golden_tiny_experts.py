@@ -134,7 +134,7 @@ GRANITE_MOE_CONFIG = {
 GRANITE_MOE = [
     Variant(
         name="granitemoe",
-        seed=2401,
+        seed=2410,
         architecture="GraniteMoe",
         config={**GRANITE_MOE_CONFIG, "embedding_multiplier": 0.5, "residual_multiplier": 1.6},
         about="experts in one tensor under the names of Granite, multipliers; tied",
@@ -272,4 +272,405 @@ GLM4_MOE = [
     ),
 ]
 
-VARIANTS = [*QWEN3_MOE, *MIXTRAL, *OLMOE, *GRANITE_MOE, *PHIMOE, *GLM4_MOE]
+QWEN2_MOE_CONFIG = {
+    **EXPERTS,
+    "intermediate_size": 20,
+    "num_experts": 6,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 12,
+    "shared_expert_intermediate_size": 16,
+    "norm_topk_prob": False,
+    **rope("default", 2000.0),
+}
+
+QWEN2_MOE = [
+    Variant(
+        name="qwen2_moe",
+        seed=2701,
+        architecture="Qwen2Moe",
+        config=QWEN2_MOE_CONFIG,
+        about="two of six experts, and one for every token with a share of its own; biases of queries, keys and values",
+        spelling=4,
+        misread={
+            "shares that add up to less than one": {"norm_topk_prob": True},
+            "biases of queries, keys and values": {"qkv_bias": False},
+        },
+    ),
+    Variant(
+        name="qwen2_moe_windows",
+        seed=2702,
+        architecture="Qwen2Moe",
+        config={
+            **QWEN2_MOE_CONFIG,
+            "num_hidden_layers": 4,
+            "mlp_only_layers": [0],
+            "decoder_sparse_step": 2,
+            "qkv_bias": False,
+            "norm_topk_prob": True,
+            "use_sliding_window": True,
+            "sliding_window": 5,
+            "max_window_layers": 3,
+            "vocab_size": 61,
+            "tie_word_embeddings": True,
+        },
+        about="experts in every second layer, windows in the first and the third; no biases; tied; one tensor for all experts",
+        fused=True,
+        misread={"windows": {"layer_types": ["full_attention"] * 4}},
+    ),
+]
+
+# As the released models have it; sizes are multiples of 32 where numbers lie in blocks of so many.
+GPT_OSS_CONFIG = {
+    **EXPERTS,
+    "head_dim": 8,
+    "intermediate_size": 12,
+    "num_local_experts": 4,
+    "num_experts_per_tok": 2,
+    "sliding_window": 5,
+    "swiglu_limit": 1.0,
+    **rope(
+        "yarn",
+        1000.0,
+        factor=4.0,
+        beta_fast=8.0,
+        beta_slow=1.0,
+        truncate=False,
+        original_max_position_embeddings=32,
+    ),
+}
+
+GPT_OSS = [
+    Variant(
+        name="gpt_oss",
+        seed=2801,
+        architecture="GptOss",
+        config=GPT_OSS_CONFIG,
+        about="alternating gates and ups with biases, an activation that is cut off, sinks, a window in every second layer, YaRN",
+        spelling=4,
+        misread={
+            "where numbers are cut off": {"swiglu_limit": 7.0},
+            "windows": {"layer_types": ["full_attention"] * 2},
+            "rope scaling": rope("default", 1000.0),
+        },
+    ),
+    Variant(
+        name="gpt_oss_plain",
+        seed=2802,
+        architecture="GptOss",
+        config={
+            **GPT_OSS_CONFIG,
+            "num_attention_heads": 6,
+            "num_key_value_heads": 3,
+            "num_experts_per_tok": 3,
+            "vocab_size": 61,
+            "layer_types": ["full_attention", "sliding_attention"],
+            "attention_bias": False,
+            "swiglu_alpha": 1.0,
+            "swiglu_limit": 2.0,
+            **rope("linear", 1000.0, factor=2.0),
+        },
+        about="no biases of attention, another steepness, three experts, windows by a list, linear scaling",
+        dtype=torch.float32,
+        misread={"steepness": {"swiglu_alpha": 1.702}, "where numbers are cut off": {"swiglu_limit": 7.0}},
+    ),
+    Variant(
+        name="gpt_oss_blocks",
+        seed=2803,
+        architecture="GptOss",
+        config={
+            **GPT_OSS_CONFIG,
+            "hidden_size": 32,
+            "intermediate_size": 32,
+            "num_local_experts": 3,
+            "swiglu_limit": 7.0,
+        },
+        about="experts in microscaled blocks, as the models were released",
+        spelling=4,
+        microscaled=True,
+        misread={"experts of a token": {"num_experts_per_tok": 1}},
+    ),
+]
+
+ERNIE_CONFIG = {
+    **EXPERTS,
+    "num_hidden_layers": 3,
+    "intermediate_size": 20,
+    "moe_num_experts": 6,
+    "moe_k": 2,
+    "moe_intermediate_size": 10,
+    "moe_num_shared_experts": 1,
+    **rope("default", 2000.0),
+}
+
+ERNIE = [
+    Variant(
+        name="ernie4_5",
+        seed=2901,
+        architecture="Ernie4_5",
+        config={**TINY, "head_dim": 12, "use_bias": True, "vocab_size": 61, **rope("default", 2000.0)},
+        about="without experts: neighbouring pairs, biases everywhere but in the head",
+        spelling=4,
+        misread={"biases": {"use_bias": False}, "rope_theta": rope("default", 100.0)},
+    ),
+    Variant(
+        name="ernie4_5_moe",
+        seed=6902,
+        architecture="Ernie4_5_Moe",
+        config={**ERNIE_CONFIG, "tie_word_embeddings": True},
+        about="a dense layer, then experts by the softmax with a correction of the choice, and one for every token; tied",
+        spelling=4,
+        misread={"experts of a token": {"moe_k": 1}, "the expert of every token": {"moe_num_shared_experts": 0}},
+    ),
+    Variant(
+        name="ernie4_5_moe_biases",
+        seed=9903,
+        architecture="Ernie4_5_Moe",
+        config={
+            **ERNIE_CONFIG,
+            "num_hidden_layers": 4,
+            "moe_num_shared_experts": 2,
+            "moe_layer_start_index": 0,
+            "moe_layer_end_index": 2,
+            "moe_layer_interval": 2,
+            "use_bias": True,
+            "tie_word_embeddings": False,
+        },
+        about="experts in the second of four layers; biases everywhere but in experts; one tensor for all experts",
+        embedding=3.0,
+        fused=True,
+        misread={"biases": {"use_bias": False}},
+    ),
+]
+
+DOTS1_CONFIG = {
+    **GLM4_MOE_CONFIG,
+    "attention_bias": False,
+    "sliding_window": None,
+    **rope("default", 10000.0),
+}
+
+DOTS1 = [
+    Variant(
+        name="dots1",
+        seed=3001,
+        architecture="Dots1",
+        config=DOTS1_CONFIG,
+        about="norms of heads, a dense layer, experts by logistic scores with a correction",
+        head_gain=1.0,
+        spelling=4,
+        misread={"routed_scaling_factor": {"routed_scaling_factor": 1.0}},
+    ),
+    Variant(
+        name="dots1_windows",
+        seed=4002,
+        architecture="Dots1",
+        config={
+            **DOTS1_CONFIG,
+            "first_k_dense_replace": 0,
+            "num_hidden_layers": 2,
+            "n_group": 2,
+            "sliding_window": 4,
+            "max_window_layers": 1,
+            "attention_bias": True,
+            "norm_topk_prob": False,
+        },
+        about="a window from the second layer on, biases of attention, one of two groups; one tensor for all experts",
+        head_gain=1.0,
+        fused=True,
+        misread={"windows": {"layer_types": ["full_attention"] * 2}, "groups": {"n_group": 1}},
+    ),
+]
+
+EXAONE_MOE_CONFIG = {
+    **{key: value for key, value in GLM4_MOE_CONFIG.items() if not key.startswith("n_")},
+    "num_experts": 8,
+    "num_shared_experts": 1,
+    "n_group": 1,
+    "num_hidden_layers": 4,
+    "sliding_window": 5,
+    **rope("default", 10000.0),
+}
+
+EXAONE_MOE = [
+    Variant(
+        name="exaone_moe",
+        seed=4101,
+        architecture="ExaoneMoe",
+        config=EXAONE_MOE_CONFIG,
+        about="three layers of four with a window, the fourth without rotary positions; a dense layer, then experts",
+        head_gain=1.0,
+        spelling=4,
+        misread={"windows": {"layer_types": ["full_attention"] * 4}},
+    ),
+    Variant(
+        name="exaone_moe_types",
+        seed=3102,
+        architecture="ExaoneMoe",
+        config={
+            **EXAONE_MOE_CONFIG,
+            "num_hidden_layers": 3,
+            "mlp_layer_types": ["sparse", "dense", "sparse"],
+            "layer_types": ["full_attention", "sliding_attention", "sliding_attention"],
+            "n_group": 2,
+            "num_shared_experts": 2,
+            "norm_topk_prob": False,
+        },
+        about="kinds of layers by lists, one of two groups; one tensor for all experts",
+        head_gain=1.0,
+        fused=True,
+        misread={"shares that add up to one": {"norm_topk_prob": True}, "groups": {"n_group": 1}},
+    ),
+]
+
+MINIMAX_CONFIG = {
+    **EXPERTS,
+    "head_dim": 8,
+    "intermediate_size": 12,
+    "num_local_experts": 6,
+    "num_experts_per_tok": 2,
+    **rope("default", 10000.0, partial_rotary_factor=0.5),
+}
+
+MINIMAX = [
+    Variant(
+        name="minimax_m2",
+        seed=3201,
+        architecture="MiniMaxM2",
+        config=MINIMAX_CONFIG,
+        about="experts by logistic scores with a correction, norms over all queries and over all keys, half of each head rotated",
+        head_gain=1.0,
+        spelling=4,
+        misread={"share of the head that is rotated": rope("default", 10000.0)},
+    ),
+    Variant(
+        name="minimax_m2_fused",
+        seed=5202,
+        architecture="MiniMaxM2",
+        config={
+            **MINIMAX_CONFIG,
+            "head_dim": 12,
+            "num_attention_heads": 3,
+            "num_key_value_heads": 1,
+            "num_experts_per_tok": 3,
+            "vocab_size": 61,
+            "tie_word_embeddings": True,
+            **rope("default", 10000.0),
+        },
+        about="three heads on one, whole heads rotated, three experts; tied; one tensor for all experts",
+        head_gain=1.0,
+        fused=True,
+        misread={"experts of a token": {"num_experts_per_tok": 2}},
+    ),
+]
+
+SOLAR = [
+    Variant(
+        name="solar_open",
+        seed=3301,
+        architecture="SolarOpen",
+        config={
+            **{key: value for key, value in GLM4_MOE_CONFIG.items() if key not in {"intermediate_size", "first_k_dense_replace"}},
+            "num_hidden_layers": 2,
+            **rope("default", 10000.0),
+        },
+        about="experts in every layer, whole heads rotated",
+        spelling=4,
+        misread={"routed_scaling_factor": {"routed_scaling_factor": 1.0}},
+    ),
+]
+
+HUNYUAN_CONFIG = {**EXPERTS, "head_dim": 8, "intermediate_size": 12, "num_experts": 4, "moe_topk": 2, **rope("default", 10000.0)}
+
+HUNYUAN = [
+    Variant(
+        name="hunyuan",
+        seed=3401,
+        architecture="HunYuanDenseV1",
+        config={**TINY, "head_dim": 8, "vocab_size": 61, "tie_word_embeddings": True, **rope("dynamic", 1000.0, alpha=50.0, factor=1.0)},
+        about="without experts: norms of heads after the rotation, a larger rotary base; tied",
+        head_gain=1.0,
+        spelling=4,
+        misread={"rope scaling": rope("default", 1000.0)},
+    ),
+    Variant(
+        name="hunyuan_moe",
+        seed=3402,
+        architecture="HunYuanMoEV1",
+        config=HUNYUAN_CONFIG,
+        about="two of four experts, and one for every token",
+        head_gain=1.0,
+        spelling=4,
+        misread={"experts of a token": {"moe_topk": 1}},
+    ),
+    Variant(
+        name="hunyuan_moe_layers",
+        seed=6403,
+        architecture="HunYuanMoEV1",
+        config={**HUNYUAN_CONFIG, "moe_topk": [1, 3], "attention_bias": True, "vocab_size": 61},
+        about="one expert in the first layer, three in the second; biases of attention; one tensor for all experts",
+        head_gain=1.0,
+        fused=True,
+        misread={"experts of a token": {"moe_topk": [2, 3]}},
+    ),
+]
+
+QWEN3_VL_CONTAINER = {
+    "vision_config": {
+        "depth": 1,
+        "hidden_size": 8,
+        "intermediate_size": 8,
+        "num_heads": 2,
+        "patch_size": 4,
+        "temporal_patch_size": 1,
+        "spatial_merge_size": 1,
+        "out_hidden_size": 24,
+        "num_position_embeddings": 4,
+        "deepstack_visual_indexes": [0],
+    },
+    # No prompt holds one of these.
+    "image_token_id": 1000,
+    "video_token_id": 1001,
+    "vision_start_token_id": 1002,
+    "vision_end_token_id": 1003,
+}
+
+QWEN3_VL = [
+    Variant(
+        name="qwen3_vl_container",
+        seed=4501,
+        architecture="Qwen3VL",
+        model_class="Qwen3VLForConditionalGeneration",
+        config={
+            **{key: value for key, value in EXPERTS.items() if key != "tie_word_embeddings"},
+            "head_dim": 16,
+            **rope("default", 2000.0, mrope_section=[3, 3, 2], mrope_interleaved=True),
+        },
+        container={**QWEN3_VL_CONTAINER, "tie_word_embeddings": False},
+        head_gain=1.0,
+        about="the language model of a container with an image tower, without experts",
+        misread={"rope_theta": rope("default", 50.0, mrope_section=[3, 3, 2], mrope_interleaved=True)},
+    ),
+    Variant(
+        name="qwen3_vl_moe_container",
+        seed=6502,
+        architecture="Qwen3VLMoe",
+        model_class="Qwen3VLMoeForConditionalGeneration",
+        config={
+            **{key: value for key, value in QWEN3_MOE_CONFIG.items() if key not in {"norm_topk_prob", "tie_word_embeddings"}},
+            "num_experts": 5,
+            "num_experts_per_tok": 2,
+            "num_hidden_layers": 3,
+            "mlp_only_layers": [1],
+            "intermediate_size": 20,
+            **rope("default", 2000.0, mrope_section=[3, 3, 2], mrope_interleaved=True),
+        },
+        container={**QWEN3_VL_CONTAINER, "tie_word_embeddings": True},
+        embedding=0.2,
+        head_gain=1.0,
+        about="the same with experts, whose tensors lie the other way round; tied",
+        misread={"experts of a token": {"num_experts_per_tok": 1}},
+    ),
+]
+
+VARIANTS = [*QWEN3_MOE, *MIXTRAL, *OLMOE, *GRANITE_MOE, *PHIMOE, *GLM4_MOE, *QWEN2_MOE, *GPT_OSS]
+VARIANTS += [*ERNIE, *DOTS1, *EXAONE_MOE, *MINIMAX, *SOLAR, *HUNYUAN, *QWEN3_VL]

@@ -192,4 +192,62 @@ QWEN3_5 = [
     ),
 ]
 
-VARIANTS = [*LFM2, *LFM2_MOE, *GRANITE_HYBRID, *QWEN3_5]
+QWEN3_NEXT_CONFIG = {
+    **QWEN3_5_CONFIG,
+    "num_hidden_layers": 3,
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 8,
+    "shared_expert_intermediate_size": 12,
+    "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+}
+
+QWEN3_NEXT = [
+    Variant(
+        name="qwen3_next",
+        seed=3503,
+        architecture="Qwen3Next",
+        config=QWEN3_NEXT_CONFIG,
+        about="delta nets whose projections lie side by side by key head; experts, and one with a share of its own",
+        gain_offset=0.0,
+        head_gain=1.0,
+        spelling=4,
+        misread={"shares that add up to one": {"norm_topk_prob": False}},
+    ),
+    Variant(
+        name="qwen3_next_dense_layers",
+        seed=3502,
+        architecture="Qwen3Next",
+        config={
+            **QWEN3_NEXT_CONFIG,
+            "mlp_only_layers": [1],
+            "norm_topk_prob": False,
+            "linear_num_value_heads": 2,
+            "linear_conv_kernel_dim": 2,
+            "tie_word_embeddings": True,
+            "attention_bias": True,
+        },
+        about="a dense layer between two with experts, one value head for each key head; one tensor for all experts",
+        fused=True,
+        gain_offset=0.0,
+        head_gain=1.0,
+        misread={"shares that add up to less than one": {"norm_topk_prob": True}},
+    ),
+]
+
+QWEN3_5_MOE = [
+    Variant(
+        name="qwen3_5_moe",
+        seed=3601,
+        architecture="Qwen3_5MoeText",
+        model_class="Qwen3_5MoeForCausalLM",
+        config={key: value for key, value in QWEN3_NEXT_CONFIG.items() if key != "intermediate_size"},
+        about="the layers of Qwen 3.5 with experts; one tensor for all",
+        fused=True,
+        gain_offset=0.0,
+        head_gain=1.0,
+        misread={"experts of a token": {"num_experts_per_tok": 1}},
+    ),
+]
+
+VARIANTS = [*LFM2, *LFM2_MOE, *GRANITE_HYBRID, *QWEN3_5, *QWEN3_NEXT, *QWEN3_5_MOE]

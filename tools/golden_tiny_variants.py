@@ -27,6 +27,7 @@ class Variant:
     container: dict = dataclasses.field(default_factory=dict)  # what a container has beside its language model
     renamed: dict[str, str] = dataclasses.field(default_factory=dict)  # beginnings of tensor names in another layout
     fused: bool = False  # tensors as transformers 5 holds them: one for all experts of a layer
+    microscaled: bool = False  # the weights of experts in blocks of 4 bits with a scale each (MXFP4)
     misread: dict[str, dict] = dataclasses.field(default_factory=dict)  # what is misread -> configuration overrides
 
 

@@ -26,6 +26,7 @@ SCALES = {
     "Q4_K": [0, 2],
     "Q5_K": [0, 2],
     "Q6_K": [208],
+    "MXFP4": [],  # its scale is a power of two in one byte
 }
 
 ONE_BYTE_FLOATS = {
@@ -45,6 +46,8 @@ def random_blocks(name: str, count: int, rng: np.random.Generator) -> np.ndarray
         scales = rng.normal(0, 0.05, count).astype(np.float16)
         scales[-1] = np.float16(6e-8)  # the smallest subnormal
         blocks[:, place : place + 2] = scales.view(np.uint8).reshape(count, 2)
+    if name == "MXFP4":
+        blocks[:, 0] = rng.integers(64, 192, count)
     return blocks
 
 

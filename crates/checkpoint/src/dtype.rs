@@ -63,11 +63,13 @@ pub enum TensorDtype {
     Q5_K,
     /// 256 numbers, 6 bits each, 16 sub-blocks with a scale.
     Q6_K,
+    /// 32 numbers, 4-bit floats, a power of two as scale. OCP Microscaling Formats 1.0.
+    MXFP4,
 }
 
 impl TensorDtype {
     /// Every type that can be decoded.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::F64,
         Self::F32,
         Self::F16,
@@ -96,6 +98,7 @@ impl TensorDtype {
         Self::Q4_K,
         Self::Q5_K,
         Self::Q6_K,
+        Self::MXFP4,
     ];
 
     /// The name that the file formats use.
@@ -129,6 +132,7 @@ impl TensorDtype {
             Self::Q4_K => "Q4_K",
             Self::Q5_K => "Q5_K",
             Self::Q6_K => "Q6_K",
+            Self::MXFP4 => "MXFP4",
         }
     }
 
@@ -156,6 +160,7 @@ impl TensorDtype {
             Self::Q4_K => (256, 144),
             Self::Q5_K => (256, 176),
             Self::Q6_K => (256, 210),
+            Self::MXFP4 => (32, 17),
         }
     }
 
@@ -185,7 +190,7 @@ impl TensorDtype {
         )
     }
 
-    /// Whether numbers are stored as small integers in blocks that share a scale.
+    /// Whether numbers are stored in blocks that share a scale.
     pub fn is_quantized(self) -> bool {
         self.block().0 > 1
     }

@@ -23,7 +23,7 @@ fn every_stored_type_decodes_to_the_bits_of_its_reference() {
         }
         compared += 1;
     }
-    assert_eq!(compared, 17, "10 quantized types, 5 one-byte floats, F16 and BF16");
+    assert_eq!(compared, 18, "11 quantized types, 5 one-byte floats, F16 and BF16");
 }
 
 #[test]

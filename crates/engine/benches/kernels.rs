@@ -137,7 +137,7 @@ fn heads(criterion: &mut Criterion) {
             group.bench_function(BenchmarkId::new(precision, count), |bencher| {
                 bencher.iter(|| {
                     out.clear();
-                    cpu.head(&x, &matrix, 1.0, None, &wants, &mut out);
+                    cpu.head(&x, &matrix, None, 1.0, None, &wants, &mut out);
                     black_box(&out);
                 });
             });
@@ -169,7 +169,7 @@ fn attention(criterion: &mut Criterion) {
         }
         let noise =
             cpu.table(&tensor(sequences, ATTENTION.qkv_cols()), WeightDtype::F32).expect("noise is finite");
-        let none = || HeadNorms { query: None, key: None };
+        let none = || HeadNorms { query: None, key: None, last: false, clip: None };
         let mut qkv = cpu.rows(ATTENTION.qkv_cols());
         let mut layers: Vec<_> = (0..LAYERS).map(|_| cpu.pages(&ATTENTION)).collect();
         for layer in &mut layers {
@@ -215,6 +215,7 @@ fn writes(criterion: &mut Criterion) {
                     edits: edits.as_ref(),
                     bias: None,
                     post_norm: None,
+                    gates: None,
                     // What is added again and again must not grow out of the numbers.
                     scale: 1e-6,
                     next_norm: Some(&norm),

@@ -48,6 +48,8 @@ pub struct Embedding {
 pub struct Head {
     /// The tensor's name; the embedding's where the two are tied.
     pub weight: String,
+    /// A tensor `[vocab]` that is added.
+    pub bias: Option<String>,
     /// What logits are multiplied with.
     pub scale: f32,
     /// `c` in `c tanh(logit / c)`.
@@ -134,7 +136,7 @@ pub struct Gated {
     pub down: Projection,
 }
 
-/// A mixture of experts: `Σ share_e expert_e(x) + shared(x)`, the sum over the experts that the token is sent to.
+/// A mixture of experts: `Σ share_e expert_e(x) + share shared(x)`, the sum over the experts that the token is sent to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Experts {
     /// Tells how well each expert suits a token.
@@ -145,8 +147,10 @@ pub struct Experts {
     pub routing: Routing,
     /// The experts, of equal shapes and activations.
     pub experts: Vec<Gated>,
-    /// One that every token is sent to, with a share of 1.
+    /// One that every token is sent to.
     pub shared: Option<Gated>,
+    /// One number from a token, the logistic function of which is that one's share; `None`: a share of 1.
+    pub shared_gate: Option<Projection>,
 }
 
 /// From what the router says of a token to its experts and their shares.
@@ -208,6 +212,10 @@ pub struct Attention {
     pub key_norm: Option<Norm>,
     /// What the output is multiplied with, after a sigmoid: parts end to end, `[n_heads * d_head]`; empty: nothing.
     pub gate: Vec<Projection>,
+    /// Whether queries and keys are rotated before their norms.
+    pub norms_last: bool,
+    /// Queries, keys and values are kept within ± this, after norms.
+    pub clip: Option<f32>,
     /// How queries and keys are rotated; `None`: not at all.
     pub rope: Option<Rope>,
     /// A tensor `[n_heads]` of scores for a position with value zero.
@@ -428,9 +436,10 @@ impl Block {
         let mlp = match &self.mlp.inner {
             Mlp::Nothing => 0,
             Mlp::Gated(gated) => gated.weights(),
-            Mlp::Experts(Experts { router, routing, experts, shared, .. }) => {
+            Mlp::Experts(Experts { router, routing, experts, shared, shared_gate, .. }) => {
                 let used = experts.iter().take(routing.chosen).chain(shared).map(Gated::weights);
-                used.fold(router.weights(), usize::saturating_add)
+                let choice = [router].into_iter().chain(shared_gate).map(Projection::weights);
+                used.chain(choice).fold(0, usize::saturating_add)
             }
         };
         mixing.fold(mlp, usize::saturating_add)

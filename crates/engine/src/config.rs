@@ -20,6 +20,11 @@ pub trait Tensors {
 
     /// The numbers of a small tensor, if there is one.
     fn values(&self, name: &str) -> Option<Vec<f32>>;
+
+    /// The shape of a tensor, if there is one.
+    fn shape(&self, _name: &str) -> Option<Vec<usize>> {
+        None
+    }
 }
 
 /// A checkpoint without tensors.
@@ -81,6 +86,11 @@ impl<'a> Config<'a> {
     /// Whether the checkpoint has a tensor.
     pub fn has_tensor(&self, name: &str) -> bool {
         self.tensors.contains(name)
+    }
+
+    /// The shape of a tensor, if there is one.
+    pub fn tensor_shape(&self, name: &str) -> Option<Vec<usize>> {
+        self.tensors.shape(name)
     }
 
     /// The numbers of a small tensor, if there is one.

@@ -125,11 +125,12 @@ struct Buffers<B: Backend> {
     x: B::Rows,
     /// What a writer says.
     y: B::Rows,
-    /// What the expert says that every token is sent to.
+    /// What the expert says that every token is sent to, and the logits of its share.
     shared: B::Rows,
     /// What a mixer makes of what it reads: queries, keys and values, or what is convolved.
     inputs: PerBlock<B::Rows>,
     convolved: PerBlock<B::Rows>,
+    shared_gate: B::Rows,
     mixed: PerBlock<B::Rows>,
     hidden: PerBlock<B::Rows>,
     /// What routers say.
@@ -221,6 +222,7 @@ impl<B: Backend> Executor<B> {
             inputs: widths(&input_cols),
             convolved: widths(&convolved_cols),
             mixed: widths(&mixed_cols),
+            shared_gate: backend.rows(1),
             hidden: widths(&|it| dense(it).map_or(0, |it| it.down.inputs)),
             scores: widths(&|it| experts(it).len()),
             chosen: backend.rows(d),
@@ -289,6 +291,7 @@ impl<B: Backend> Executor<B> {
             edits: None,
             bias: None,
             post_norm: weights.post_norm.as_ref(),
+            gates: None,
             scale: block.mlp.scale,
             next_norm,
         };
@@ -302,7 +305,14 @@ impl<B: Backend> Executor<B> {
             }
             (
                 Mlp::Experts(Experts { routing, experts, shared, .. }),
-                MlpWeights::Experts { router, router_bias, correction, experts: matrices, shared: for_all },
+                MlpWeights::Experts {
+                    router,
+                    router_bias,
+                    correction,
+                    experts: matrices,
+                    shared: for_all,
+                    shared_gate,
+                },
             ) => {
                 let scores = buffers.scores.get(index);
                 backend.linear(input, router, router_bias.as_ref(), scores);
@@ -319,11 +329,15 @@ impl<B: Backend> Executor<B> {
                 {
                     backend.gated_linear(input, gate_up, gate_up_bias.as_ref(), shared.activation, hidden);
                     backend.linear(hidden, down, None, &mut buffers.shared);
+                    if let Some(gate) = shared_gate {
+                        backend.linear(input, gate, None, &mut buffers.shared_gate);
+                    }
                     // What it writes joins what the experts wrote as a writer's output joins the stream.
                     let join = WriteParams {
                         edits: own_edits.mlp.as_ref(),
                         bias: down_bias.as_ref(),
                         post_norm: None,
+                        gates: shared_gate.as_ref().map(|_| &buffers.shared_gate),
                         scale: 1.0,
                         next_norm: None,
                     };
@@ -405,7 +419,8 @@ impl<B: Backend> Executor<B> {
         let Self { backend, blueprint, model, buffers, times, .. } = self;
         let head = &blueprint.head;
         if wants.head.top > 0 || wants.head.logsumexp || wants.head.logits || !wants.head.targets.is_empty() {
-            backend.head(&buffers.x, &model.head, head.scale, head.softcap, &wants.head, &mut out.head);
+            let (matrix, bias) = (&model.head, model.head_bias.as_ref());
+            backend.head(&buffers.x, matrix, bias, head.scale, head.softcap, &wants.head, &mut out.head);
             backend.synchronize();
             lap(&mut times.head, &mut start);
         }

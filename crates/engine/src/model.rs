@@ -19,6 +19,7 @@ pub(crate) struct Model<B: Backend> {
     pub(crate) blocks: Vec<BlockWeights<B>>,
     pub(crate) final_norm: NormParams<B::Vector>,
     pub(crate) head: B::Matrix,
+    pub(crate) head_bias: Option<B::Vector>,
 }
 
 pub(crate) struct BlockWeights<B: Backend> {
@@ -70,6 +71,7 @@ pub(crate) enum MlpWeights<B: Backend> {
         correction: Option<B::Vector>,
         experts: Vec<GatedParams<B>>,
         shared: Option<GatedParams<B>>,
+        shared_gate: Option<B::Matrix>,
     },
     Nothing,
 }
@@ -104,6 +106,7 @@ impl<B: Backend> Loader<'_, B> {
         let (vocab, d_model) = (blueprint.vocab, blueprint.d_model);
         let embedding = self.source.tensor(&blueprint.embedding.weight, &[vocab, d_model])?;
         let head = self.source.tensor(&blueprint.head.weight, &[vocab, d_model])?;
+        let head_bias = blueprint.head.bias.as_ref();
         let mut blocks = Vec::with_capacity(blueprint.blocks.len());
         for block in &blueprint.blocks {
             blocks.push(BlockWeights {
@@ -117,6 +120,7 @@ impl<B: Backend> Loader<'_, B> {
             blocks,
             final_norm: self.norm(&blueprint.final_norm)?,
             head: self.backend.matrix(&[head], Stacking::EndToEnd, self.dtype)?,
+            head_bias: head_bias.map(|name| self.vector(name, vocab)).transpose()?,
         })
     }
 
@@ -242,13 +246,22 @@ impl<B: Backend> Loader<'_, B> {
         match mlp {
             Mlp::Nothing => Ok(MlpWeights::Nothing),
             Mlp::Gated(gated) => self.gated(gated).map(MlpWeights::Gated),
-            Mlp::Experts(Experts { router, correction, experts, shared, .. }) => Ok(MlpWeights::Experts {
-                router: self.matrix(&[router], Stacking::EndToEnd)?,
-                router_bias: self.bias(&[router], 1)?,
-                correction: correction.as_ref().map(|it| self.vector(it, experts.len())).transpose()?,
-                experts: experts.iter().map(|it| self.gated(it)).collect::<Result<_, _>>()?,
-                shared: shared.as_ref().map(|it| self.gated(it)).transpose()?,
-            }),
+            Mlp::Experts(Experts { router, correction, experts, shared, shared_gate, .. }) => {
+                Ok(MlpWeights::Experts {
+                    router: self.matrix(&[router], Stacking::EndToEnd)?,
+                    router_bias: self.bias(&[router], 1)?,
+                    correction: correction
+                        .as_ref()
+                        .map(|it| self.correction(it, experts.len()))
+                        .transpose()?,
+                    experts: experts.iter().map(|it| self.gated(it)).collect::<Result<_, _>>()?,
+                    shared: shared.as_ref().map(|it| self.gated(it)).transpose()?,
+                    shared_gate: shared_gate
+                        .as_ref()
+                        .map(|it| self.matrix(&[it], Stacking::EndToEnd))
+                        .transpose()?,
+                })
+            }
         }
     }
 
@@ -319,6 +332,16 @@ impl<B: Backend> Loader<'_, B> {
             }
         }
         Ok(self.backend.vector(&rows.concat()))
+    }
+
+    /// A number for each expert; some files have them as a row.
+    fn correction(&self, name: &str, experts: usize) -> Result<B::Vector, LoadError> {
+        let tensor = self.source.whole(name)?;
+        let shape = if tensor.shape().len() == 2 { vec![1, experts] } else { vec![experts] };
+        tensor.expect_shape(&shape)?;
+        let values = tensor.to_f32();
+        crate::backend::cpu::check_finite(&tensor, 0, &values)?;
+        Ok(self.backend.vector(&values))
     }
 
     fn vector(&self, name: &str, width: usize) -> Result<B::Vector, LoadError> {

@@ -234,4 +234,9 @@ mod tests {
     fn experts_in_one_tensor_are_written_as_they_are_edited() {
         written_is_edited("mixtral_window");
     }
+
+    #[test]
+    fn experts_in_one_tensor_that_lies_the_other_way_round_are_written_as_they_are_edited() {
+        written_is_edited("gpt_oss_plain");
+    }
 }

@@ -19,9 +19,30 @@ pub(crate) fn microscaled(blocks: &[u8], scales: &[u8], out: &mut [f32]) {
     }
 }
 
+/// A block as GGUF files have it: the scale, then bytes of which byte `i` holds number `i` in its lower half and number
+/// `i + 16` in its upper half.
+pub(super) fn mxfp4(block: &[u8; 17], out: &mut [f32; 32]) {
+    let [scale, bytes @ ..] = block;
+    let scale = E8M0[usize::from(*scale)];
+    let (lower, upper) = out.split_at_mut(16);
+    for (byte, (lower, upper)) in bytes.iter().zip(lower.iter_mut().zip(upper)) {
+        *lower = E2M1[usize::from(byte & 0xf)] * scale;
+        *upper = E2M1[usize::from(byte >> 4)] * scale;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_of_a_gguf_block_lie_in_halves() {
+        let mut block = [0_u8; 17];
+        (block[0], block[1], block[16]) = (128, 0xf2, 0x19);
+        let mut out = [f32::NAN; 32];
+        mxfp4(&block, &mut out);
+        assert_eq!((out[0], out[16], out[15], out[31]), (2.0, -12.0, -1.0, 1.0));
+    }
 
     #[test]
     fn numbers_lie_in_pairs_and_have_the_scale_of_their_block() {

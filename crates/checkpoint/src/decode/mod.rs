@@ -57,6 +57,7 @@ impl TensorDtype {
             Self::Q4_K => in_blocks(bytes, out, super_blocks::q4_k),
             Self::Q5_K => in_blocks(bytes, out, super_blocks::q5_k),
             Self::Q6_K => in_blocks(bytes, out, super_blocks::q6_k),
+            Self::MXFP4 => in_blocks(bytes, out, microscaled::mxfp4),
         }
     }
 }

@@ -12,7 +12,7 @@ pub enum StoredType {
 }
 
 /// The types that are decoded, by their numbers.
-const DECODED: [(u32, TensorDtype); 18] = [
+const DECODED: [(u32, TensorDtype); 19] = [
     (0, TensorDtype::F32),
     (1, TensorDtype::F16),
     (2, TensorDtype::Q4_0),
@@ -31,10 +31,11 @@ const DECODED: [(u32, TensorDtype); 18] = [
     (27, TensorDtype::I64),
     (28, TensorDtype::F64),
     (30, TensorDtype::BF16),
+    (39, TensorDtype::MXFP4),
 ];
 
 /// The names of types that are not decoded, for messages.
-const OTHERS: [(u32, &str); 16] = [
+const OTHERS: [(u32, &str); 15] = [
     (9, "Q8_1"),
     (15, "Q8_K"),
     (16, "IQ2_XXS"),
@@ -48,7 +49,6 @@ const OTHERS: [(u32, &str); 16] = [
     (29, "IQ1_M"),
     (34, "TQ1_0"),
     (35, "TQ2_0"),
-    (39, "MXFP4"),
     (40, "NVFP4"),
     (41, "Q1_0"),
 ];

@@ -149,13 +149,17 @@ impl HeadOutput {
     }
 }
 
-/// The norms that some models apply to queries and keys before the rotation: of each head where a norm is as wide as
-/// one, of all heads together where it is as wide as all of them.
+/// What some models do to queries and keys beside the rotation. Norms are of each head where they are as wide as one, of
+/// all heads together where they are as wide as all of them.
 pub struct HeadNorms<'a, V> {
     /// Of queries.
     pub query: Option<&'a NormParams<V>>,
     /// Of keys.
     pub key: Option<&'a NormParams<V>>,
+    /// Whether the rotation comes before them.
+    pub last: bool,
+    /// Queries, keys and values are kept within ± this, before the rotation and after norms that are not the last.
+    pub clip: Option<f32>,
 }
 
 /// What [`Backend::write`] does to a writer's output before it joins the residual stream.
@@ -166,6 +170,8 @@ pub struct WriteParams<'a, B: Backend> {
     pub bias: Option<&'a B::Vector>,
     /// A norm between the writer and the stream.
     pub post_norm: Option<&'a NormParams<B::Vector>>,
+    /// A number for each row, `[rows, 1]`: what is added to the stream is multiplied with the logistic function of it.
+    pub gates: Option<&'a B::Rows>,
     /// What is added to the stream is multiplied with this last.
     pub scale: f32,
     /// The norm that the next layer reads through.
@@ -436,7 +442,8 @@ pub trait Backend: Sized + Send {
     fn gate(&mut self, y: &mut Self::Rows, gates: &Self::Rows, first: usize);
 
     /// Adds a writer's output to the stream, edited, and normalizes the stream for the next layer:
-    /// `y' = s ∘ (y − Σ_j p_j (q_j · y)) + bias`, `residual += scale * post_norm(y')`, `x = next_norm(residual)`.
+    /// `y' = s ∘ (y − Σ_j p_j (q_j · y)) + bias`, `residual += scale * share * post_norm(y')`, the share of a row being the
+    /// logistic function of its gate and 1 without gates, `x = next_norm(residual)`.
     ///
     /// `y` is spent. Without `next_norm`, `x` is left as it is.
     fn write(
@@ -451,11 +458,12 @@ pub trait Backend: Sized + Send {
     /// `out = x[rows]`.
     fn select(&mut self, x: &Self::Rows, rows: &[u32], out: &mut Self::Rows);
 
-    /// Logits `l = softcap(scale * x Wᵀ)` and what is wanted of them, appended to `out`.
+    /// Logits `l = softcap(scale * (x Wᵀ + bias))` and what is wanted of them, appended to `out`.
     fn head(
         &mut self,
         x: &Self::Rows,
         weights: &Self::Matrix,
+        bias: Option<&Self::Vector>,
         scale: f32,
         softcap: Option<f32>,
         wants: &HeadWants,

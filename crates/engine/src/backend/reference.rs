@@ -333,19 +333,30 @@ impl Backend for Reference {
         let d = shape.d_head;
         let rope = angles.map(|it| &*it);
         for (row, values) in qkv.rows.iter_mut().enumerate() {
-            let (queries, rest) = values.split_at_mut(shape.n_heads * d);
-            let keys = &mut rest[..shape.n_kv_heads * d];
-            for (heads, norm) in [(queries, norms.query), (keys, norms.key)] {
-                if let Some(norm) = norm {
-                    for (head, numbers) in heads.chunks_mut(norm.width).enumerate() {
-                        numbers.copy_from_slice(&norm_row(numbers, norm, head));
+            let normed = |values: &mut [f32]| {
+                let (queries, rest) = values.split_at_mut(shape.n_heads * d);
+                let keys = &mut rest[..shape.n_kv_heads * d];
+                for (heads, norm) in [(queries, norms.query), (keys, norms.key)] {
+                    if let Some(norm) = norm {
+                        for (head, numbers) in heads.chunks_mut(norm.width).enumerate() {
+                            numbers.copy_from_slice(&norm_row(numbers, norm, head));
+                        }
                     }
                 }
+            };
+            if !norms.last {
+                normed(values);
+            }
+            if let Some(clip) = norms.clip {
+                values.iter_mut().for_each(|it| *it = it.clamp(-clip, clip));
             }
             for head in values.chunks_mut(d).take(shape.n_heads + shape.n_kv_heads) {
                 if let Some(rope) = rope {
                     rotate(head, rope, plan.positions[row]);
                 }
+            }
+            if norms.last {
+                normed(values);
             }
             let keys = shape.n_heads * d;
             let width = shape.n_kv_heads * d;
@@ -464,8 +475,10 @@ impl Backend for Reference {
             if let Some(norm) = params.post_norm {
                 *y = norm_row(y, norm, 0);
             }
+            let share = params.gates.map_or(1.0, |it| 1.0 / (1.0 + (-f64::from(it.rows[row][0])).exp()));
+            let scale = (f64::from(params.scale) * share) as f32;
             for (residual, y) in residual.rows[row].iter_mut().zip(y) {
-                *residual += params.scale * *y;
+                *residual += scale * *y;
             }
         }
         if let Some(norm) = params.next_norm {
@@ -481,6 +494,7 @@ impl Backend for Reference {
         &mut self,
         x: &Grid,
         weights: &Weights,
+        bias: Option<&Vec<f32>>,
         scale: f32,
         softcap: Option<f32>,
         wants: &HeadWants,
@@ -491,8 +505,10 @@ impl Backend for Reference {
             let logits: Vec<f32> = weights
                 .0
                 .iter()
-                .map(|w| {
-                    let logit = dot(w, &x) * f64::from(scale);
+                .enumerate()
+                .map(|(i, w)| {
+                    let bias = bias.map_or(0.0, |it| f64::from(it[i]));
+                    let logit = (dot(w, &x) + bias) * f64::from(scale);
                     let logit = softcap.map_or(logit, |cap| f64::from(cap) * (logit / f64::from(cap)).tanh());
                     logit as f32 + 0.0 // so that a zero has no sign and equals every other
                 })

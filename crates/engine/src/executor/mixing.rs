@@ -37,7 +37,12 @@ impl<B: Backend> Executor<B> {
             unreachable!("weights and memory are those of the blueprint")
         };
         let mut qkv = buffers.inputs.get(index);
-        let norms = HeadNorms { query: query_norm.as_ref(), key: key_norm.as_ref() };
+        let norms = HeadNorms {
+            query: query_norm.as_ref(),
+            key: key_norm.as_ref(),
+            last: attention.norms_last,
+            clip: attention.clip,
+        };
         backend.rotate_and_store(qkv, &attention.shape, norms, angles.get(index).as_mut(), plan, pages);
         let rest = match keep {
             None => plan,
@@ -161,6 +166,7 @@ impl<B: Backend> Executor<B> {
             edits: edits[index].mixer.as_ref(),
             bias: writer(&weights.mixer.inner).bias.as_ref(),
             post_norm: weights.mixer.post_norm.as_ref(),
+            gates: None,
             scale: block.mixer.scale,
             next_norm: match (block.arrangement, &block.mlp.inner) {
                 (_, Mlp::Nothing) => model.entry_norm(index + 1),

@@ -33,6 +33,8 @@ pub(super) struct Traits {
     /// Of the older notation: where layers with a window rotate otherwise than those without, the key of their base,
     /// and its value where the configuration has none. They are not scaled.
     pub(super) local_theta: Option<(&'static str, f64)>,
+    /// The `quant_method` of checkpoints whose tensors the family knows how to widen.
+    pub(super) quantization: &'static [&'static str],
     /// Whether the head is the embedding where the configuration does not say.
     pub(super) tied: bool,
 }
@@ -47,6 +49,7 @@ pub(super) const LLAMA: Traits = Traits {
     theta: 10_000.0,
     pairing: Pairing::Halves,
     local_theta: None,
+    quantization: &[],
     tied: false,
 };
 
@@ -126,11 +129,12 @@ impl<'a> Decoder<'a> {
     ) -> Result<Self, ConfigError> {
         // Weights that have to be multiplied with scales of their own would be read as if they were numbers.
         if let Some(quantization) = config.section("quantization_config") {
-            return Err(ConfigError::Unsupported {
-                key: "quantization_config".to_owned(),
-                found: quantization.text("quant_method")?.unwrap_or("(not named)").to_owned(),
-                known: "checkpoints without it, and GGUF files".to_owned(),
-            });
+            let found = quantization.text("quant_method")?.unwrap_or("(not named)");
+            if !traits.quantization.contains(&found) {
+                let known = "checkpoints without it, and GGUF files".to_owned();
+                let key = "quantization_config".to_owned();
+                return Err(ConfigError::Unsupported { key, found: found.to_owned(), known });
+            }
         }
         let text = config.section("text_config").unwrap_or(*config);
         let tied = config.flag("tie_word_embeddings")?.or(text.flag("tie_word_embeddings")?);
@@ -176,6 +180,7 @@ impl<'a> Decoder<'a> {
             final_norm: self.named_norm(&format!("{}.norm", self.root), self.d_model)?,
             head: Head {
                 weight: self.head.map_or_else(|| embedding.clone(), str::to_owned),
+                bias: None,
                 scale: 1.0,
                 softcap: None,
             },
@@ -275,6 +280,8 @@ impl<'a> Decoder<'a> {
             query_norm: None,
             key_norm: None,
             gate: Vec::new(),
+            norms_last: false,
+            clip: None,
             rope: Some(self.rope(slides)?),
             sinks: None,
             output: self.projection(layer, "self_attn.o_proj", self.output_bias, d_model, n_heads * d_head),

@@ -21,23 +21,39 @@ pub(super) const FAMILY: Family = Family {
     }),
 };
 
-const TRAITS: Traits = Traits { epsilon: ("rms_norm_eps", 1e-5), ..decoder::LLAMA };
+pub(super) const TRAITS: Traits = Traits { epsilon: ("rms_norm_eps", 1e-5), ..decoder::LLAMA };
 
 fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
     let decoder = Decoder::read(config, TRAITS, None)?;
-    let windows = config.count("sliding_window")?.is_some();
-    let pattern = pattern(config)?;
+    let windows = Windows::read(config)?;
     decoder.blueprint(|layer| {
-        let slides = windows && decoder.slides(layer, |layer| pattern.slides(layer))?;
+        decoder.block(layer, windows.attention(&decoder, layer)?, decoder.gated(layer)?, decoder::AFTER)
+    })
+}
+
+/// Which layers see a window only.
+pub(super) struct Windows<'a> {
+    /// Whether any does.
+    any: bool,
+    pattern: Pattern<'a>,
+}
+
+impl<'a> Windows<'a> {
+    pub(super) fn read(config: &Config<'a>) -> Result<Self, ConfigError> {
+        Ok(Self { any: config.count("sliding_window")?.is_some(), pattern: pattern(config)? })
+    }
+
+    /// A layer's attention.
+    pub(super) fn attention(&self, decoder: &Decoder<'_>, layer: usize) -> Result<Attention, ConfigError> {
+        let slides = self.any && decoder.slides(layer, |layer| self.pattern.slides(layer))?;
         let attention = decoder.attention(layer, slides)?;
-        let attention = Attention {
+        Ok(Attention {
             query_norm: Some(decoder.norm(layer, "self_attn.q_norm", decoder.d_head)?),
             key_norm: Some(decoder.norm(layer, "self_attn.k_norm", decoder.d_head)?),
-            rope: attention.rope.filter(|_| slides || !windows),
+            rope: attention.rope.filter(|_| slides || !self.any),
             ..attention
-        };
-        decoder.block(layer, attention, decoder.gated(layer)?, decoder::AFTER)
-    })
+        })
+    }
 }
 
 /// Which layers have a window where no list says so.

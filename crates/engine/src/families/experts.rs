@@ -21,13 +21,37 @@ pub(super) enum Tensors {
         /// `[experts, d_model, width]`
         down: &'static str,
     },
-    /// One for each kind of projection, as in GGUF files: `[experts, outputs, inputs]`.
+    /// The same, or the other way round: `[experts, d_model, 2 width]`, `[experts, width, d_model]`.
+    Either {
+        /// Gates first.
+        gate_up: &'static str,
+        /// The writers.
+        down: &'static str,
+    },
+    /// One for each kind of projection, as in GGUF files: `[experts, outputs, inputs]`, and biases where there are.
     Stacked([&'static str; 3]),
+    /// As [`Self::Fused`], but the other way round, `[experts, inputs, outputs]`, with a gate before each up projection's
+    /// output, and with biases, whose names end with `_bias`.
+    Alternating {
+        /// `[experts, d_model, 2 width]`
+        gate_up: &'static str,
+        /// `[experts, width, d_model]`
+        down: &'static str,
+    },
+    /// The same in microscaled blocks, `[experts, outputs, inputs / 32, 16]`, the names of which end with `_blocks`, those of
+    /// their scales with `_scales`.
+    AlternatingBlocks {
+        /// The name without its end.
+        gate_up: &'static str,
+        /// The name without its end.
+        down: &'static str,
+    },
 }
 
 /// What routers are called within a layer.
-const ROUTERS: [&str; 6] = [
+const ROUTERS: [&str; 7] = [
     "mlp.gate",
+    "mlp.gate.wg",
     "mlp.router",
     "feed_forward.gate",
     "block_sparse_moe.gate",
@@ -35,9 +59,9 @@ const ROUTERS: [&str; 6] = [
     "block_sparse_moe.router.layer",
 ];
 
-/// What experts are called: as transformers 4 and 5 hold those of most families, of Mixtral and Phi, of LFM, and of Granite; and
-/// what [`super::gguf`] has names for.
-const TENSORS: [Tensors; 8] = [
+/// What experts are called: as transformers 4 and 5 hold those of most families, of Mixtral and Phi, and of Granite; and in
+/// GGUF files.
+const TENSORS: &[Tensors] = &[
     Tensors::Listed { module: "mlp.experts", names: ["gate_proj", "up_proj", "down_proj"] },
     Tensors::Fused { gate_up: "mlp.experts.gate_up_proj", down: "mlp.experts.down_proj" },
     Tensors::Listed { module: "block_sparse_moe.experts", names: ["w1", "w3", "w2"] },
@@ -51,12 +75,23 @@ const TENSORS: [Tensors; 8] = [
         gate_up: "block_sparse_moe.experts.gate_up_proj",
         down: "block_sparse_moe.experts.down_proj",
     },
-    Tensors::Stacked([
-        "mlp.experts.gate_proj.weight",
-        "mlp.experts.up_proj.weight",
-        "mlp.experts.down_proj.weight",
-    ]),
+    STACKED,
 ];
+
+/// What Qwen 3 VL calls experts.
+pub(super) const EITHER: &[Tensors] =
+    &[Tensors::Either { gate_up: "mlp.experts.gate_up_proj", down: "mlp.experts.down_proj" }];
+
+/// What gpt-oss calls experts, as transformers writes them and as they were released.
+pub(super) const ALTERNATING: &[Tensors] = &[
+    Tensors::Alternating { gate_up: "mlp.experts.gate_up_proj", down: "mlp.experts.down_proj" },
+    Tensors::AlternatingBlocks { gate_up: "mlp.experts.gate_up_proj", down: "mlp.experts.down_proj" },
+    STACKED,
+];
+
+/// What [`super::gguf`] has names for.
+const STACKED: Tensors =
+    Tensors::Stacked(["mlp.experts.gate_proj", "mlp.experts.up_proj", "mlp.experts.down_proj"]);
 
 impl Decoder<'_> {
     /// A layer's experts with `width` hidden numbers each, without one for every token.
@@ -66,14 +101,29 @@ impl Decoder<'_> {
         width: usize,
         routing: Routing,
     ) -> Result<Experts, ConfigError> {
+        self.experts_as(TENSORS, layer, width, routing)
+    }
+
+    /// The same, in the first of these tensors that there are.
+    pub(super) fn experts_as(
+        &self,
+        known: &[Tensors],
+        layer: usize,
+        width: usize,
+        routing: Routing,
+    ) -> Result<Experts, ConfigError> {
         let count = count(&self.config, &routing)?;
         let has = |name: &str| self.config.has_tensor(&self.name(layer, name));
         let there = |tensors: &Tensors| match tensors {
             Tensors::Listed { module, names } => has(&format!("{module}.{}.{}.weight", count - 1, names[2])),
-            Tensors::Fused { down, .. } | Tensors::Stacked([_, _, down]) => has(down),
+            Tensors::Fused { down, .. }
+            | Tensors::Either { down, .. }
+            | Tensors::Alternating { down, .. } => has(down),
+            Tensors::Stacked([_, _, down]) => has(&format!("{down}.weight")),
+            Tensors::AlternatingBlocks { down, .. } => has(&format!("{down}_blocks")),
         };
         // Without this, a damaged number would make a list of experts that nobody has.
-        let tensors = TENSORS.into_iter().find(there).ok_or_else(|| ConfigError::Unsupported {
+        let tensors = known.iter().copied().find(there).ok_or_else(|| ConfigError::Unsupported {
             key: "number of experts".to_owned(),
             found: count.to_string(),
             known: format!("as many as layer {layer} has tensors for"),
@@ -86,6 +136,7 @@ impl Decoder<'_> {
             routing,
             experts: (0..count).map(expert).collect::<Result<_, _>>()?,
             shared: None,
+            shared_gate: None,
         })
     }
 
@@ -97,20 +148,26 @@ impl Decoder<'_> {
         tensors: Tensors,
     ) -> Result<Gated, ConfigError> {
         let (d_model, activation) = (self.d_model, self.activation()?);
-        let part = |name: &str, first, outputs, of, inputs| Projection {
-            weight: self.name(layer, name),
-            share: Some(Share {
-                expert: Some(expert),
-                first,
-                together: 1,
-                step: 1,
-                of,
-                transposed: false,
-                scales: None,
-            }),
-            bias: None,
-            outputs,
-            inputs,
+        let part = |name: &str, first, outputs, of, inputs| {
+            let weight = self.name(layer, name);
+            // As the reference stack reads them: where both ways fit, as transformers 5 holds them.
+            let shape = matches!(tensors, Tensors::Either { .. }).then(|| self.config.tensor_shape(&weight));
+            let transposed = shape.flatten().is_some_and(|it| it != [expert.1, of, inputs]);
+            Projection {
+                weight,
+                share: Some(Share {
+                    expert: Some(expert),
+                    first,
+                    together: 1,
+                    step: 1,
+                    of,
+                    transposed,
+                    scales: None,
+                }),
+                bias: None,
+                outputs,
+                inputs,
+            }
         };
         Ok(match tensors {
             Tensors::Listed { module, names } => {
@@ -122,25 +179,77 @@ impl Decoder<'_> {
                     down: self.projection(layer, &down, false, d_model, width),
                 }
             }
-            Tensors::Fused { gate_up, down } => Gated {
+            Tensors::Fused { gate_up, down } | Tensors::Either { gate_up, down } => Gated {
                 gate: part(gate_up, 0, width, 2 * width, d_model),
                 up: part(gate_up, width, width, 2 * width, d_model),
                 activation,
                 down: part(down, 0, d_model, d_model, width),
             },
-            Tensors::Stacked([gate, up, down]) => Gated {
-                gate: part(gate, 0, width, width, d_model),
-                up: part(up, 0, width, width, d_model),
-                activation,
-                down: part(down, 0, d_model, d_model, width),
-            },
+            Tensors::Stacked(names) => {
+                let own = |name: &str, outputs, inputs| {
+                    let bias = format!("{name}.bias");
+                    let biased = self.config.has_tensor(&self.name(layer, &bias));
+                    let bias = biased.then(|| self.name(layer, &bias));
+                    Projection { bias, ..part(&format!("{name}.weight"), 0, outputs, outputs, inputs) }
+                };
+                let [gate, up, down] = names;
+                Gated {
+                    gate: own(gate, width, d_model),
+                    up: own(up, width, d_model),
+                    activation,
+                    down: own(down, d_model, width),
+                }
+            }
+            Tensors::Alternating { gate_up, down } | Tensors::AlternatingBlocks { gate_up, down } => {
+                let blocks = matches!(tensors, Tensors::AlternatingBlocks { .. });
+                let part = |name: &str, first, step, outputs, inputs| {
+                    let named = |end: &str| self.name(layer, &format!("{name}{end}"));
+                    Projection {
+                        weight: named(if blocks { "_blocks" } else { "" }),
+                        share: Some(Share {
+                            expert: Some(expert),
+                            first,
+                            together: 1,
+                            step,
+                            of: step * outputs,
+                            transposed: !blocks,
+                            scales: blocks.then(|| named("_scales")),
+                        }),
+                        bias: Some(named("_bias")),
+                        outputs,
+                        inputs,
+                    }
+                };
+                Gated {
+                    gate: part(gate_up, 0, 2, width, d_model),
+                    up: part(gate_up, 1, 2, width, d_model),
+                    activation,
+                    down: part(down, 0, 1, d_model, width),
+                }
+            }
         })
+    }
+
+    /// The one of these names within a layer that there is a tensor of; the first where there is none.
+    pub(super) fn either(&self, layer: usize, names: [&str; 2]) -> String {
+        let [first, second] = names.map(|it| self.name(layer, it));
+        if self.config.has_tensor(&second) && !self.config.has_tensor(&first) { second } else { first }
+    }
+
+    /// An expert of every token with so many hidden numbers, in a module of a layer; `None` without any.
+    pub(super) fn shared(
+        &self,
+        layer: usize,
+        module: &str,
+        width: usize,
+    ) -> Result<Option<Gated>, ConfigError> {
+        (width > 0).then(|| self.gated_in(layer, module, width)).transpose()
     }
 }
 
 /// How many experts a layer has; whether there are as many as a token is sent to, and groups of equal size.
 pub(super) fn count(config: &Config<'_>, routing: &Routing) -> Result<usize, ConfigError> {
-    const KEYS: [&str; 3] = ["num_local_experts", "num_experts", "n_routed_experts"];
+    const KEYS: [&str; 4] = ["num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts"];
     // Twice of what any model has.
     const MOST: usize = 1024;
     let key = KEYS.into_iter().find(|it| config.get(it).is_some()).unwrap_or(KEYS[0]);
@@ -154,7 +263,8 @@ pub(super) fn count(config: &Config<'_>, routing: &Routing) -> Result<usize, Con
     let within = match routing.groups {
         None => count,
         Some(groups) => {
-            if !count.is_multiple_of(groups.count) || groups.best > count / groups.count {
+            if groups.count == 0 || !count.is_multiple_of(groups.count) || groups.best > count / groups.count
+            {
                 let known = format!("groups of equal size, of at least {} experts", groups.best);
                 return unsupported("n_group", groups.count.to_string(), known);
             }

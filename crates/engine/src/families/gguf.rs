@@ -41,6 +41,16 @@ const KEYS: &[(&str, &str)] = &[
     ("attention.layer_norm_rms_epsilon", "rms_norm_eps"),
     ("attention.sliding_window", "sliding_window"),
     ("rope.freq_base", "rope_theta"),
+    ("expert_count", "num_local_experts"),
+    ("expert_used_count", "num_experts_per_tok"),
+    ("expert_shared_count", "n_shared_experts"),
+    ("expert_feed_forward_length", "moe_intermediate_size"),
+    ("expert_shared_feed_forward_length", "shared_expert_intermediate_size"),
+    ("expert_weights_norm", "norm_topk_prob"),
+    ("expert_weights_scale", "routed_scaling_factor"),
+    ("expert_group_count", "n_group"),
+    ("expert_group_used_count", "topk_group"),
+    ("leading_dense_block_count", "first_k_dense_replace"),
 ];
 
 /// The hyper-parameters that most decoders share.
@@ -120,6 +130,13 @@ const MODULES: &[(&str, &str)] = &[
     ("mlp.up_proj", "ffn_up"),
     ("mlp.gate_up_proj", "ffn_up"),
     ("mlp.down_proj", "ffn_down"),
+    ("mlp.gate", "ffn_gate_inp"),
+    ("mlp.experts.gate_proj", "ffn_gate_exps"),
+    ("mlp.experts.up_proj", "ffn_up_exps"),
+    ("mlp.experts.down_proj", "ffn_down_exps"),
+    ("mlp.shared_experts.gate_proj", "ffn_gate_shexp"),
+    ("mlp.shared_experts.up_proj", "ffn_up_shexp"),
+    ("mlp.shared_experts.down_proj", "ffn_down_shexp"),
 ];
 
 /// What GGUF files call the norms of [`AROUND`](super::decoder::AROUND).
@@ -161,6 +178,9 @@ fn decoder_tensor(name: &str, otherwise: &[(&str, &str)]) -> Option<String> {
         return Some(format!("output_norm.{kind}"));
     }
     let (layer, rest) = name.strip_prefix("model.layers.")?.split_once('.')?;
+    if rest == "mlp.gate.e_score_correction_bias" {
+        return Some(format!("blk.{layer}.exp_probs_b.bias"));
+    }
     let (module, kind) = rest.rsplit_once('.')?;
     let (_, theirs) = otherwise.iter().chain(MODULES).find(|it| it.0 == module)?;
     Some(format!("blk.{layer}.{theirs}.{kind}"))

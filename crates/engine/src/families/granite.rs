@@ -6,7 +6,7 @@ use super::Family;
 use super::decoder::{self, Decoder};
 use super::gguf::{self, Gguf};
 use crate::backend::AttentionShape;
-use crate::blueprint::{Attention, Block, Blueprint};
+use crate::blueprint::{Attention, Block, Blueprint, Mlp};
 use crate::{Config, ConfigError};
 
 /// The family.
@@ -23,11 +23,19 @@ pub(super) const FAMILY: Family = Family {
 
 fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
     let decoder = Decoder::read(config, decoder::LLAMA, None)?;
+    multiplied(&decoder, |layer| decoder.gated(layer))
+}
+
+/// The decoder with its multipliers, whatever its MLPs are.
+pub(super) fn multiplied(
+    decoder: &Decoder<'_>,
+    mlp: impl Fn(usize) -> Result<Mlp, ConfigError>,
+) -> Result<Blueprint, ConfigError> {
     let blueprint = decoder.blueprint(|layer| {
-        let attention = scaled(&decoder, decoder.attention(layer, false)?)?;
-        branches(&decoder, decoder.block(layer, attention, decoder.gated(layer)?, decoder::BEFORE)?)
+        let attention = scaled(decoder, decoder.attention(layer, false)?)?;
+        branches(decoder, decoder.block(layer, attention, mlp(layer)?, decoder::BEFORE)?)
     })?;
-    finish(&decoder, blueprint)
+    finish(decoder, blueprint)
 }
 
 fn multiplier(decoder: &Decoder<'_>, key: &str) -> Result<f64, ConfigError> {
@@ -54,7 +62,7 @@ pub(super) fn finish(decoder: &Decoder<'_>, mut blueprint: Blueprint) -> Result<
     Ok(blueprint)
 }
 
-fn gguf_config(metadata: &Value, architecture: &str) -> Result<Value, ConfigError> {
+pub(super) fn gguf_config(metadata: &Value, architecture: &str) -> Result<Value, ConfigError> {
     let mut config = gguf::decoder_config(metadata, architecture)?;
     for (theirs, ours) in [
         ("attention.scale", "attention_multiplier"),

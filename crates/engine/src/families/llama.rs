@@ -5,9 +5,9 @@
 
 use serde_json::{Value, json};
 
-use super::Family;
 use super::decoder::{self, Decoder};
 use super::gguf::{self, Gguf, Stored};
+use super::{Family, mixtral};
 use crate::blueprint::{Attention, Blueprint};
 use crate::{Config, ConfigError};
 
@@ -22,13 +22,16 @@ pub(super) const FAMILY: Family = Family {
 fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
     let decoder = Decoder::read(config, decoder::LLAMA, None)?;
     let windows = config.flag("use_sliding_window")? != Some(false);
+    // Only GGUF files have that here: Mixtral's architecture is called the same there.
+    let experts = config.count("num_local_experts")?.unwrap_or(0) > 0;
     decoder.blueprint(|layer| {
         let slides = windows && decoder.slides(layer, |_| true)?;
         let mut attention = decoder.attention(layer, slides)?;
         if !rotates(config, layer)? {
             attention = Attention { rope: None, ..attention };
         }
-        decoder.block(layer, attention, decoder.gated(layer)?, decoder::BEFORE)
+        let mlp = if experts { mixtral::mlp(&decoder, layer)? } else { decoder.gated(layer)? };
+        decoder.block(layer, attention, mlp, decoder::BEFORE)
     })
 }
 

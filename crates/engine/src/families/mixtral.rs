@@ -1,4 +1,4 @@
-//! Mixtral: Mistral with experts in every layer.
+//! Mixtral: Mistral with experts in every layer. Its GGUF files are Llama's, see [`super::llama`].
 
 use super::Family;
 use super::decoder::{self, Decoder};
@@ -14,16 +14,20 @@ const TRAITS: decoder::Traits =
 
 fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
     let decoder = Decoder::read(config, TRAITS, None)?;
+    decoder.blueprint(|layer| {
+        let attention = decoder.attention(layer, true)?;
+        decoder.block(layer, attention, mlp(&decoder, layer)?, decoder::BEFORE)
+    })
+}
+
+/// A layer's experts, two of which a token is sent to where nothing is said.
+pub(super) fn mlp(decoder: &Decoder<'_>, layer: usize) -> Result<Mlp, ConfigError> {
     let routing = Routing {
-        chosen: config.count("num_experts_per_tok")?.unwrap_or(2),
+        chosen: decoder.config.count("num_experts_per_tok")?.unwrap_or(2),
         scores: Scores::Softmax,
         groups: None,
         normalized: true,
         scale: 1.0,
     };
-    decoder.blueprint(|layer| {
-        let attention = decoder.attention(layer, true)?;
-        let mlp = Mlp::Experts(decoder.experts(layer, decoder.d_mlp, routing)?);
-        decoder.block(layer, attention, mlp, decoder::BEFORE)
-    })
+    Ok(Mlp::Experts(decoder.experts(layer, decoder.d_mlp, routing)?))
 }

@@ -7,25 +7,38 @@
 
 mod cohere;
 mod decoder;
+mod dots1;
+mod ernie4_5;
 mod exaone4;
+mod exaone_moe;
 mod experts;
 mod gemma2;
 mod gemma3;
 mod gguf;
 mod glm4;
+mod glm4_moe;
+mod gpt_oss;
 mod granite;
 mod granite_hybrid;
+mod granitemoe;
+mod hunyuan;
 mod lfm2;
 mod llama;
+mod minimax_m2;
 mod ministral3;
 mod mixtral;
 mod names;
 mod olmo;
+mod olmoe;
 mod phi3;
+mod phimoe;
 mod qwen2;
+mod qwen2_moe;
 mod qwen3;
 mod qwen3_5;
 mod qwen3_moe;
+mod qwen3_next;
+mod qwen3_vl;
 mod recurrent;
 mod stablelm;
 
@@ -54,10 +67,26 @@ pub const FAMILIES: &[&Family] = &[
     &stablelm::FAMILY,
     &exaone4::FAMILY,
     &qwen3_moe::FAMILY,
+    &qwen3_vl::DENSE,
+    &qwen3_vl::SPARSE,
     &mixtral::FAMILY,
     &lfm2::FAMILY,
     &granite_hybrid::FAMILY,
     &qwen3_5::FAMILY,
+    &qwen3_next::FAMILY,
+    &qwen3_next::FAMILY_3_5,
+    &gpt_oss::FAMILY,
+    &phimoe::FAMILY,
+    &olmoe::FAMILY,
+    &granitemoe::FAMILY,
+    &glm4_moe::FAMILY,
+    &qwen2_moe::FAMILY,
+    &ernie4_5::FAMILY,
+    &dots1::FAMILY,
+    &exaone_moe::FAMILY,
+    &minimax_m2::FAMILY,
+    &hunyuan::FAMILY,
+    &glm4_moe::SOLAR,
 ];
 
 /// A family of models.
@@ -132,7 +161,14 @@ impl<'a> Source<'a> {
     /// The weight of a projection, `[outputs, inputs]`: a tensor, or a part of one.
     pub(crate) fn projection(&self, projection: &Projection) -> Result<Tensor, LoadError> {
         let Projection { weight, share, outputs, inputs, .. } = projection;
-        let Some(share) = share else { return self.tensor(weight, &[*outputs, *inputs]) };
+        let Some(share) = share else {
+            let tensor = self.whole(weight)?;
+            // GGUF files have no dimension of size 1 at the end.
+            let tensor =
+                if *outputs == 1 && tensor.shape() == [*inputs] { tensor.slice_rows(0..1) } else { tensor };
+            tensor.expect_shape(&[*outputs, *inputs])?;
+            return Ok(tensor);
+        };
         let mut tensor = self.whole(weight)?;
         if let Some(scales) = &share.scales {
             tensor = Tensor::microscaled(&tensor, &self.whole(scales)?)?;
@@ -187,6 +223,10 @@ impl Tensors for Source<'_> {
             }
             _ => self.checkpoint.contains(name),
         }
+    }
+
+    fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        self.contains(name).then(|| self.whole(name).ok().map(|it| it.shape().to_vec())).flatten()
     }
 
     fn values(&self, name: &str) -> Option<Vec<f32>> {

@@ -1,4 +1,8 @@
-//! Qwen 3.5, and Qwen 3 Next before it: gated delta nets, and attention with a gate in every fourth layer.
+//! Qwen 3.5: gated delta nets, and attention with a gate in every fourth layer.
+
+use std::sync::LazyLock;
+
+use serde_json::{Value, json};
 
 use super::Family;
 use super::decoder::{self, Decoder, Traits};
@@ -19,11 +23,25 @@ pub(super) const FAMILY: Family = Family {
 
 pub(super) const TRAITS: Traits = Traits { gain_offset: 1.0, ..decoder::LLAMA };
 
+// The language model of a container may write down only what is not usual.
+static DEFAULTS: LazyLock<Value> = LazyLock::new(|| {
+    json!({
+        "vocab_size": 248_320,
+        "hidden_size": 4096,
+        "intermediate_size": 12288,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "partial_rotary_factor": 0.25,
+    })
+});
+
 /// Kinds of layers: whether a layer attends.
 const LAYERS: &[(&str, bool)] = &[("full_attention", true), ("linear_attention", false)];
 
 fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
-    let decoder = Decoder::read(config, TRAITS, None)?;
+    let decoder = Decoder::read(config, TRAITS, Some(&DEFAULTS))?;
     let net = DeltaNet::read(&decoder)?;
     decoder.blueprint(|layer| {
         let block =
@@ -115,7 +133,7 @@ impl DeltaNet {
     }
 
     /// A layer with a tensor for each projection.
-    fn split(&self, decoder: &Decoder<'_>, layer: usize) -> Recurrence {
+    pub(super) fn split(&self, decoder: &Decoder<'_>, layer: usize) -> Recurrence {
         let (heads, width) = (self.shape.heads, self.shape.outputs());
         let projection = |name: &str, outputs| {
             decoder.projection(layer, &format!("linear_attn.{name}"), false, outputs, decoder.d_model)

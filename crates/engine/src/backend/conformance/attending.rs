@@ -20,6 +20,8 @@ struct Preparation {
     rope: Option<(f64, Pairing, f32)>,
     query_norm: Option<HeadNorm>,
     key_norm: Option<HeadNorm>,
+    last: bool,
+    clip: Option<f32>,
 }
 
 /// A norm of heads.
@@ -90,7 +92,10 @@ fn preparations() -> impl Strategy<Value = Preparation> {
         let norm = (some_norm(), over.clone()).prop_map(|(norm, over)| HeadNorm { norm, over });
         prop::option::weighted(0.4, norm)
     };
-    (rope, norm(), norm()).prop_map(|(rope, query_norm, key_norm)| Preparation { rope, query_norm, key_norm })
+    let clip = prop::option::weighted(0.3, select(vec![0.5, 2.0]));
+    (rope, norm(), norm(), any::<bool>(), clip).prop_map(|(rope, query_norm, key_norm, last, clip)| {
+        Preparation { rope, query_norm, key_norm, last, clip }
+    })
 }
 
 impl Preparation {
@@ -115,7 +120,8 @@ impl Preparation {
         let query = self.query_norm.map(|it| it.params(backend, shape.d_head, shape.n_heads, seed));
         let key = self.key_norm.map(|it| it.params(backend, shape.d_head, shape.n_kv_heads, seed + 1));
         let mut angles = self.rope(shape.d_head).map(|it| backend.angles(&it));
-        let norms = HeadNorms { query: query.as_ref(), key: key.as_ref() };
+        let (query, key) = (query.as_ref(), key.as_ref());
+        let norms = HeadNorms { query, key, last: self.last, clip: self.clip };
         backend.rotate_and_store(qkv, shape, norms, angles.as_mut(), plan, pages);
     }
 }

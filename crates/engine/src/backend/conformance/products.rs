@@ -225,6 +225,7 @@ pub(super) struct Head {
     k: usize,
     rows: usize,
     dtype: WeightDtype,
+    bias: bool,
     scale: f32,
     softcap: Option<f32>,
     top: usize,
@@ -239,16 +240,17 @@ pub(super) fn heads() -> impl Strategy<Value = Head> {
     // More of the largest than there are is all of them.
     let top = prop_oneof![0..=5_usize, Just(400)];
     let softcap = prop::option::of(select(vec![5.0, 30.0]));
-    (sizes, dtypes(), select(vec![1.0, 0.25, 8.0]), softcap, top, any::<u64>()).prop_map(
-        |((vocab, k, rows), dtype, scale, softcap, top, seed)| {
+    let after = (any::<bool>(), select(vec![1.0, 0.25, 8.0]), softcap);
+    (sizes, dtypes(), after, top, any::<u64>()).prop_map(
+        |((vocab, k, rows), dtype, (bias, scale, softcap), top, seed)| {
             let rows = rows.min(WORK / (k * vocab)).max(1);
-            Head { vocab, k, rows, dtype, scale, softcap, top, ties: false, seed, only: None }
+            Head { vocab, k, rows, dtype, bias, scale, softcap, top, ties: false, seed, only: None }
         },
     )
 }
 
 pub(super) fn ties() -> impl Strategy<Value = Head> {
-    heads().prop_map(|it| Head { ties: true, scale: 1.0, softcap: None, k: it.k.min(8), ..it })
+    heads().prop_map(|it| Head { ties: true, bias: false, scale: 1.0, softcap: None, k: it.k.min(8), ..it })
 }
 
 impl Head {
@@ -276,12 +278,17 @@ impl Head {
         self.only.map_or(targets.clone(), |it| vec![targets[it]])
     }
 
+    fn bias(&self) -> Option<Vec<f32>> {
+        self.bias.then(|| Noise::new(self.seed, 4).row(self.vocab, 1.0))
+    }
+
     fn run<B: Backend>(&self, backend: &mut B, wants: &HeadWants) -> HeadOutput {
         let matrix =
             backend.matrix(&[tensor(&self.grid(2, self.vocab))], Stacking::EndToEnd, self.dtype).unwrap();
         let rows = upload(backend, &self.x());
+        let bias = self.bias().map(|it| backend.vector(&it));
         let mut out = HeadOutput::default();
-        backend.head(&rows, &matrix, self.scale, self.softcap, wants, &mut out);
+        backend.head(&rows, &matrix, bias.as_ref(), self.scale, self.softcap, wants, &mut out);
         out
     }
 
@@ -367,7 +374,9 @@ impl Case for Head {
                 return allowed;
             }
             let error = |(logit, error): (f64, f64)| scale * (error + 2.0 * UNIT * f64::abs(logit)) + capped;
-            let mut allowed: Vec<f64> = product(x, &weights, None).into_iter().map(error).collect();
+            let bias = self.bias();
+            let mut allowed: Vec<f64> =
+                product(x, &weights, bias.as_deref()).into_iter().map(error).collect();
             let worst = largest(&allowed);
             allowed.push(worst + LOGSUMEXP + UNIT * f64::from(exact[self.vocab].abs()));
             allowed.push(worst);

@@ -129,6 +129,7 @@ pub(super) struct Write {
     edits: Vec<Option<(usize, bool)>>,
     bias: bool,
     post_norm: Option<SomeNorm>,
+    gates: bool,
     scale: f32,
     next_norm: Option<SomeNorm>,
     seed: u64,
@@ -140,14 +141,15 @@ pub(super) fn writes() -> impl Strategy<Value = Write> {
     let norm = || prop::option::of(some_norm());
     (
         (select(&WIDTHS[..]), 1..40_usize, prop::collection::vec(edit, 0..=4)),
-        (any::<bool>(), norm(), select(vec![1.0, 0.22, -1.5]), norm(), any::<u64>()),
+        (any::<bool>(), norm(), any::<bool>(), select(vec![1.0, 0.22, -1.5]), norm(), any::<u64>()),
     )
-        .prop_map(|((cols, rows, edits), (bias, post_norm, scale, next_norm, seed))| Write {
+        .prop_map(|((cols, rows, edits), (bias, post_norm, gates, scale, next_norm, seed))| Write {
             cols,
             rows,
             edits,
             bias,
             post_norm,
+            gates,
             scale,
             next_norm,
             seed,
@@ -186,6 +188,12 @@ impl Write {
 
     fn bias(&self) -> Option<Vec<f32>> {
         self.bias.then(|| Noise::new(self.seed, 4).row(self.cols, 1.0))
+    }
+
+    /// What the shares of rows are the logistic function of.
+    fn gates(&self) -> Option<Vec<Vec<f32>>> {
+        let gates = self.gates.then(|| Noise::new(self.seed, 5).grid(self.rows, 1, 4.0))?;
+        Some(self.only.map_or(gates.clone(), |row| vec![gates[row].clone()]))
     }
 
     /// The row after edit and bias, and how far an f32 implementation may be from it: a projection is off by
@@ -237,10 +245,12 @@ impl Case for Write {
         let bias = self.bias().map(|it| backend.vector(&it));
         let post_norm = self.post_norm.map(|it| it.params(backend, self.cols, self.seed));
         let next_norm = self.next_norm.map(|it| it.params(backend, self.cols, self.seed + 1));
+        let gates = self.gates().map(|it| upload(backend, &it));
         let params = WriteParams {
             edits: edits.as_ref(),
             bias: bias.as_ref(),
             post_norm: post_norm.as_ref(),
+            gates: gates.as_ref(),
             scale: self.scale,
             next_norm: next_norm.as_ref(),
         };
@@ -257,21 +267,23 @@ impl Case for Write {
     fn tolerance(&self, _exact: &[Vec<f32>]) -> Vec<Vec<f64>> {
         let (y, residual, indices) = self.operands();
         let edits = self.edits();
-        let scale = f64::from(self.scale);
-        let row = |((y, residual), index): ((&Vec<f32>, &Vec<f32>), &u32)| {
+        let gates = self.gates();
+        let row = |(place, ((y, residual), index)): (usize, ((&Vec<f32>, &Vec<f32>), &u32))| {
+            let share = gates.as_ref().map_or(1.0, |it| 1.0 / (1.0 + (-f64::from(it[place][0])).exp()));
+            let scale = f64::from(self.scale) * share;
             let (mut row, mut error) = self.edited(y, edits[*index as usize].as_ref());
             if let Some(norm) = self.post_norm {
                 (row, error) = norm.exact(&row, error, self.seed);
             }
             let stream: Vec<f64> =
                 row.iter().zip(residual).map(|(y, residual)| f64::from(*residual) + scale * y).collect();
-            let error = scale.abs() * error + 2.0 * UNIT * (10.0 + scale.abs() * largest(&row));
+            let error = scale.abs() * error + 3.0 * UNIT * (10.0 + scale.abs() * largest(&row));
             let mut allowed = vec![error; self.cols];
             if let Some(norm) = self.next_norm {
                 allowed.extend(vec![norm.exact(&stream, error, self.seed + 1).1; self.cols]);
             }
             allowed
         };
-        y.iter().zip(&residual).zip(&indices).map(row).collect()
+        y.iter().zip(&residual).zip(&indices).enumerate().map(row).collect()
     }
 }

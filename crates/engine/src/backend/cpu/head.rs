@@ -12,7 +12,7 @@ use glossary::TokenId;
 
 use super::attention::softcap;
 use super::matmul::{Computed, Matrix, product_tiles};
-use super::rows::Rows;
+use super::rows::{Line, Rows};
 use super::simd::{Isa, LANES, Simd, with_isa};
 use crate::backend::{HeadOutput, HeadWants};
 
@@ -54,6 +54,7 @@ pub(super) fn head(
     isa: Isa,
     x: &Rows,
     weights: &Matrix,
+    bias: Option<&[Line]>,
     scale: f32,
     cap: Option<f32>,
     wants: &HeadWants,
@@ -91,6 +92,7 @@ pub(super) fn head(
                 // SAFETY: the tile has this row.
                 logits: unsafe { done.y.add(r * done.stride) },
                 width,
+                bias: bias.map(|it| &it[done.panel..]),
                 scale,
                 cap,
                 sum: wants.logsumexp,
@@ -192,9 +194,10 @@ fn largest(values: &[f32], known: f32, top: usize, mut tell: impl FnMut(usize, u
 }
 
 /// A row of one tile's logits.
-struct LogitLine {
+struct LogitLine<'a> {
     logits: *mut f32,
     width: usize,
+    bias: Option<&'a [Line]>,
     scale: f32,
     cap: Option<f32>,
     /// Whether the sum of exponentials is wanted.
@@ -202,10 +205,16 @@ struct LogitLine {
 }
 
 #[inline(always)]
-unsafe fn finish_kernel<S: Simd>(line: &LogitLine, partial: &mut Partial) {
+unsafe fn finish_kernel<S: Simd>(line: &LogitLine<'_>, partial: &mut Partial) {
     let vectors = line.width.div_ceil(LANES);
     // SAFETY: whole lines lie behind the pointer.
     unsafe {
+        if let Some(bias) = line.bias {
+            for (i, bias) in bias.iter().enumerate().take(vectors) {
+                let at = line.logits.add(i * LANES);
+                S::store(at, S::add(S::load(at), S::load(bias.0.as_ptr())));
+            }
+        }
         if line.scale.to_bits() != 1.0_f32.to_bits() || line.cap.is_some() {
             for i in 0..vectors {
                 let at = line.logits.add(i * LANES);
@@ -235,7 +244,7 @@ unsafe fn finish_kernel<S: Simd>(line: &LogitLine, partial: &mut Partial) {
         }
     }
 }
-with_isa! { unsafe fn finish_line(line: &LogitLine, partial: &mut Partial) = finish_kernel }
+with_isa! { unsafe fn finish_line(line: &LogitLine<'_>, partial: &mut Partial) = finish_kernel }
 
 #[cfg(test)]
 mod tests {
@@ -276,8 +285,14 @@ mod tests {
                 let mut logits = [1.0_f32; 2 * LANES];
                 logits[at] = nan;
                 for cap in [None, Some(30.0)] {
-                    let line =
-                        LogitLine { logits: logits.as_mut_ptr(), width: 21, scale: 1.0, cap, sum: true };
+                    let line = LogitLine {
+                        logits: logits.as_mut_ptr(),
+                        width: 21,
+                        bias: None,
+                        scale: 1.0,
+                        cap,
+                        sum: true,
+                    };
                     let mut partial = Partial { largest: 0.0, sum: 0.0 };
                     // SAFETY: two lines.
                     unsafe { finish_line(isa, &line, &mut partial) };

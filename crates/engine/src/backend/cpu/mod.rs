@@ -428,6 +428,7 @@ impl Backend for Cpu {
         let (post_norm, next_norm) = (params.post_norm.map(norm_view), params.next_norm.map(norm_view));
         parallel_rows(rows, ROW_GRAIN, |row| {
             let edit = params.edits.and_then(|it| it.0[plan.edits[row] as usize].as_ref());
+            let share = params.gates.map_or(1.0, |it| 1.0 / (1.0 + (-f64::from(it.row(row)[0])).exp()));
             // SAFETY: each task has its own row of each buffer.
             unsafe {
                 let task = rowwise::WriteRow {
@@ -436,7 +437,7 @@ impl Backend for Cpu {
                     edit,
                     bias,
                     post_norm,
-                    scale: params.scale,
+                    scale: (f64::from(params.scale) * share) as f32,
                     residual: residual.at(row, 0),
                     next_norm,
                     x: if next_norm.is_some() { x.at(row, 0) } else { std::ptr::null_mut() },
@@ -457,13 +458,15 @@ impl Backend for Cpu {
         &mut self,
         x: &Self::Rows,
         weights: &Self::Matrix,
+        bias: Option<&Vector>,
         scale: f32,
         softcap: Option<f32>,
         wants: &HeadWants,
         out: &mut HeadOutput,
     ) {
         let x = input(self.isa, self.arithmetic, x, weights, &mut self.rounded);
-        head::head(self.isa, x, weights, scale, softcap, wants, &mut self.head, out);
+        let bias = bias.map(|it| it.lines.as_slice());
+        head::head(self.isa, x, weights, bias, scale, softcap, wants, &mut self.head, out);
     }
 
     fn download(&mut self, x: &Self::Rows, out: &mut Vec<f32>) {

@@ -69,6 +69,7 @@ pub(super) fn rotate_and_store(
     });
     let (rows, cols) = (qkv.rows(), qkv.cols());
     let (qkv, pages) = (qkv.shared(), &*pages);
+    let (last, clip) = (norms.last, norms.clip);
     let (query_norm, key_norm) = (norms.query.map(super::norm_view), norms.key.map(super::norm_view));
     let d = shape.d_head;
     super::parallel_rows(rows, super::ROW_GRAIN, |row| {
@@ -78,8 +79,11 @@ pub(super) fn rotate_and_store(
         let (keys, values) = rest.split_at_mut(shape.n_kv_heads * d);
         let at = angles.map(|it| (it.pairing, it.at(plan.positions[row] as usize)));
         for (heads, norm) in [(&mut *queries, &query_norm), (&mut *keys, &key_norm)] {
-            if let Some(norm) = norm {
+            if let Some(norm) = norm.as_ref().filter(|_| !last) {
                 norm_heads(isa, heads, norm);
+            }
+            if let Some(clip) = clip {
+                heads.iter_mut().for_each(|it| *it = it.clamp(-clip, clip));
             }
             for head in heads.chunks_exact_mut(d) {
                 match at {
@@ -91,6 +95,12 @@ pub(super) fn rotate_and_store(
                     Some((Pairing::Neighbors, (cos, sin))) => rotate_neighbors(head, cos, sin),
                 }
             }
+            if let Some(norm) = norm.as_ref().filter(|_| last) {
+                norm_heads(isa, heads, norm);
+            }
+        }
+        if let Some(clip) = clip {
+            values.iter_mut().for_each(|it| *it = it.clamp(-clip, clip));
         }
         for slot in std::iter::once(plan.slots[row]).chain(plan.echoes(row)) {
             for (head, (key, value)) in keys.chunks_exact(d).zip(values.chunks_exact(d)).enumerate() {

@@ -1,0 +1,39 @@
+//! K-EXAONE: attention as in EXAONE 4; dense layers, then experts as in GLM 4.5.
+
+use serde_json::Value;
+
+use super::decoder::{self, Decoder};
+use super::{Family, exaone4, glm4_moe};
+use crate::blueprint::Blueprint;
+use crate::{Config, ConfigError};
+
+/// The family.
+pub(super) const FAMILY: Family =
+    Family { name: "exaone_moe", architectures: &["ExaoneMoeForCausalLM"], blueprint, gguf: None };
+
+fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
+    let decoder = Decoder::read(config, exaone4::TRAITS, None)?;
+    let decoder = Decoder { qkv_bias: false, output_bias: false, ..decoder };
+    let windows = exaone4::Windows::read(config)?;
+    let (listed, dense) =
+        (config.list("mlp_layer_types")?, config.count("first_k_dense_replace")?.unwrap_or(1));
+    let sparse = glm4_moe::Sparse::read(config, "num_shared_experts")?;
+    decoder.blueprint(|layer| {
+        let is_sparse = match listed {
+            None => layer >= dense,
+            Some(listed) => match listed.get(layer).and_then(Value::as_str) {
+                Some("sparse") => true,
+                Some("dense") => false,
+                found => {
+                    return Err(ConfigError::Unsupported {
+                        key: format!("mlp_layer_types[{layer}]"),
+                        found: found.unwrap_or("no text").to_owned(),
+                        known: "`dense`, `sparse`".to_owned(),
+                    });
+                }
+            },
+        };
+        let mlp = if is_sparse { sparse.mlp(&decoder, layer)? } else { decoder.gated(layer)? };
+        decoder.block(layer, windows.attention(&decoder, layer)?, mlp, decoder::BEFORE)
+    })
+}

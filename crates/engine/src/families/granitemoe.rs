@@ -1,0 +1,67 @@
+//! Granite 3 with experts: the multipliers of Granite; some models have one more expert for every token.
+
+use serde_json::Value;
+
+use super::decoder::{self, Decoder};
+use super::gguf::{self, Gguf};
+use super::{Family, granite};
+use crate::blueprint::{Blueprint, Experts, Gated, Mlp, Routing, Scores};
+use crate::{Config, ConfigError};
+
+/// The family.
+pub(super) const FAMILY: Family = Family {
+    name: "granitemoe",
+    architectures: &["GraniteMoeForCausalLM", "GraniteMoeSharedForCausalLM"],
+    blueprint,
+    gguf: Some(Gguf {
+        architectures: &["granitemoe"],
+        config: gguf_config,
+        tensor: |config, name| gguf::stored_in_neighbors(config, name, SHARED),
+    }),
+};
+
+/// What GGUF files call the expert of every token.
+const SHARED: &[(&str, &str)] = &[
+    ("shared_mlp.gate_proj", "ffn_gate_shexp"),
+    ("shared_mlp.up_proj", "ffn_up_shexp"),
+    ("shared_mlp.output_linear", "ffn_down_shexp"),
+];
+
+fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
+    let decoder = Decoder::read(config, decoder::LLAMA, None)?;
+    let routing = Routing {
+        chosen: config.size("num_experts_per_tok")?,
+        scores: Scores::Softmax,
+        groups: None,
+        normalized: true,
+        scale: 1.0,
+    };
+    let shared = config.count("shared_intermediate_size")?.unwrap_or(0);
+    granite::multiplied(&decoder, |layer| {
+        let experts = decoder.experts(layer, decoder.d_mlp, routing)?;
+        let shared = if shared > 0 { Some(for_every_token(&decoder, layer, shared)?) } else { None };
+        Ok(Mlp::Experts(Experts { shared, ..experts }))
+    })
+}
+
+/// The expert of every token, whose gate and up projections lie in one tensor of folders.
+fn for_every_token(decoder: &Decoder<'_>, layer: usize, width: usize) -> Result<Gated, ConfigError> {
+    let part = |first| decoder.part(layer, "shared_mlp.input_linear", first, width, 2 * width);
+    let own = |name| decoder.projection(layer, name, false, width, decoder.d_model);
+    // In GGUF files there is a tensor for each.
+    let apart = decoder.config.has_tensor(&decoder.name(layer, "shared_mlp.up_proj.weight"));
+    Ok(Gated {
+        gate: if apart { own("shared_mlp.gate_proj") } else { part(0) },
+        up: if apart { own("shared_mlp.up_proj") } else { part(width) },
+        activation: decoder.activation()?,
+        down: decoder.projection(layer, "shared_mlp.output_linear", false, decoder.d_model, width),
+    })
+}
+
+fn gguf_config(metadata: &Value, architecture: &str) -> Result<Value, ConfigError> {
+    let mut config = granite::gguf_config(metadata, architecture)?;
+    if let Some(width) = config.get("shared_expert_intermediate_size").cloned() {
+        config["shared_intermediate_size"] = width;
+    }
+    Ok(config)
+}
