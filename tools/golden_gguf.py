@@ -48,6 +48,7 @@ NAMES = [
     "granitemoe",
     "granitemoe_shared",
     "glm4_moe",
+    "dots1",
 ]
 
 

@@ -122,9 +122,11 @@ pub(crate) fn rope(
             known: "numbers from 0 to 1".to_owned(),
         });
     }
-    let rotated = (d_head as f64 * share) as usize / 2 * 2;
+    // Where that is an odd number, the reference stack rotates one more, at frequencies for as many as that.
+    let rotated = (d_head as f64 * share) as usize;
     let plain = |i: usize| theta.powf(-2.0 * i as f64 / rotated as f64);
-    let pairs = 0..rotated / 2;
+    let count = rotated.div_ceil(2).min(d_head / 2);
+    let pairs = 0..count;
     let (mut magnitude, mut limit) = (1.0, None);
     let frequencies: Vec<f64> = match parameters.kind()? {
         Scaling::Default => pairs.map(plain).collect(),
@@ -144,7 +146,7 @@ pub(crate) fn rope(
             };
             let stretched = if factor <= 1.0 { 1.0 } else { (1.0 + factor.ln() / length.ln()).sqrt() };
             magnitude = own("attention_factor")?.unwrap_or(stretched);
-            let divisors = short_factors(parameters.scaling.as_ref(), rotated / 2)?;
+            let divisors = short_factors(parameters.scaling.as_ref(), count)?;
             pairs.zip(divisors).map(|(i, divisor)| plain(i) / divisor).collect()
         }
         Scaling::Linear => {
@@ -305,5 +307,7 @@ mod tests {
     fn part_of_a_head_can_be_rotated() {
         let value = json!({"partial_rotary_factor": 0.5});
         assert_eq!(read(&value).frequencies, [1.0]);
+        let value = json!({"partial_rotary_factor": 0.75, "rope_theta": 1000.0});
+        assert_eq!(read(&value).frequencies, [1.0, 0.01], "1000^(-2/3): three of four numbers, so two pairs");
     }
 }

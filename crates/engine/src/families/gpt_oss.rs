@@ -29,7 +29,6 @@ static DEFAULTS: LazyLock<Value> = LazyLock::new(|| {
         "head_dim": 64,
         "sliding_window": 128,
         "num_experts_per_tok": 4,
-        "num_local_experts": 128,
         "swiglu_alpha": 1.702,
         "swiglu_limit": 7.0,
     })
