@@ -145,8 +145,10 @@ struct Subject {
 }
 
 impl Subject {
+    /// All but those whose writers lie in blocks of a few bits, which explicitly edited weights do not fit into.
     fn all() -> Vec<Self> {
-        goldens().into_iter().map(Self::new).collect()
+        let all = goldens().into_iter().map(Self::new);
+        all.filter(|it| !it.checkpoint.names().any(|name| name.ends_with("down_proj_blocks"))).collect()
     }
 
     fn new(golden: Golden) -> Self {
@@ -173,13 +175,14 @@ impl Subject {
         engine.generate(&self.requests, &HOW, &mut |_, _| false).unwrap()
     }
 
-    /// How far residuals and logits move when a writer is silenced, at most 1: not at all for an expert that no token is
-    /// sent to, and little for one that is chosen seldom.
-    fn reach(&self, writer: &WriterInfo, original: &[Answer]) -> f32 {
+    /// How far residuals and logits move when a writer is silenced and others are edited, at most 1: not at all for an
+    /// expert that no token is sent to, and little for one that is chosen seldom.
+    fn reach(&self, writer: &WriterInfo, others: &EditSet) -> f32 {
         let d_model = writer.weight.rows();
         let silent = Edit::new(d_model, Vec::new(), Vec::new(), Some(vec![0.0; d_model])).unwrap();
-        let silenced = self.under([(writer.writer, silent)].into_iter().collect(), Device::Cpu);
-        difference(&silenced, original, d_model).0.min(1.0)
+        let others = || others.iter().map(|(writer, edit)| (writer, edit.clone()));
+        let silenced = self.under(others().chain([(writer.writer, silent)]).collect(), Device::Cpu);
+        difference(&silenced, &self.under(others().collect(), Device::Cpu), d_model).0.min(1.0)
     }
 
     /// The answers of a model whose files hold other weights.
@@ -312,7 +315,7 @@ fn each_writer_alone_changes_the_model_as_its_explicitly_edited_weights_do() {
             let (by, at) = difference(&closed, &explicit, r.len());
             assert!(by <= RELATIVE, "{place}: {at} differs by {by:e}");
             let (by, _) = difference(&closed, &original, r.len());
-            let reach = subject.reach(writer, &original);
+            let reach = subject.reach(writer, &EditSet::new());
             assert_eq!(reach == 0.0, by == 0.0, "{place}: an expert without tokens moves nothing");
             let visible = if writer.writer.expert.is_some() { VISIBLE_OF_FEW } else { VISIBLE };
             assert!(by >= visible * reach, "{place}: the edit moves nothing by more than {by:e}");
@@ -334,26 +337,27 @@ fn a_flipped_sign_a_wrong_layer_or_a_forgotten_writer_is_seen() {
             let p = edit.p().iter().map(|it| -it).collect();
             (writer, Edit::new(edit.width(), p, edit.q().to_vec(), edit.s().map(<[f32]>::to_vec)).unwrap())
         });
-        let original = subject.under(EditSet::new(), Device::Cpu);
         let layers = subject.writers.last().unwrap().writer.layer.0 + 1;
         let there = |writer: &Writer| subject.writers.iter().any(|it| it.writer == *writer);
         let elsewhere = set.iter().map(|(writer, edit)| {
             (Writer { layer: LayerIndex((writer.layer.0 + 1) % layers), ..writer }, edit.clone())
         });
         let mut mistakes: Vec<(String, EditSet, f32)> = vec![
-            ("flipped sign".to_owned(), flipped.collect(), 1.0),
-            ("next layer".to_owned(), elsewhere.filter(|it| there(&it.0)).collect(), 1.0),
+            ("flipped sign".to_owned(), flipped.collect(), VISIBLE),
+            ("next layer".to_owned(), elsewhere.filter(|it| there(&it.0)).collect(), VISIBLE),
         ];
         for forgotten in &subject.writers {
             let rest = set.iter().filter(|it| it.0 != forgotten.writer).map(|it| (it.0, it.1.clone()));
-            let reach = subject.reach(forgotten, &original);
-            mistakes.push((format!("{} forgotten", forgotten.writer), rest.collect(), reach));
+            let rest: EditSet = rest.collect();
+            let visible = if forgotten.writer.expert.is_some() { VISIBLE_OF_FEW } else { VISIBLE };
+            let least = visible * subject.reach(forgotten, &rest);
+            mistakes.push((format!("{} forgotten", forgotten.writer), rest, least));
         }
-        for (mistake, set, reach) in mistakes.into_iter().filter(|it| it.2 > 0.0) {
+        for (mistake, set, least) in mistakes.into_iter().filter(|it| it.2 > 0.0) {
             let d_model = set.iter().next().unwrap().1.width();
             let (by, _) = difference(&subject.under(set, Device::Cpu), &explicit, d_model);
             let name = &subject.golden.name;
-            assert!(by > VISIBLE * reach, "{name}, {mistake}: moves nothing by more than {by:e}");
+            assert!(by > least, "{name}, {mistake}: moves nothing by more than {by:e}");
         }
     }
 }
