@@ -40,10 +40,11 @@ import transformers
 
 import reference
 import golden_tiny_experts
+import golden_tiny_latent
 import golden_tiny_variants
 from golden_tiny_variants import Variant
 
-VARIANTS = [*golden_tiny_variants.VARIANTS, *golden_tiny_experts.VARIANTS]
+VARIANTS = [*golden_tiny_variants.VARIANTS, *golden_tiny_experts.VARIANTS, *golden_tiny_latent.VARIANTS]
 
 PROMPT_LENGTHS = [1, 3, 5, 6, 17, 40]
 ANSWER_TOKENS = 16

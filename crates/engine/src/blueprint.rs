@@ -7,7 +7,7 @@
 
 use glossary::Component;
 
-use crate::backend::AttentionShape;
+use crate::backend::{AttentionShape, LatentShape};
 
 /// A decoder.
 #[derive(Clone, Debug, PartialEq)]
@@ -87,6 +87,8 @@ pub struct Branch<T> {
 pub enum Mixer {
     /// Softmax attention.
     Attention(Attention),
+    /// Softmax attention whose keys and values are made of one short vector.
+    Latent(LatentAttention),
 }
 
 /// A layer that works on each position alone.
@@ -192,6 +194,35 @@ pub struct Attention {
     pub rope: Option<Rope>,
     /// A tensor `[n_heads]` of scores for a position with value zero.
     pub sinks: Option<String>,
+    /// The writer.
+    pub output: Projection,
+}
+
+/// Multi-head latent attention: keys and values of all heads are made of one short vector, the *latent*. With a key that
+/// all heads share, which alone is rotated, it is what is kept of a token.
+///
+/// Query `h` is `(n_h, r_h)`, key `h` of a token with the latent c and the shared key k is `(K_h c, k)`, its value
+/// `V_h c`. Keys and values are never made: `n_h · K_h c = (K_hᵀ n_h) · c`, and `Σ p V_h c = V_h Σ p c`, so that heads
+/// attend to latents.
+///
+/// # Source
+/// DeepSeek-AI 2024, arXiv:2405.04434, section 2.1.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LatentAttention {
+    /// Head count, widths, scale.
+    pub shape: LatentShape,
+    /// What queries are made of, where that is not what the branch reads: a projection of it, and its norm.
+    pub query_latent: Option<(Projection, Norm)>,
+    /// Queries: of each head first what meets the latent, then what is rotated.
+    pub query: Projection,
+    /// The latent before its norm, then the shared key before its rotation.
+    pub latent: Projection,
+    /// The norm of the latent.
+    pub latent_norm: Norm,
+    /// Keys and values of the latent: of each head `K_h`, then `V_h`.
+    pub expansion: Projection,
+    /// How the shared key and its part of each query are rotated.
+    pub rope: Rope,
     /// The writer.
     pub output: Projection,
 }
@@ -335,23 +366,62 @@ impl Norm {
     }
 }
 
+impl From<Attention> for Mixer {
+    fn from(attention: Attention) -> Self {
+        Self::Attention(attention)
+    }
+}
+
+impl From<LatentAttention> for Mixer {
+    fn from(attention: LatentAttention) -> Self {
+        Self::Latent(attention)
+    }
+}
+
+impl Mixer {
+    /// The writer.
+    pub fn output(&self) -> &Projection {
+        match self {
+            Self::Attention(Attention { output, .. }) | Self::Latent(LatentAttention { output, .. }) => output,
+        }
+    }
+
+    /// Its rotary embedding, if it has one.
+    pub fn rope(&self) -> Option<&Rope> {
+        match self {
+            Self::Attention(attention) => attention.rope.as_ref(),
+            Self::Latent(attention) => Some(&attention.rope),
+        }
+    }
+
+    /// All that takes part in products for a token.
+    fn projections(&self) -> Vec<&Projection> {
+        match self {
+            Self::Attention(Attention { query, key, value, output, .. }) => vec![query, key, value, output],
+            Self::Latent(LatentAttention { query_latent, query, latent, expansion, output, .. }) => {
+                let before = query_latent.iter().map(|it| &it.0);
+                before.chain([query, latent, expansion, output]).collect()
+            }
+        }
+    }
+}
+
 impl Block {
-    /// Numbers that are kept of every token of a sequence: its keys and values.
+    /// Numbers that are kept of every token of a sequence: its keys and values, or what they are made of.
     pub fn cached_numbers(&self) -> usize {
-        let Mixer::Attention(Attention { key, value, .. }) = &self.mixer.inner;
-        key.outputs.saturating_add(value.outputs)
+        match &self.mixer.inner {
+            Mixer::Attention(Attention { key, value, .. }) => key.outputs.saturating_add(value.outputs),
+            Mixer::Latent(LatentAttention { latent, .. }) => latent.outputs,
+        }
     }
 
     /// Positions for which its rotary embedding holds, where there is such a limit.
     pub fn position_limit(&self) -> Option<usize> {
-        let Mixer::Attention(Attention { rope, .. }) = &self.mixer.inner;
-        rope.as_ref().and_then(|it| it.limit)
+        self.mixer.inner.rope().and_then(|it| it.limit)
     }
 
     /// Weights that take part in products for a token: of experts, those of as many as it is sent to.
     pub fn weights(&self) -> usize {
-        let Mixer::Attention(Attention { query, key, value, output, .. }) = &self.mixer.inner;
-        let attention = [query, key, value, output].into_iter().map(Projection::weights);
         let mlp = match &self.mlp.inner {
             Mlp::Gated(gated) => gated.weights(),
             Mlp::Experts(Experts { router, routing, experts, shared, .. }) => {
@@ -359,13 +429,12 @@ impl Block {
                 used.fold(router.weights(), usize::saturating_add)
             }
         };
-        attention.fold(mlp, usize::saturating_add)
+        self.mixer.inner.projections().into_iter().map(Projection::weights).fold(mlp, usize::saturating_add)
     }
 
     /// Everything that writes to the stream: which half of the block it belongs to, which expert it is, if one of
     /// several, and the norm behind it.
     pub fn writers(&self) -> Vec<DeclaredWriter<'_>> {
-        let Mixer::Attention(Attention { output, .. }) = &self.mixer.inner;
         let of_mlp = |expert, projection| DeclaredWriter {
             component: Component::MlpOutput,
             expert,
@@ -375,7 +444,7 @@ impl Block {
         let mut writers = vec![DeclaredWriter {
             component: Component::AttentionOutput,
             expert: None,
-            projection: output,
+            projection: self.mixer.inner.output(),
             post_norm: self.mixer.post_norm.as_ref(),
         }];
         match &self.mlp.inner {

@@ -3,12 +3,14 @@
 //! The executor strings a back end's fused operations together as the blueprint says. It looks at no element and
 //! knows no family, no text and no sequence: rows come with their positions and the pages that they attend to.
 
+mod latent;
+
 use std::time::{Duration, Instant};
 
 use glossary::{Component, EditSet, LayerIndex, Writer};
 
-use crate::backend::{Backend, ExpertParams, GatedParams, HeadNorms, HeadOutput, HeadWants, WriteParams};
-use crate::blueprint::{Arrangement, Attention, Block, Blueprint, Experts, Gated, Mixer, Mlp};
+use crate::backend::{AttentionShape, Backend, ExpertParams, GatedParams, HeadNorms, HeadOutput, HeadWants, WriteParams};
+use crate::blueprint::{Arrangement, Block, Blueprint, Experts, Gated, Mixer, Mlp};
 use crate::model::{BlockWeights, MixerWeights, MlpWeights, Model};
 use crate::plan::Plan;
 use crate::stage::Stage;
@@ -95,7 +97,9 @@ struct Buffers<B: Backend> {
     y: B::Rows,
     /// What the expert says that every token is sent to.
     shared: B::Rows,
+    /// Queries, keys and values; of latent attention queries alone.
     qkv: PerBlock<B::Rows>,
+    latent: latent::Buffers<B>,
     mixed: PerBlock<B::Rows>,
     hidden: PerBlock<B::Rows>,
     /// What routers say.
@@ -145,9 +149,20 @@ fn experts(block: &Block) -> &[Gated] {
     }
 }
 
-fn attention(block: &Block) -> &Attention {
-    let Mixer::Attention(attention) = &block.mixer.inner;
-    attention
+/// Columns of what is made of a token for a block's mixer.
+fn qkv_cols(block: &Block) -> usize {
+    match &block.mixer.inner {
+        Mixer::Attention(attention) => attention.shape.qkv_cols(),
+        Mixer::Latent(attention) => attention.query.outputs,
+    }
+}
+
+/// The attention over what a block's cache holds.
+fn attended(block: &Block) -> AttentionShape {
+    match &block.mixer.inner {
+        Mixer::Attention(attention) => attention.shape,
+        Mixer::Latent(attention) => attention.shape.over_latents(),
+    }
 }
 
 /// Adds the time since `start` to a part and starts anew.
@@ -164,14 +179,14 @@ impl<B: Backend> Executor<B> {
             PerBlock::new(blocks.iter().map(width), |&cols| backend.rows(cols))
         };
         let d = blueprint.d_model;
-        let qkv_cols = |it: &Block| attention(it).shape.qkv_cols();
         let buffers = Buffers {
             residual: backend.rows(d),
             x: backend.rows(d),
             y: backend.rows(d),
             shared: backend.rows(d),
             qkv: widths(&qkv_cols),
-            mixed: widths(&|it| attention(it).output.inputs),
+            latent: latent::Buffers::new(&backend, blocks),
+            mixed: widths(&|it| it.mixer.inner.output().inputs),
             hidden: widths(&|it| dense(it).map_or(0, |it| it.down.inputs)),
             scores: widths(&|it| experts(it).len()),
             chosen: backend.rows(d),
@@ -179,10 +194,10 @@ impl<B: Backend> Executor<B> {
             tap: Vec::new(),
         };
         Self {
-            angles: PerBlock::new(blocks.iter().map(|it| attention(it).rope.as_ref()), |rope| {
+            angles: PerBlock::new(blocks.iter().map(|it| it.mixer.inner.rope()), |rope| {
                 rope.map(|it| backend.angles(it))
             }),
-            pages: blocks.iter().map(|it| backend.pages(&attention(it).shape)).collect(),
+            pages: blocks.iter().map(|it| backend.pages(&attended(it))).collect(),
             edits: blocks
                 .iter()
                 .map(|_| BlockEdits { mixer: None, mlp: None, experts: Vec::new() })
@@ -219,15 +234,60 @@ impl<B: Backend> Executor<B> {
         }
     }
 
-    /// Queries, keys and values of a block; then attention and its writer for the rows that go on.
+    /// A block's mixer, and its writer for the rows that go on.
     ///
     /// `keep` names the rows that go on where not all do.
     fn mix(&mut self, index: usize, plan: &Plan, keep: Option<&[u32]>, next: Next) {
-        let Self { backend, blueprint, model, angles, pages, edits, buffers, selected, times, .. } = self;
+        if let Some(keep) = keep {
+            plan.select(keep, &mut self.selected);
+        }
+        match &self.blueprint.blocks[index].mixer.inner {
+            Mixer::Attention(_) => self.attend(index, plan, keep),
+            Mixer::Latent(_) => self.attend_to_latents(index, plan, keep),
+        }
+        let Self { backend, blueprint, model, edits, buffers, selected, times, .. } = self;
         let (block, BlockWeights { mixer: weights, mlp }) = (&blueprint.blocks[index], &model.blocks[index]);
-        let attention = attention(block);
-        let MixerWeights::Attention { qkv: matrix, bias, query_norm, key_norm, sinks, output, output_bias } =
-            &weights.inner;
+        let mut start = Instant::now();
+        let mut plan = plan;
+        if let Some(keep) = keep {
+            if keep.is_empty() {
+                return;
+            }
+            plan = selected;
+            backend.select(&buffers.residual, keep, &mut buffers.chosen);
+            std::mem::swap(&mut buffers.residual, &mut buffers.chosen);
+            if block.arrangement == Arrangement::Parallel {
+                backend.select(&buffers.x, keep, &mut buffers.chosen);
+                std::mem::swap(&mut buffers.x, &mut buffers.chosen);
+            }
+        }
+        lap(&mut times.rest, &mut start);
+        let (output, output_bias) = weights.inner.output();
+        backend.linear(buffers.mixed.get(index), output, None, &mut buffers.y);
+        lap(&mut times.products, &mut start);
+        let params = WriteParams {
+            edits: edits[index].mixer.as_ref(),
+            bias: output_bias,
+            post_norm: weights.post_norm.as_ref(),
+            scale: block.mixer.scale,
+            next_norm: match next {
+                Next::Mlp => mlp.pre_norm.as_ref(),
+                Next::Nothing => None,
+            },
+        };
+        backend.write(&mut buffers.y, params, plan, &mut buffers.residual, &mut buffers.x);
+        lap(&mut times.rest, &mut start);
+    }
+
+    /// Queries, keys and values of a block; then attention for the rows that go on.
+    fn attend(&mut self, index: usize, plan: &Plan, keep: Option<&[u32]>) {
+        let Self { backend, blueprint, model, angles, pages, buffers, selected, times, .. } = self;
+        let weights = &model.blocks[index].mixer;
+        let (Mixer::Attention(attention), MixerWeights::Attention { qkv: matrix, bias, query_norm, key_norm, sinks, .. }) =
+            (&blueprint.blocks[index].mixer.inner, &weights.inner)
+        else {
+            unreachable!("weights are loaded as the blueprint says")
+        };
         let qkv = buffers.qkv.get(index);
         let mut start = Instant::now();
         let input = if weights.pre_norm.is_some() { &buffers.x } else { &buffers.residual };
@@ -241,34 +301,13 @@ impl<B: Backend> Executor<B> {
             if keep.is_empty() {
                 return;
             }
-            plan.select(keep, selected);
             backend.select(qkv, keep, &mut buffers.chosen_qkv);
             (qkv, plan) = (&buffers.chosen_qkv, selected);
-            backend.select(&buffers.residual, keep, &mut buffers.chosen);
-            std::mem::swap(&mut buffers.residual, &mut buffers.chosen);
-            if block.arrangement == Arrangement::Parallel {
-                backend.select(&buffers.x, keep, &mut buffers.chosen);
-                std::mem::swap(&mut buffers.x, &mut buffers.chosen);
-            }
         }
         lap(&mut times.rest, &mut start);
         let mixed = buffers.mixed.get(index);
         backend.attend(qkv, &attention.shape, sinks.as_ref(), plan, &pages[index], mixed);
         lap(&mut times.attention, &mut start);
-        backend.linear(mixed, output, None, &mut buffers.y);
-        lap(&mut times.products, &mut start);
-        let params = WriteParams {
-            edits: edits[index].mixer.as_ref(),
-            bias: output_bias.as_ref(),
-            post_norm: weights.post_norm.as_ref(),
-            scale: block.mixer.scale,
-            next_norm: match next {
-                Next::Mlp => mlp.pre_norm.as_ref(),
-                Next::Nothing => None,
-            },
-        };
-        backend.write(&mut buffers.y, params, plan, &mut buffers.residual, &mut buffers.x);
-        lap(&mut times.rest, &mut start);
     }
 
     /// The MLP of a block, and the norm that the next block or the head reads through.

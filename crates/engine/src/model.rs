@@ -4,7 +4,9 @@ use checkpoint::Tensor;
 
 use crate::LoadError;
 use crate::backend::{Backend, GatedParams, NormParams, Stacking, WeightDtype};
-use crate::blueprint::{Attention, Blueprint, Branch, Experts, Gain, Gated, Mixer, Mlp, Norm, Projection};
+use crate::blueprint::{
+    Attention, Blueprint, Branch, Experts, Gain, Gated, LatentAttention, Mixer, Mlp, Norm, Projection,
+};
 use crate::families::Source;
 
 /// All weights of a model.
@@ -36,6 +38,33 @@ pub(crate) enum MixerWeights<B: Backend> {
         output: B::Matrix,
         output_bias: Option<B::Vector>,
     },
+    Latent(LatentWeights<B>),
+}
+
+pub(crate) struct LatentWeights<B: Backend> {
+    /// What queries are made of: weights, bias, norm.
+    pub(crate) query_latent: Option<(B::Matrix, Option<B::Vector>, NormParams<B::Vector>)>,
+    pub(crate) query: B::Matrix,
+    pub(crate) query_bias: Option<B::Vector>,
+    pub(crate) latent: B::Matrix,
+    pub(crate) latent_bias: Option<B::Vector>,
+    pub(crate) latent_norm: NormParams<B::Vector>,
+    /// `K_hᵀ` of each head, `[d_latent, d_nope]`.
+    pub(crate) to_latent: Vec<B::Matrix>,
+    /// `V_h` of each head, `[d_value, d_latent]`.
+    pub(crate) from_latent: Vec<B::Matrix>,
+    pub(crate) output: B::Matrix,
+    pub(crate) output_bias: Option<B::Vector>,
+}
+
+impl<B: Backend> MixerWeights<B> {
+    /// The writer and its bias.
+    pub(crate) fn output(&self) -> (&B::Matrix, Option<&B::Vector>) {
+        match self {
+            Self::Attention { output, output_bias, .. }
+            | Self::Latent(LatentWeights { output, output_bias, .. }) => (output, output_bias.as_ref()),
+        }
+    }
 }
 
 pub(crate) enum MlpWeights<B: Backend> {
@@ -98,6 +127,7 @@ impl<B: Backend> Loader<'_, B> {
     fn mixer(&self, mixer: &Mixer) -> Result<MixerWeights<B>, LoadError> {
         match mixer {
             Mixer::Attention(attention) => self.attention(attention),
+            Mixer::Latent(attention) => self.latent_attention(attention).map(MixerWeights::Latent),
         }
     }
 
@@ -113,6 +143,33 @@ impl<B: Backend> Loader<'_, B> {
             sinks: sinks.map(|name| self.vector(name, attention.shape.n_heads)).transpose()?,
             output: self.matrix(&[&attention.output], Stacking::EndToEnd)?,
             output_bias: self.bias(&[&attention.output], 1)?,
+        })
+    }
+
+    fn latent_attention(&self, attention: &LatentAttention) -> Result<LatentWeights<B>, LoadError> {
+        let LatentAttention { shape, query_latent, query, latent, latent_norm, expansion, output, .. } =
+            attention;
+        let matrix = |it: &Projection| self.matrix(&[it], Stacking::EndToEnd);
+        let before = |(it, norm): &(Projection, Norm)| -> Result<_, LoadError> {
+            Ok((matrix(it)?, self.bias(&[it], 1)?, self.norm(norm)?))
+        };
+        let expansion = self.source.projection(expansion)?;
+        let (keys, all) = (shape.d_nope, shape.d_nope + shape.d_value);
+        let parts = |from, to, stacking| -> Result<Vec<B::Matrix>, LoadError> {
+            let of = |head| expansion.slice_rows(head * all + from..head * all + to);
+            (0..shape.n_heads).map(|head| self.backend.matrix(&[of(head)], stacking, self.dtype)).collect()
+        };
+        Ok(LatentWeights {
+            query_latent: query_latent.as_ref().map(before).transpose()?,
+            query: matrix(query)?,
+            query_bias: self.bias(&[query], 1)?,
+            latent: matrix(latent)?,
+            latent_bias: self.bias(&[latent], 1)?,
+            latent_norm: self.norm(latent_norm)?,
+            to_latent: parts(0, keys, Stacking::Transposed)?,
+            from_latent: parts(keys, all, Stacking::EndToEnd)?,
+            output: matrix(output)?,
+            output_bias: self.bias(&[output], 1)?,
         })
     }
 

@@ -82,7 +82,7 @@ mod tests {
     fn the_divisors_of_a_gguf_file_slow_the_rotation() {
         let (config, tensors) = (tiny(), Divisors(vec![1.0, 8.0]));
         let blueprint = blueprint(&Config::new(&config, &tensors)).unwrap();
-        let Mixer::Attention(attention) = &blueprint.blocks[0].mixer.inner;
+        let Mixer::Attention(attention) = &blueprint.blocks[0].mixer.inner else { unreachable!() };
         assert_eq!(attention.rope.as_ref().unwrap().frequencies, [1.0, 0.0125]); // 100^(-1/2) / 8
         let wrong = Divisors(vec![1.0]);
         let error = super::blueprint(&Config::new(&config, &wrong)).unwrap_err();

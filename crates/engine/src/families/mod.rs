@@ -7,14 +7,19 @@
 
 mod cohere;
 mod decoder;
+mod deepseek_v2;
+mod deepseek_v3;
 mod exaone4;
 mod experts;
 mod gemma2;
 mod gemma3;
 mod gguf;
 mod glm4;
+mod glm4_moe_lite;
 mod granite;
+mod latent;
 mod llama;
+mod minicpm3;
 mod ministral3;
 mod mixtral;
 mod names;
@@ -24,6 +29,7 @@ mod qwen2;
 mod qwen3;
 mod qwen3_moe;
 mod stablelm;
+mod youtu;
 
 use checkpoint::{Checkpoint, Format, Tensor};
 use serde_json::Value;
@@ -51,6 +57,11 @@ pub const FAMILIES: &[&Family] = &[
     &exaone4::FAMILY,
     &qwen3_moe::FAMILY,
     &mixtral::FAMILY,
+    &deepseek_v2::FAMILY,
+    &deepseek_v3::FAMILY,
+    &glm4_moe_lite::FAMILY,
+    &minicpm3::FAMILY,
+    &youtu::FAMILY,
 ];
 
 /// A family of models.
