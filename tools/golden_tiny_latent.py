@@ -2,7 +2,7 @@
 
 import torch
 
-from golden_tiny_variants import TINY, Variant, rope
+from golden_tiny_variants import TINY, VISION, Variant, rope
 
 # Head sizes that are no multiples of anything, and all of them different.
 LATENT = {
@@ -34,7 +34,7 @@ YARN = {"factor": 4.0, "original_max_position_embeddings": 32, "beta_fast": 32, 
 DEEPSEEK_V2 = [
     Variant(
         name="deepseek_v2_lite",
-        seed=3101,
+        seed=3104,
         architecture="DeepseekV2",
         config={
             **LATENT,
@@ -51,7 +51,7 @@ DEEPSEEK_V2 = [
     ),
     Variant(
         name="deepseek_v2_groups",
-        seed=3102,
+        seed=3122,
         architecture="DeepseekV2",
         config={
             **LATENT,
@@ -74,10 +74,9 @@ DEEPSEEK_V2 = [
             "routed_scaling_factor": 1.7,
             "attention_bias": True,
             "mlp_bias": True,
-            "tie_word_embeddings": True,
             **rope("default", 500.0),
         },
-        about="queries of low rank; two of four groups by their best expert; biases, experts' shares multiplied; tied",
+        about="queries of low rank; two of four groups by their best expert; biases, experts' shares multiplied",
         fused=True,
         misread={
             "groups": {"topk_method": "greedy"},
@@ -91,6 +90,7 @@ DEEPSEEK_V3 = [
         name="deepseek_v3",
         seed=3201,
         architecture="DeepseekV3",
+        embedding=0.4,
         config={
             **LATENT,
             **EXPERTS,
@@ -116,6 +116,7 @@ DEEPSEEK_V3 = [
         name="deepseek_v3_halves",
         seed=3202,
         architecture="DeepseekV3",
+        embedding=0.1,
         config={
             **LATENT,
             **EXPERTS,
@@ -141,8 +142,9 @@ DEEPSEEK_V3 = [
 GLM4_MOE_LITE = [
     Variant(
         name="glm4_moe_lite",
-        seed=3301,
+        seed=3304,
         architecture="Glm4MoeLite",
+        embedding=0.4,
         config={
             **{key: value for key, value in (LATENT | EXPERTS).items() if key != "first_k_dense_replace"},
             "q_lora_rank": 12,
@@ -157,8 +159,9 @@ GLM4_MOE_LITE = [
     ),
     Variant(
         name="glm4_moe_lite_groups",
-        seed=3302,
+        seed=3303,
         architecture="Glm4MoeLite",
+        embedding=0.4,
         config={
             **{key: value for key, value in (LATENT | EXPERTS).items() if key != "first_k_dense_replace"},
             "num_hidden_layers": 2,
@@ -186,8 +189,9 @@ MINICPM3_CONFIG = {
 MINICPM3 = [
     Variant(
         name="minicpm3",
-        seed=3401,
+        seed=3402,
         architecture="MiniCPM3",
+        embedding=0.1,
         config={
             **MINICPM3_CONFIG,
             **rope(
@@ -208,8 +212,9 @@ MINICPM3 = [
     ),
     Variant(
         name="minicpm3_plain",
-        seed=3402,
+        seed=3403,
         architecture="MiniCPM3",
+        embedding=0.4,
         config={
             **MINICPM3_CONFIG,
             "q_lora_rank": None,
@@ -231,8 +236,9 @@ MINICPM3 = [
 YOUTU = [
     Variant(
         name="youtu",
-        seed=3501,
+        seed=3507,
         architecture="Youtu",
+        embedding=0.1,
         config={**LATENT, "q_lora_rank": 12, "tie_word_embeddings": True, **rope("default", 10000.0)},
         about="dense layers under the attention of DeepSeek V3; tied",
         spelling=4,
@@ -240,12 +246,62 @@ YOUTU = [
     ),
     Variant(
         name="youtu_halves",
-        seed=3502,
+        seed=3508,
         architecture="Youtu",
+        embedding=0.4,
         config={**LATENT, "rope_interleave": False, "attention_bias": True, **rope("linear", 10000.0, factor=2.0)},
         about="other pairs, linear scaling, biases, queries in one projection",
         misread={"rope scaling": rope("default", 10000.0)},
     ),
 ]
 
-VARIANTS = [*DEEPSEEK_V2, *DEEPSEEK_V3, *GLM4_MOE_LITE, *MINICPM3, *YOUTU]
+# The share of a query that is rotated: 6 of 16.
+MISTRAL4_ROPE = {**YARN, "mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.1, "partial_rotary_factor": 0.375}
+MISTRAL4_ROPE["original_max_position_embeddings"] = 64
+
+MISTRAL4_CONFIG = {
+    **LATENT,
+    **EXPERTS,
+    "q_lora_rank": 12,
+    "num_hidden_layers": 2,
+    "n_routed_experts": 8,
+    "n_group": 4,
+    "topk_group": 2,
+    "n_shared_experts": 1,
+    "norm_topk_prob": True,
+    **rope("yarn", 10000.0, **MISTRAL4_ROPE),
+}
+
+MISTRAL4 = [
+    Variant(
+        name="mistral4",
+        seed=3605,
+        architecture="Mistral4",
+        config=MISTRAL4_CONFIG,
+        about="softmax scores, two of four groups by their two best experts; YaRN with scores that would grow with the position",
+        embedding=0.4,
+        spelling=4,
+        misread={
+            "groups": {"n_group": 1, "topk_group": 1},
+            "shares that add up to one": {"norm_topk_prob": False},
+            "scores that YaRN makes larger": rope("yarn", 10000.0, **{**MISTRAL4_ROPE, "mscale_all_dim": 0.0}),
+        },
+    ),
+    Variant(
+        name="mistral4_container",
+        seed=3602,
+        architecture="Mistral3",
+        model_class="Mistral3ForConditionalGeneration",
+        config={**MISTRAL4_CONFIG, "model_type": "mistral4", "q_lora_rank": None, "vocab_size": 61, "num_hidden_layers": 1, "first_k_dense_replace": 0},
+        container={
+            "vision_config": {**VISION, "model_type": "pixtral"},
+            "image_token_index": 60,
+            "tie_word_embeddings": False,
+        },
+        about="the language model of a container with an image tower, with a head of its own",
+        embedding=0.4,
+        misread={"groups": {"n_group": 1, "topk_group": 1}},
+    ),
+]
+
+VARIANTS = [*DEEPSEEK_V2, *DEEPSEEK_V3, *GLM4_MOE_LITE, *MINICPM3, *YOUTU, *MISTRAL4]

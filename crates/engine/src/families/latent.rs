@@ -2,7 +2,7 @@
 
 use super::decoder::{Decoder, FULL, WIDEST};
 use crate::backend::LatentShape;
-use crate::blueprint::{Experts, Groups, LatentAttention, Mlp, Norm, Pairing, Routing, Scores};
+use crate::blueprint::{Experts, Groups, LatentAttention, Mlp, Norm, Pairing, Rope, Routing, Scores};
 use crate::rope::{rope, score_scale};
 use crate::{Config, ConfigError};
 
@@ -16,8 +16,18 @@ impl Decoder<'_> {
         layer: usize,
         pairing: Pairing,
     ) -> Result<LatentAttention, ConfigError> {
-        let Self { config, n_heads, d_model, output_bias, .. } = *self;
         let shape = self.latent_shape()?;
+        self.latent_attention_with(layer, shape, self.latent_rope(&shape, pairing, shape.d_rope)?)
+    }
+
+    /// The same with a rotary embedding of its own.
+    pub(super) fn latent_attention_with(
+        &self,
+        layer: usize,
+        shape: LatentShape,
+        rope: Rope,
+    ) -> Result<LatentAttention, ConfigError> {
+        let Self { config, n_heads, d_model, output_bias, .. } = *self;
         let (d_query, d_kept) = (shape.d_query(), shape.d_kept());
         let projection = |name: &str, bias, outputs, inputs| {
             self.projection(layer, &format!("self_attn.{name}"), bias, outputs, inputs)
@@ -41,13 +51,31 @@ impl Decoder<'_> {
             latent: projection("kv_a_proj_with_mqa", self.qkv_bias, d_kept, d_model),
             latent_norm: norm("kv_a_layernorm", shape.d_latent)?,
             expansion: projection("kv_b_proj", false, expanded, shape.d_latent),
-            rope: rope(&config, FULL, shape.d_rope, self.traits.theta, pairing)?,
+            rope,
             output: projection("o_proj", output_bias, d_model, n_heads * shape.d_value),
             shape,
         })
     }
 
-    fn latent_shape(&self) -> Result<LatentShape, ConfigError> {
+    /// The rotary embedding of the shared key as that of the share of heads of `width` that the configuration names.
+    pub(super) fn latent_rope(
+        &self,
+        shape: &LatentShape,
+        pairing: Pairing,
+        width: usize,
+    ) -> Result<Rope, ConfigError> {
+        let rope = rope(&self.config, FULL, width, self.traits.theta, pairing)?;
+        if 2 * rope.frequencies.len() != shape.d_rope {
+            return Err(ConfigError::Unsupported {
+                key: "partial_rotary_factor".to_owned(),
+                found: format!("{} rotated numbers of {width}", 2 * rope.frequencies.len()),
+                known: format!("what leaves qk_rope_head_dim = {}", shape.d_rope),
+            });
+        }
+        Ok(rope)
+    }
+
+    pub(super) fn latent_shape(&self) -> Result<LatentShape, ConfigError> {
         let Self { config, n_heads, n_kv_heads, d_model, .. } = *self;
         let unsupported = |key: &str, found: String, known: String| {
             Err(ConfigError::Unsupported { key: key.to_owned(), found, known })
@@ -69,13 +97,6 @@ impl Decoder<'_> {
         }
         if !d_rope.is_multiple_of(2) {
             return unsupported("qk_rope_head_dim", d_rope.to_string(), "even numbers".to_owned());
-        }
-        let sections = ["rope_parameters", "rope_scaling"].map(|it| config.section(it));
-        for section in sections.into_iter().flatten().chain([config]) {
-            if let Some(share) = section.number("partial_rotary_factor")?.filter(|it| *it != 1.0) {
-                let known = "1, since qk_rope_head_dim says how much is rotated".to_owned();
-                return unsupported("partial_rotary_factor", share.to_string(), known);
-            }
         }
         let scale = score_scale(&config, FULL)? / ((d_nope + d_rope) as f64).sqrt();
         Ok(LatentShape { n_heads, d_latent, d_nope, d_rope, d_value, scale: scale as f32 })

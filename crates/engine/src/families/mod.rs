@@ -21,6 +21,7 @@ mod latent;
 mod llama;
 mod minicpm3;
 mod ministral3;
+mod mistral4;
 mod mixtral;
 mod names;
 mod olmo;
@@ -61,6 +62,7 @@ pub const FAMILIES: &[&Family] = &[
     &deepseek_v3::FAMILY,
     &glm4_moe_lite::FAMILY,
     &minicpm3::FAMILY,
+    &mistral4::FAMILY,
     &youtu::FAMILY,
 ];
 

@@ -60,7 +60,7 @@ impl Pages {
         self.key_lines + PAGE * self.value_stride
     }
 
-    fn page_lines(&self) -> usize {
+    pub(super) fn page_lines(&self) -> usize {
         self.n_kv_heads * self.head_lines()
     }
 

@@ -180,3 +180,25 @@ unsafe fn products<S: Simd, const H: usize, const T: usize>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::PAGE;
+
+    #[test]
+    fn a_page_holds_one_vector_of_each_position_however_many_heads_there_are() {
+        let of = |n_heads| LatentShape {
+            n_heads,
+            d_latent: 512,
+            d_nope: 128,
+            d_rope: 64,
+            d_value: 128,
+            scale: 1.0,
+        };
+        for n_heads in [1, 16, 128] {
+            let pages = Pages::new(&of(n_heads).over_latents());
+            assert_eq!(pages.page_lines() * LANES, PAGE * 576);
+        }
+    }
+}
