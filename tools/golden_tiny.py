@@ -40,6 +40,7 @@ import transformers
 
 import reference
 import golden_tiny_experts
+import golden_tiny_latent
 import golden_tiny_recurrent
 import golden_tiny_variants
 from golden_tiny_variants import Variant
@@ -47,6 +48,7 @@ from golden_tiny_variants import Variant
 VARIANTS = [
     *golden_tiny_variants.VARIANTS,
     *golden_tiny_experts.VARIANTS,
+    *golden_tiny_latent.VARIANTS,
     *golden_tiny_recurrent.VARIANTS,
 ]
 

@@ -13,8 +13,8 @@ use checkpoint::{Checkpoint, Tensor};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use engine::backend::cpu::Cpu;
 use engine::backend::{
-    Arithmetic, AttentionShape, Backend, HeadNorms, HeadOutput, HeadWants, NormParams, Stacking, WeightDtype,
-    WriteParams,
+    Arithmetic, AttentionShape, Backend, HeadNorms, HeadOutput, HeadWants, NormParams, Stacking, Values,
+    WeightDtype, WriteParams,
 };
 use engine::blueprint::{Activation, NormKind};
 use engine::plan::{PageTable, Plan, Slot};
@@ -24,8 +24,15 @@ use safetensors::tensor::{Dtype, TensorView};
 const D_MODEL: usize = 576;
 const D_MLP: usize = 1536;
 const VOCAB: usize = 49_152;
-const ATTENTION: AttentionShape =
-    AttentionShape { n_heads: 9, n_kv_heads: 3, d_head: 64, scale: 0.125, softcap: None, window: None };
+const ATTENTION: AttentionShape = AttentionShape {
+    n_heads: 9,
+    n_kv_heads: 3,
+    d_head: 64,
+    scale: 0.125,
+    softcap: None,
+    window: None,
+    values: Values::Own,
+};
 
 /// Bytes of weights that take turns: more than a cache that one program is likely to have for itself.
 const WEIGHTS: usize = 64 << 20;

@@ -13,7 +13,7 @@ pub use self::recurrent::{
     Convolution, GatedNorm, Gating, Rate, Recurrence, RecurrenceShape, Rule, ShortConvolution,
 };
 
-use crate::backend::AttentionShape;
+use crate::backend::{AttentionShape, LatentShape};
 
 /// A decoder.
 #[derive(Clone, Debug, PartialEq)]
@@ -99,6 +99,8 @@ pub struct Branch<T> {
 pub enum Mixer {
     /// Softmax attention.
     Attention(Attention),
+    /// Softmax attention whose keys and values are made of one short vector.
+    Latent(LatentAttention),
     /// A gated convolution over a few positions.
     ShortConvolution(ShortConvolution),
     /// A matrix for each head that every token decays and adds to.
@@ -220,6 +222,35 @@ pub struct Attention {
     pub rope: Option<Rope>,
     /// A tensor `[n_heads]` of scores for a position with value zero.
     pub sinks: Option<String>,
+    /// The writer.
+    pub output: Projection,
+}
+
+/// Multi-head latent attention: keys and values of all heads are made of one short vector, the *latent*. With a key that
+/// all heads share, which alone is rotated, it is what is kept of a token.
+///
+/// Query `h` is `(n_h, r_h)`, key `h` of a token with the latent c and the shared key k is `(K_h c, k)`, its value
+/// `V_h c`. Keys and values are never made: `n_h · K_h c = (K_hᵀ n_h) · c`, and `Σ p V_h c = V_h Σ p c`, so that heads
+/// attend to latents.
+///
+/// # Source
+/// DeepSeek-AI 2024, arXiv:2405.04434, section 2.1.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LatentAttention {
+    /// Head count, widths, scale.
+    pub shape: LatentShape,
+    /// What queries are made of, where that is not what the branch reads: a projection of it, and its norm.
+    pub query_latent: Option<(Projection, Norm)>,
+    /// Queries: of each head first what meets the latent, then what is rotated.
+    pub query: Projection,
+    /// The latent before its norm, then the shared key before its rotation.
+    pub latent: Projection,
+    /// The norm of the latent.
+    pub latent_norm: Norm,
+    /// Keys and values of the latent: of each head `K_h`, then `V_h`.
+    pub expansion: Projection,
+    /// How the shared key and its part of each query are rotated.
+    pub rope: Rope,
     /// The writer.
     pub output: Projection,
 }
@@ -371,6 +402,18 @@ impl Norm {
     }
 }
 
+impl From<Attention> for Mixer {
+    fn from(attention: Attention) -> Self {
+        Self::Attention(attention)
+    }
+}
+
+impl From<LatentAttention> for Mixer {
+    fn from(attention: LatentAttention) -> Self {
+        Self::Latent(attention)
+    }
+}
+
 impl Attention {
     /// What the stream is multiplied with, in the order in which it is laid out: queries, keys, values, the gate.
     pub fn inputs(&self) -> Vec<&Projection> {
@@ -379,46 +422,76 @@ impl Attention {
 }
 
 impl Mixer {
-    /// The attention, if it is one.
-    pub fn attention(&self) -> Option<&Attention> {
-        match self {
-            Self::Attention(attention) => Some(attention),
-            Self::ShortConvolution(_) | Self::Recurrence(_) | Self::Nothing => None,
-        }
-    }
-
-    /// What the stream is multiplied with, in the order in which it is laid out.
-    pub fn inputs(&self) -> Vec<&Projection> {
-        match self {
-            Self::Attention(attention) => attention.inputs(),
-            Self::ShortConvolution(convolution) => convolution.inputs().to_vec(),
-            Self::Recurrence(recurrence) => recurrence.inputs(),
-            Self::Nothing => Vec::new(),
-        }
-    }
-
     /// The writer.
     pub fn output(&self) -> Option<&Projection> {
         match self {
             Self::Attention(Attention { output, .. })
+            | Self::Latent(LatentAttention { output, .. })
             | Self::ShortConvolution(ShortConvolution { output, .. })
             | Self::Recurrence(Recurrence { output, .. }) => Some(output),
             Self::Nothing => None,
         }
     }
+
+    /// The attention, if it is one over keys and values.
+    pub fn attention(&self) -> Option<&Attention> {
+        match self {
+            Self::Attention(attention) => Some(attention),
+            Self::Latent(_) | Self::ShortConvolution(_) | Self::Recurrence(_) | Self::Nothing => None,
+        }
+    }
+
+    /// Its rotary embedding, if it has one.
+    pub fn rope(&self) -> Option<&Rope> {
+        match self {
+            Self::Attention(attention) => attention.rope.as_ref(),
+            Self::Latent(attention) => Some(&attention.rope),
+            Self::ShortConvolution(_) | Self::Recurrence(_) | Self::Nothing => None,
+        }
+    }
+
+    /// All that takes part in products for a token.
+    fn projections(&self) -> Vec<&Projection> {
+        let inputs = match self {
+            Self::Attention(attention) => attention.inputs(),
+            Self::Latent(LatentAttention { query_latent, query, latent, expansion, .. }) => {
+                let before = query_latent.iter().map(|it| &it.0);
+                before.chain([query, latent, expansion]).collect()
+            }
+            Self::ShortConvolution(convolution) => convolution.inputs().to_vec(),
+            Self::Recurrence(recurrence) => recurrence.inputs(),
+            Self::Nothing => Vec::new(),
+        };
+        inputs.into_iter().chain(self.output()).collect()
+    }
+
+    /// Numbers of a row of what it makes of what it reads, side by side: of latent attention the queries.
+    pub(crate) fn input_cols(&self) -> usize {
+        let all = |projections: Vec<&Projection>| projections.into_iter().map(|it| it.outputs).sum();
+        match self {
+            Self::Attention(attention) => all(attention.inputs()),
+            Self::Latent(attention) => attention.query.outputs,
+            Self::ShortConvolution(convolution) => all(convolution.inputs().to_vec()),
+            Self::Recurrence(recurrence) => all(recurrence.inputs()),
+            Self::Nothing => 0,
+        }
+    }
 }
 
 impl Block {
-    /// Numbers that are kept of every token of a sequence: its keys and values.
+    /// Numbers that are kept of every token of a sequence: its keys and values, or what they are made of.
     pub fn cached_numbers(&self) -> usize {
-        let of = |it: &Attention| it.key.outputs.saturating_add(it.value.outputs);
-        self.mixer.inner.attention().map_or(0, of)
+        match &self.mixer.inner {
+            Mixer::Attention(Attention { key, value, .. }) => key.outputs.saturating_add(value.outputs),
+            Mixer::Latent(LatentAttention { latent, .. }) => latent.outputs,
+            Mixer::ShortConvolution(_) | Mixer::Recurrence(_) | Mixer::Nothing => 0,
+        }
     }
 
     /// Numbers that are kept of a sequence however long it is: the states of recurrent layers.
     pub fn state_numbers(&self) -> usize {
         match &self.mixer.inner {
-            Mixer::Attention(_) | Mixer::Nothing => 0,
+            Mixer::Attention(_) | Mixer::Latent(_) | Mixer::Nothing => 0,
             Mixer::ShortConvolution(it) => it.convolution.state_numbers(),
             Mixer::Recurrence(it) => it.convolution.state_numbers().saturating_add(it.shape.state_numbers()),
         }
@@ -426,13 +499,11 @@ impl Block {
 
     /// Positions for which its rotary embedding holds, where there is such a limit.
     pub fn position_limit(&self) -> Option<usize> {
-        self.mixer.inner.attention()?.rope.as_ref()?.limit
+        self.mixer.inner.rope().and_then(|it| it.limit)
     }
 
     /// Weights that take part in products for a token: of experts, those of as many as it is sent to.
     pub fn weights(&self) -> usize {
-        let mixer = &self.mixer.inner;
-        let mixing = mixer.inputs().into_iter().chain(mixer.output()).map(Projection::weights);
         let mlp = match &self.mlp.inner {
             Mlp::Nothing => 0,
             Mlp::Gated(gated) => gated.weights(),
@@ -442,7 +513,7 @@ impl Block {
                 used.chain(choice).fold(0, usize::saturating_add)
             }
         };
-        mixing.fold(mlp, usize::saturating_add)
+        self.mixer.inner.projections().into_iter().map(Projection::weights).fold(mlp, usize::saturating_add)
     }
 
     /// Everything that writes to the stream: which half of the block it belongs to, which expert it is, if one of

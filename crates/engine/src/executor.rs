@@ -3,6 +3,7 @@
 //! The executor strings a back end's fused operations together as the blueprint says. It looks at no element and
 //! knows no family, no text and no sequence: rows come with their positions and the pages that they attend to.
 
+mod latent;
 mod mixing;
 
 use std::time::{Duration, Instant};
@@ -98,6 +99,7 @@ impl<B: Backend> Memory<B> {
     fn new(backend: &B, mixer: &Mixer) -> Self {
         match mixer {
             Mixer::Attention(attention) => Self::Pages(backend.pages(&attention.shape)),
+            Mixer::Latent(attention) => Self::Pages(backend.pages(&attention.shape.over_latents())),
             Mixer::ShortConvolution(it) => {
                 Self::States { window: backend.states(it.convolution.state_numbers()), state: None }
             }
@@ -130,6 +132,7 @@ struct Buffers<B: Backend> {
     /// What a mixer makes of what it reads: queries, keys and values, or what is convolved.
     inputs: PerBlock<B::Rows>,
     convolved: PerBlock<B::Rows>,
+    latent: latent::Buffers<B>,
     shared_gate: B::Rows,
     mixed: PerBlock<B::Rows>,
     hidden: PerBlock<B::Rows>,
@@ -184,7 +187,7 @@ fn experts(block: &Block) -> &[Gated] {
 
 /// Numbers of a row of what a mixer makes of what it reads.
 fn input_cols(block: &Block) -> usize {
-    block.mixer.inner.inputs().into_iter().map(|it| it.outputs).sum()
+    block.mixer.inner.input_cols()
 }
 
 /// Numbers that a mixer's writer reads.
@@ -221,6 +224,7 @@ impl<B: Backend> Executor<B> {
             shared: backend.rows(d),
             inputs: widths(&input_cols),
             convolved: widths(&convolved_cols),
+            latent: latent::Buffers::new(&backend, blocks),
             mixed: widths(&mixed_cols),
             shared_gate: backend.rows(1),
             hidden: widths(&|it| dense(it).map_or(0, |it| it.down.inputs)),
@@ -231,10 +235,9 @@ impl<B: Backend> Executor<B> {
             tap: Vec::new(),
         };
         Self {
-            angles: PerBlock::new(
-                blocks.iter().map(|it| it.mixer.inner.attention().and_then(|it| it.rope.as_ref())),
-                |rope| rope.map(|it| backend.angles(it)),
-            ),
+            angles: PerBlock::new(blocks.iter().map(|it| it.mixer.inner.rope()), |rope| {
+                rope.map(|it| backend.angles(it))
+            }),
             memory: blocks.iter().map(|it| Memory::new(&backend, &it.mixer.inner)).collect(),
             edits: blocks
                 .iter()

@@ -8,8 +8,8 @@ use crate::backend::{
     Stacking, WeightDtype,
 };
 use crate::blueprint::{
-    Attention, Blueprint, Branch, Convolution, Experts, Gain, Gated, Mixer, Mlp, Norm, Projection, Rate,
-    Recurrence, Rule,
+    Attention, Blueprint, Branch, Convolution, Experts, Gain, Gated, LatentAttention, Mixer, Mlp, Norm,
+    Projection, Rate, Recurrence, Rule,
 };
 use crate::families::Source;
 
@@ -42,6 +42,7 @@ pub(crate) enum MixerWeights<B: Backend> {
         sinks: Option<B::Vector>,
         output: WriterWeights<B>,
     },
+    Latent(LatentWeights<B>),
     ShortConvolution {
         inputs: B::Matrix,
         bias: Option<B::Vector>,
@@ -61,6 +62,34 @@ pub(crate) enum MixerWeights<B: Backend> {
 pub(crate) struct WriterWeights<B: Backend> {
     pub(crate) matrix: B::Matrix,
     pub(crate) bias: Option<B::Vector>,
+}
+
+pub(crate) struct LatentWeights<B: Backend> {
+    /// What queries are made of: weights, bias, norm.
+    pub(crate) query_latent: Option<(B::Matrix, Option<B::Vector>, NormParams<B::Vector>)>,
+    pub(crate) query: B::Matrix,
+    pub(crate) query_bias: Option<B::Vector>,
+    pub(crate) latent: B::Matrix,
+    pub(crate) latent_bias: Option<B::Vector>,
+    pub(crate) latent_norm: NormParams<B::Vector>,
+    /// `K_hᵀ` of each head, `[d_latent, d_nope]`.
+    pub(crate) to_latent: Vec<B::Matrix>,
+    /// `V_h` of each head, `[d_value, d_latent]`.
+    pub(crate) from_latent: Vec<B::Matrix>,
+    pub(crate) output: WriterWeights<B>,
+}
+
+impl<B: Backend> MixerWeights<B> {
+    /// The writer.
+    pub(crate) fn output(&self) -> Option<&WriterWeights<B>> {
+        match self {
+            Self::Attention { output, .. }
+            | Self::Latent(LatentWeights { output, .. })
+            | Self::ShortConvolution { output, .. }
+            | Self::Recurrence { output, .. } => Some(output),
+            Self::Nothing => None,
+        }
+    }
 }
 
 pub(crate) enum MlpWeights<B: Backend> {
@@ -151,6 +180,7 @@ impl<B: Backend> Loader<'_, B> {
             }
             Mixer::Recurrence(recurrence) => self.recurrence(recurrence),
             Mixer::Nothing => Ok(MixerWeights::Nothing),
+            Mixer::Latent(attention) => self.latent_attention(attention).map(MixerWeights::Latent),
         }
     }
 
@@ -239,6 +269,32 @@ impl<B: Backend> Loader<'_, B> {
             key_norm: optional(&attention.key_norm)?,
             sinks: sinks.map(|name| self.vector(name, attention.shape.n_heads)).transpose()?,
             output: self.writer(&attention.output)?,
+        })
+    }
+
+    fn latent_attention(&self, attention: &LatentAttention) -> Result<LatentWeights<B>, LoadError> {
+        let LatentAttention { shape, query_latent, query, latent, latent_norm, expansion, output, .. } =
+            attention;
+        let matrix = |it: &Projection| self.matrix(&[it], Stacking::EndToEnd);
+        let before = |(it, norm): &(Projection, Norm)| -> Result<_, LoadError> {
+            Ok((matrix(it)?, self.bias(&[it], 1)?, self.norm(norm)?))
+        };
+        let expansion = self.source.projection(expansion)?;
+        let (keys, all) = (shape.d_nope, shape.d_nope + shape.d_value);
+        let parts = |from, to, stacking| -> Result<Vec<B::Matrix>, LoadError> {
+            let of = |head| expansion.slice_rows(head * all + from..head * all + to);
+            (0..shape.n_heads).map(|head| self.backend.matrix(&[of(head)], stacking, self.dtype)).collect()
+        };
+        Ok(LatentWeights {
+            query_latent: query_latent.as_ref().map(before).transpose()?,
+            query: matrix(query)?,
+            query_bias: self.bias(&[query], 1)?,
+            latent: matrix(latent)?,
+            latent_bias: self.bias(&[latent], 1)?,
+            latent_norm: self.norm(latent_norm)?,
+            to_latent: parts(0, keys, Stacking::Transposed)?,
+            from_latent: parts(keys, all, Stacking::EndToEnd)?,
+            output: self.writer(output)?,
         })
     }
 

@@ -199,6 +199,17 @@ pub(crate) fn rope(
     })
 }
 
+/// What models with latent attention multiply their scores with, besides the usual, because of their rotary scaling:
+/// the square of YaRN's magnitude for `mscale_all_dim`, whichever kind of scaling it is.
+pub(crate) fn score_scale(config: &Config<'_>, layer_type: &str) -> Result<f64, ConfigError> {
+    let parameters = Parameters::read(config, layer_type)?;
+    let mscale = parameters.number("mscale_all_dim")?.filter(|it| *it != 0.0);
+    match (parameters.kind()?, mscale) {
+        (Scaling::Default, _) | (_, None) => Ok(1.0),
+        (_, Some(mscale)) => Ok(magnitude_of(parameters.needed("factor")?, mscale).powi(2)),
+    }
+}
+
 /// The divisors of long scaling for sequences up to the trained length.
 fn short_factors(scaling: Option<&Config<'_>>, pairs: usize) -> Result<Vec<f64>, ConfigError> {
     let key = "rope_scaling.short_factor";
@@ -223,12 +234,17 @@ fn yarn_ramp(low: f64, high: f64, truncate: bool, rotated: usize) -> (f64, f64) 
 }
 
 fn yarn_magnitude(factor: f64, given: Option<f64>, mscale: Option<f64>, mscale_all_dim: Option<f64>) -> f64 {
-    let of = |mscale: f64| if factor <= 1.0 { 1.0 } else { 0.1 * mscale * factor.ln() + 1.0 };
+    let of = |mscale: f64| magnitude_of(factor, mscale);
     match (given, mscale, mscale_all_dim) {
         (Some(given), _, _) => given,
         (None, Some(a), Some(b)) if a != 0.0 && b != 0.0 => of(a) / of(b),
         _ => of(1.0),
     }
+}
+
+/// YaRN's magnitude for a factor of the context.
+fn magnitude_of(factor: f64, mscale: f64) -> f64 {
+    if factor <= 1.0 { 1.0 } else { 0.1 * mscale * factor.ln() + 1.0 }
 }
 
 #[cfg(test)]

@@ -178,6 +178,25 @@ fn prompts_with_a_common_head_have_the_bits_of_single_runs() {
     }
 }
 
+#[test]
+fn of_latent_attention_the_cache_holds_latents_and_shared_keys_alone() {
+    let mut seen = 0;
+    for golden in goldens() {
+        let config = std::fs::read(golden.folder.join("config.json")).unwrap();
+        let config: Value = serde_json::from_slice(&config).unwrap();
+        let text = if config["text_config"].is_object() { &config["text_config"] } else { &config };
+        let (Some(latent), Some(key)) = (text["kv_lora_rank"].as_u64(), text["qk_rope_head_dim"].as_u64())
+        else {
+            continue;
+        };
+        seen += 1;
+        let engine = golden.engine(Device::Cpu);
+        let numbers = engine.info().n_layers * (latent + key) as usize;
+        assert_eq!(engine.info().cache_bytes_per_token, numbers * size_of::<f32>(), "{}", golden.name);
+    }
+    assert!(seen > 5, "{seen}");
+}
+
 /// An edit that silences a writer: s = 0.
 fn silence(width: usize) -> Edit {
     Edit::new(width, Vec::new(), Vec::new(), Some(vec![0.0; width])).unwrap()

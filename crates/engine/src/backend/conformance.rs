@@ -12,6 +12,7 @@
 
 mod attending;
 mod experts;
+mod latent;
 mod products;
 mod recurrent;
 mod rows;
@@ -220,6 +221,21 @@ macro_rules! conformance {
             fn attention_agrees_with_the_oracle() {
                 for_all(attending::scenarios(), 32, |it| agree($backends, it));
             }
+
+            #[test]
+            fn linear_layers_of_heads_agree_with_the_oracle() {
+                for_all(latent::by_head(), 48, |it| agree($backends, it));
+            }
+
+            #[test]
+            fn latents_agree_with_the_oracle() {
+                for_all(latent::latents(), 48, |it| agree($backends, it));
+            }
+
+            #[test]
+            fn attention_to_latents_agrees_with_the_oracle() {
+                for_all(attending::scenarios_of_latents(), 32, |it| agree($backends, it));
+            }
         }
     };
 }
@@ -295,18 +311,31 @@ mod cpu_bits {
     #[test]
     fn attention_has_the_same_bits_in_any_company() {
         for_all(attending::scenarios(), 12, same_bits);
+        for_all(attending::scenarios_of_latents(), 12, same_bits);
     }
 
     #[test]
     fn attention_does_not_see_how_positions_are_cut_into_pages() {
-        for_all(attending::scenarios(), 16, |case| {
+        let check = |case: &attending::Scenario| {
             for isa in Isa::available() {
                 let (cut, whole) = (case.clone(), case.in_one_piece());
                 let run = |it: attending::Scenario| bits(&it.outcome(&mut Cpu::with_isa(isa)));
                 proptest::prop_assert_eq!(run(cut), run(whole), "{}", isa.name());
             }
             Ok(())
-        });
+        };
+        for_all(attending::scenarios(), 16, check);
+        for_all(attending::scenarios_of_latents(), 16, check);
+    }
+
+    #[test]
+    fn linear_layers_of_heads_have_the_same_bits_in_any_company() {
+        for_all(latent::by_head(), 24, same_bits);
+    }
+
+    #[test]
+    fn latents_have_the_same_bits_in_any_company() {
+        for_all(latent::latents(), 24, same_bits);
     }
 }
 
@@ -371,6 +400,12 @@ mod cpu_in_bf16 {
     #[test]
     fn heads_have_the_same_bits_in_any_company() {
         for_all(products::heads(), 24, |it| same_bits(&it.clone().in_bf16()));
+    }
+
+    #[test]
+    fn linear_layers_of_heads_agree_with_the_oracle_and_have_the_same_bits() {
+        for_all(latent::by_head(), 48, |it| agree(&it.clone().in_bf16()));
+        for_all(latent::by_head(), 24, |it| same_bits(&it.clone().in_bf16()));
     }
 
     #[test]

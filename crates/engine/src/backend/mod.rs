@@ -71,6 +71,8 @@ pub enum Stacking {
     EndToEnd,
     /// Two of equal size, gate and up projection, laid out for [`Backend::gated_linear`].
     Paired,
+    /// One that is `[k, n]`: what it does to its outputs, the matrix does to its inputs.
+    Transposed,
 }
 
 /// A norm's parameters on a back end.
@@ -103,12 +105,73 @@ pub struct AttentionShape {
     pub softcap: Option<f32>,
     /// A row sees this many positions, itself included; `None`: all.
     pub window: Option<usize>,
+    /// What is added up.
+    pub values: Values,
+}
+
+/// What attention adds up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Values {
+    /// A vector for each key, as wide as a head.
+    Own,
+    /// The first numbers of each key, so many of them; they are stored with the key alone.
+    OfKeys(usize),
 }
 
 impl AttentionShape {
     /// Columns of a row of queries, keys and values side by side.
     pub fn qkv_cols(&self) -> usize {
         (self.n_heads + 2 * self.n_kv_heads) * self.d_head
+    }
+
+    /// Width of a value.
+    pub fn d_value(&self) -> usize {
+        match self.values {
+            Values::Own => self.d_head,
+            Values::OfKeys(width) => width,
+        }
+    }
+}
+
+/// The numbers of a [latent attention](crate::blueprint::LatentAttention).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LatentShape {
+    /// Query heads.
+    pub n_heads: usize,
+    /// Width of the latent.
+    pub d_latent: usize,
+    /// Numbers of a query that meet the latent's keys.
+    pub d_nope: usize,
+    /// Numbers of a query, and of the shared key, that are rotated.
+    pub d_rope: usize,
+    /// Width of a head's values.
+    pub d_value: usize,
+    /// What scores are multiplied with.
+    pub scale: f32,
+}
+
+impl LatentShape {
+    /// Width of a query.
+    pub fn d_query(&self) -> usize {
+        self.d_nope + self.d_rope
+    }
+
+    /// Width of what is kept of a token: the latent, then the shared key.
+    pub fn d_kept(&self) -> usize {
+        self.d_latent + self.d_rope
+    }
+
+    /// The attention of all heads, their queries brought to the latent, over what is kept.
+    pub fn over_latents(&self) -> AttentionShape {
+        AttentionShape {
+            n_heads: self.n_heads,
+            n_kv_heads: 1,
+            d_head: self.d_kept(),
+            scale: self.scale,
+            softcap: None,
+            window: None,
+            values: Values::OfKeys(self.d_latent),
+        }
     }
 }
 
@@ -364,6 +427,12 @@ pub trait Backend: Sized + Send {
         out: &mut Self::Rows,
     );
 
+    /// A linear layer for each of several heads that lie side by side: `out_h = (x_h[..k] W_hᵀ, x_h[k..])`, so that
+    /// what a layer does not read of its head follows on its outputs.
+    ///
+    /// All layers have the same shape `[n, k]`; x is `[rows, heads * (k + rest)]`, `out` `[rows, heads * (n + rest)]`.
+    fn linear_by_head(&mut self, x: &Self::Rows, weights: &[Self::Matrix], out: &mut Self::Rows);
+
     /// `out = activation(x Gᵀ + bias_g) ∘ (x Uᵀ + bias_u)`, weights [`Stacking::Paired`], biases end to end, each
     /// filled up to a multiple of 16 numbers.
     fn gated_linear(
@@ -399,7 +468,25 @@ pub trait Backend: Sized + Send {
         pages: &mut Self::Pages,
     );
 
-    /// Attention of each row over its context: `out [rows, n_heads * d_head]`.
+    /// Norms the latents `kept[..d_latent]`, rotates the shared keys behind them and the last `d_rope` numbers of each
+    /// query, in place, and stores what is to be kept at the rows' slots and their echoes, in pages for
+    /// [`LatentShape::over_latents`].
+    ///
+    /// # Shapes
+    /// - `query`: `[rows, n_heads * d_query]`
+    /// - `kept`: `[rows, d_kept]`
+    fn rotate_and_store_latents(
+        &mut self,
+        query: &mut Self::Rows,
+        kept: &mut Self::Rows,
+        shape: &LatentShape,
+        norm: &NormParams<Self::Vector>,
+        angles: &mut Self::Angles,
+        plan: &Plan,
+        pages: &mut Self::Pages,
+    );
+
+    /// Attention of each row over its context: `out [rows, n_heads * d_value]`. Queries are the first columns of `qkv`.
     ///
     /// `sinks [n_heads]` are scores of a position with value zero.
     fn attend(

@@ -10,7 +10,7 @@ use glossary::{Edit, TokenId};
 
 use super::{
     Arithmetic, AttentionShape, Backend, ConvolutionParams, Convolved, ExpertParams, HeadNorms, HeadOutput,
-    HeadWants, NormParams, RecurrenceParams, Stacking, WeightDtype, WriteParams,
+    HeadWants, LatentShape, NormParams, RecurrenceParams, Stacking, Values, WeightDtype, WriteParams,
 };
 use crate::LoadError;
 use crate::blueprint::{Activation, NormKind, Pairing, Rope, Routing, Scores};
@@ -46,7 +46,7 @@ pub struct Grid {
 /// Weights `[n][k]`, rounded to their precision.
 pub struct Weights(Vec<Vec<f32>>);
 
-/// Keys and values by page and position: `[page][position][kv_head * d_head]`.
+/// Keys and values by page and position: `[page][position][kv_head * d_head]`. No values where they are of the keys.
 #[derive(Default)]
 pub struct Cache {
     keys: Vec<Vec<Vec<f32>>>,
@@ -214,9 +214,14 @@ impl Backend for Reference {
     }
 
     fn matrix(&self, parts: &[Tensor], stacking: Stacking, dtype: WeightDtype) -> Result<Weights, LoadError> {
-        let _ = stacking; // Gate rows come first, then up rows, in both.
         let parts: Vec<_> = parts.iter().map(|it| weights_of(it, dtype)).collect::<Result<_, _>>()?;
-        Ok(Weights(parts.into_iter().flatten().collect()))
+        let rows: Vec<Vec<f32>> = parts.into_iter().flatten().collect();
+        Ok(Weights(match stacking {
+            Stacking::EndToEnd | Stacking::Paired => rows, // gate rows come first, then up rows, in both
+            Stacking::Transposed => {
+                (0..rows[0].len()).map(|column| rows.iter().map(|row| row[column]).collect()).collect()
+            }
+        }))
     }
 
     fn vector(&self, values: &[f32]) -> Vec<f32> {
@@ -266,6 +271,20 @@ impl Backend for Reference {
             weights.0.iter().enumerate().map(|(i, w)| (dot(w, &row) + bias(i)) as f32).collect()
         };
         out.rows = x.rows.iter().map(output).collect();
+    }
+
+    fn linear_by_head(&mut self, x: &Grid, weights: &[Weights], out: &mut Grid) {
+        let all_heads = |row: &Vec<f32>| {
+            let heads = row.chunks(row.len() / weights.len()).zip(weights);
+            let outputs = heads.flat_map(|(head, weights)| {
+                let (input, rest) = head.split_at(weights.0[0].len());
+                let input = self.input(input);
+                let outputs = weights.0.iter().map(move |w| dot(w, &input) as f32);
+                outputs.chain(rest.iter().copied())
+            });
+            outputs.collect()
+        };
+        out.rows = x.rows.iter().map(all_heads).collect();
     }
 
     fn gated_linear(
@@ -348,7 +367,9 @@ impl Backend for Reference {
                 normed(values);
             }
             if let Some(clip) = norms.clip {
-                values.iter_mut().for_each(|it| *it = it.clamp(-clip, clip));
+                for value in values.iter_mut() {
+                    *value = value.clamp(-clip, clip);
+                }
             }
             for head in values.chunks_mut(d).take(shape.n_heads + shape.n_kv_heads) {
                 if let Some(rope) = rope {
@@ -368,6 +389,29 @@ impl Backend for Reference {
         }
     }
 
+    fn rotate_and_store_latents(
+        &mut self,
+        query: &mut Grid,
+        kept: &mut Grid,
+        shape: &LatentShape,
+        norm: &NormParams<Vec<f32>>,
+        angles: &mut Rope,
+        plan: &Plan,
+        pages: &mut Cache,
+    ) {
+        for (row, (query, kept)) in query.rows.iter_mut().zip(&mut kept.rows).enumerate() {
+            for head in query.chunks_mut(shape.d_query()) {
+                rotate(&mut head[shape.d_nope..], angles, plan.positions[row]);
+            }
+            let (latent, key) = kept.split_at_mut(shape.d_latent);
+            latent.copy_from_slice(&norm_row(latent, norm, 0));
+            rotate(key, angles, plan.positions[row]);
+            for slot in std::iter::once(plan.slots[row]).chain(plan.echoes(row)) {
+                pages.keys[slot.page as usize][slot.offset as usize] = kept.clone();
+            }
+        }
+    }
+
     fn attend(
         &mut self,
         qkv: &Grid,
@@ -377,7 +421,11 @@ impl Backend for Reference {
         pages: &Cache,
         out: &mut Grid,
     ) {
-        let d = shape.d_head;
+        let (d, d_value) = (shape.d_head, shape.d_value());
+        let stored = match shape.values {
+            Values::Own => &pages.values,
+            Values::OfKeys(_) => &pages.keys,
+        };
         out.rows.clear();
         for (row, query) in qkv.rows.iter().enumerate() {
             let end = plan.positions[row] as usize + 1;
@@ -389,7 +437,7 @@ impl Backend for Reference {
                 .take(end)
                 .skip(from)
                 .collect();
-            let mut values = vec![0.0_f32; shape.n_heads * d];
+            let mut values = vec![0.0_f32; shape.n_heads * d_value];
             for head in 0..shape.n_heads {
                 let kv = head / (shape.n_heads / shape.n_kv_heads);
                 let query = &query[head * d..][..d];
@@ -404,11 +452,11 @@ impl Backend for Reference {
                 scores.extend(sinks.map(|it| f64::from(it[head])));
                 let largest = scores.iter().fold(f64::NEG_INFINITY, |a, &b| a.max(b));
                 let sum: f64 = scores.iter().map(|it| (it - largest).exp()).sum();
-                for i in 0..d {
+                for i in 0..d_value {
                     let weighted = context.iter().zip(&scores).map(|(&(page, offset), score)| {
-                        (score - largest).exp() / sum * f64::from(pages.values[page][offset][kv * d + i])
+                        (score - largest).exp() / sum * f64::from(stored[page][offset][kv * d + i])
                     });
-                    values[head * d + i] = weighted.sum::<f64>() as f32;
+                    values[head * d_value + i] = weighted.sum::<f64>() as f32;
                 }
             }
             out.rows.push(values);

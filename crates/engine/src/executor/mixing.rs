@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Executor, Memory, lap};
+use super::{Buffers, Executor, Memory, lap};
 use crate::backend::{Backend, Convolved, HeadNorms, WriteParams};
 use crate::blueprint::{Arrangement, Mixer, Mlp};
 use crate::model::{MixerWeights, WriterWeights};
@@ -17,9 +17,10 @@ impl<B: Backend> Executor<B> {
     pub(super) fn mix(&mut self, index: usize, plan: &Plan, keep: Kept<'_>) {
         match self.blueprint.blocks[index].mixer.inner {
             Mixer::Attention(_) => self.attend(index, plan, keep),
+            Mixer::Latent(_) => self.attend_to_latents(index, plan, keep),
             Mixer::ShortConvolution(_) => self.convolve(index, plan, keep),
             Mixer::Recurrence(_) => self.recur(index, plan, keep),
-            Mixer::Nothing => self.keep_stream(keep, true),
+            Mixer::Nothing => keep_stream(&mut self.backend, &mut self.buffers, keep, true),
         }
     }
 
@@ -30,7 +31,7 @@ impl<B: Backend> Executor<B> {
         let block = &blueprint.blocks[index];
         let (
             Mixer::Attention(attention),
-            MixerWeights::Attention { query_norm, key_norm, sinks, output, .. },
+            MixerWeights::Attention { query_norm, key_norm, sinks, .. },
             Memory::Pages(pages),
         ) = (&block.mixer.inner, &model.blocks[index].mixer.inner, &mut memory[index])
         else {
@@ -62,12 +63,7 @@ impl<B: Backend> Executor<B> {
             backend.gate(mixed, qkv, attention.shape.qkv_cols());
         }
         lap(&mut times.attention, &mut start);
-        let WriterWeights { matrix, .. } = output;
-        backend.linear(mixed, matrix, None, &mut buffers.y);
-        lap(&mut times.products, &mut start);
-        let parallel = block.arrangement == Arrangement::Parallel;
-        self.keep_stream(keep, parallel);
-        self.write(index, rest);
+        self.write(index, keep, rest);
     }
 
     fn convolve(&mut self, index: usize, plan: &Plan, keep: Kept<'_>) {
@@ -84,7 +80,7 @@ impl<B: Backend> Executor<B> {
         let inputs = buffers.inputs.get(index);
         backend.convolve(inputs, how, convolution, plan, window, buffers.mixed.get(index));
         lap(&mut times.attention, &mut start);
-        self.write_all_mixed(index, plan, keep);
+        self.write_all(index, plan, keep);
     }
 
     fn recur(&mut self, index: usize, plan: &Plan, keep: Kept<'_>) {
@@ -103,7 +99,7 @@ impl<B: Backend> Executor<B> {
         backend.convolve(inputs, how, convolution, plan, window, convolved);
         backend.recur(convolved, inputs, params, plan, state, buffers.mixed.get(index));
         lap(&mut times.attention, &mut start);
-        self.write_all_mixed(index, plan, keep);
+        self.write_all(index, plan, keep);
     }
 
     /// What a mixer makes of what it reads.
@@ -122,49 +118,34 @@ impl<B: Backend> Executor<B> {
         lap(&mut times.products, &mut start);
     }
 
-    /// The writer of a mixer that had to see every row, for the rows that go on.
-    fn write_all_mixed(&mut self, index: usize, plan: &Plan, keep: Kept<'_>) {
-        let Self { backend, blueprint, model, buffers, times, .. } = self;
-        let mut start = Instant::now();
-        let mut mixed = buffers.mixed.get(index);
-        let rest = match keep {
-            None => plan,
-            Some((rows, rest)) => {
-                if rows.is_empty() {
-                    return;
-                }
-                backend.select(mixed, rows, &mut buffers.chosen_mixed);
-                mixed = &mut buffers.chosen_mixed;
-                rest
-            }
-        };
-        backend.linear(mixed, &writer(&model.blocks[index].mixer.inner).matrix, None, &mut buffers.y);
-        lap(&mut times.products, &mut start);
-        let parallel = blueprint.blocks[index].arrangement == Arrangement::Parallel;
-        self.keep_stream(keep, parallel);
-        self.write(index, rest);
-    }
-
-    /// Leaves those rows of the stream that go on, and of its norm if the next layer reads the same.
-    fn keep_stream(&mut self, keep: Kept<'_>, normed: bool) {
-        let Some((rows, _)) = keep else { return };
+    /// The same for a mixer that had to see every row.
+    fn write_all(&mut self, index: usize, plan: &Plan, keep: Kept<'_>) {
         let Self { backend, buffers, .. } = self;
-        backend.select(&buffers.residual, rows, &mut buffers.chosen);
-        std::mem::swap(&mut buffers.residual, &mut buffers.chosen);
-        if normed {
-            backend.select(&buffers.x, rows, &mut buffers.chosen);
-            std::mem::swap(&mut buffers.x, &mut buffers.chosen);
+        if let Some((rows, rest)) = keep {
+            if !rows.is_empty() {
+                let mixed = buffers.mixed.get(index);
+                backend.select(mixed, rows, &mut buffers.chosen_mixed);
+                std::mem::swap(mixed, &mut buffers.chosen_mixed);
+                self.write(index, keep, rest);
+            }
+        } else {
+            self.write(index, keep, plan);
         }
     }
 
-    /// Adds what the writer says to the stream, and norms it for who reads it next.
-    fn write(&mut self, index: usize, plan: &Plan) {
+    /// The writer of what has been mixed for the rows that go on: edited, added to the stream, and the stream normed for
+    /// who reads it next.
+    pub(super) fn write(&mut self, index: usize, keep: Kept<'_>, plan: &Plan) {
         let Self { backend, blueprint, model, edits, buffers, times, .. } = self;
         let (block, weights) = (&blueprint.blocks[index], &model.blocks[index]);
         let mut start = Instant::now();
+        let WriterWeights { matrix, bias } = weights.mixer.inner.output().expect("what mixes has a writer");
+        backend.linear(buffers.mixed.get(index), matrix, None, &mut buffers.y);
+        lap(&mut times.products, &mut start);
+        keep_stream(backend, buffers, keep, block.arrangement == Arrangement::Parallel);
         let params = WriteParams {
             edits: edits[index].mixer.as_ref(),
-            bias: writer(&weights.mixer.inner).bias.as_ref(),
+            bias: bias.as_ref(),
             post_norm: weights.mixer.post_norm.as_ref(),
             gates: None,
             scale: block.mixer.scale,
@@ -179,11 +160,13 @@ impl<B: Backend> Executor<B> {
     }
 }
 
-fn writer<B: Backend>(mixer: &MixerWeights<B>) -> &WriterWeights<B> {
-    match mixer {
-        MixerWeights::Attention { output, .. }
-        | MixerWeights::ShortConvolution { output, .. }
-        | MixerWeights::Recurrence { output, .. } => output,
-        MixerWeights::Nothing => unreachable!("a mixer that mixes has a writer"),
+/// Leaves those rows of the stream that go on, and of its norm if the next layer reads the same.
+fn keep_stream<B: Backend>(backend: &mut B, buffers: &mut Buffers<B>, keep: Kept<'_>, normed: bool) {
+    let Some((rows, _)) = keep else { return };
+    backend.select(&buffers.residual, rows, &mut buffers.chosen);
+    std::mem::swap(&mut buffers.residual, &mut buffers.chosen);
+    if normed {
+        backend.select(&buffers.x, rows, &mut buffers.chosen);
+        std::mem::swap(&mut buffers.x, &mut buffers.chosen);
     }
 }

@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-use crate::backend::AttentionShape;
+use crate::backend::{AttentionShape, Values};
 use crate::blueprint::{
     Activation, Arrangement, Attention, Block, Blueprint, Branch, Embedding, Gain, Gated, Head, Mixer, Mlp,
     Norm, NormKind, Pairing, Projection, Rope, Share,
@@ -273,6 +273,7 @@ impl<'a> Decoder<'a> {
                 scale: (1.0 / (d_head as f64).sqrt()) as f32,
                 softcap: None,
                 window,
+                values: Values::Own,
             },
             query: projection("self_attn.q_proj", n_heads),
             key: projection("self_attn.k_proj", n_kv_heads),
@@ -350,7 +351,7 @@ impl<'a> Decoder<'a> {
     pub(super) fn block(
         &self,
         layer: usize,
-        attention: Attention,
+        mixer: impl Into<Mixer>,
         mlp: Mlp,
         norms: Norms,
     ) -> Result<Block, ConfigError> {
@@ -358,7 +359,7 @@ impl<'a> Decoder<'a> {
         Ok(Block {
             mixer: Branch {
                 pre_norm: norm(norms.before_attention)?,
-                inner: Mixer::Attention(attention),
+                inner: mixer.into(),
                 post_norm: norm(norms.after_attention)?,
                 scale: 1.0,
             },
@@ -405,7 +406,7 @@ fn layers(config: &Config<'_>) -> Result<usize, ConfigError> {
 }
 
 /// Far above any model; a damaged number must not reserve memory for tables of rows and frequencies.
-const WIDEST: usize = 1 << 20;
+pub(super) const WIDEST: usize = 1 << 20;
 
 /// Query heads, key/value heads, width of a head.
 pub(super) fn heads(config: &Config<'_>) -> Result<(usize, usize, usize), ConfigError> {

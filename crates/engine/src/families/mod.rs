@@ -7,6 +7,8 @@
 
 mod cohere;
 mod decoder;
+mod deepseek_v2;
+mod deepseek_v3;
 mod dots1;
 mod ernie4_5;
 mod exaone4;
@@ -17,15 +19,19 @@ mod gemma3;
 mod gguf;
 mod glm4;
 mod glm4_moe;
+mod glm4_moe_lite;
 mod gpt_oss;
 mod granite;
 mod granite_hybrid;
 mod granitemoe;
 mod hunyuan;
+mod latent;
 mod lfm2;
 mod llama;
+mod minicpm3;
 mod minimax_m2;
 mod ministral3;
+mod mistral4;
 mod mixtral;
 mod names;
 mod olmo;
@@ -41,6 +47,7 @@ mod qwen3_next;
 mod qwen3_vl;
 mod recurrent;
 mod stablelm;
+mod youtu;
 
 use checkpoint::{Checkpoint, Format, Tensor};
 use serde_json::Value;
@@ -87,6 +94,12 @@ pub const FAMILIES: &[&Family] = &[
     &minimax_m2::FAMILY,
     &hunyuan::FAMILY,
     &glm4_moe::SOLAR,
+    &deepseek_v2::FAMILY,
+    &deepseek_v3::FAMILY,
+    &glm4_moe_lite::FAMILY,
+    &minicpm3::FAMILY,
+    &mistral4::FAMILY,
+    &youtu::FAMILY,
 ];
 
 /// A family of models.

@@ -6,9 +6,9 @@ use proptest::sample::select;
 
 use super::rows::some_norm;
 use super::stand_ins::{Noise, SomeNorm, download, largest, upload, widened};
-use super::{Case, UNIT};
-use crate::backend::{AttentionShape, Backend, HeadNorms, NormParams};
-use crate::blueprint::{Pairing, Rope};
+use super::{Case, UNIT, latent};
+use crate::backend::{AttentionShape, Backend, HeadNorms, LatentShape, NormParams, Values};
+use crate::blueprint::{NormKind, Pairing, Rope};
 use crate::plan::{PageTable, Plan, SequenceId};
 
 const HEAD_WIDTHS: [usize; 6] = [8, 12, 16, 20, 64, 80];
@@ -134,6 +134,7 @@ fn shape(n_kv_heads: usize, group: usize, d_head: usize) -> AttentionShape {
         scale: (1.0 / (d_head as f64).sqrt()) as f32,
         softcap: None,
         window: None,
+        values: Values::Own,
     }
 }
 
@@ -259,7 +260,66 @@ pub(super) fn scenarios() -> impl Strategy<Value = Scenario> {
         })
 }
 
+/// The same with many heads that attend to what is kept of tokens. Its last 8 numbers are the shared key.
+pub(super) fn scenarios_of_latents() -> impl Strategy<Value = Scenario> {
+    let shapes = (prop_oneof![4 => 1..=9_usize, 1 => select(vec![16, 21])], select(vec![9, 16, 40, 72]));
+    (scenarios(), shapes).prop_map(|(scenario, (n_heads, d_latent))| Scenario {
+        shape: AttentionShape {
+            values: Values::OfKeys(d_latent),
+            softcap: scenario.shape.softcap,
+            window: scenario.shape.window,
+            ..shape(1, n_heads, d_latent + SHARED_KEY)
+        },
+        ..scenario
+    })
+}
+
+/// Numbers of a shared key.
+const SHARED_KEY: usize = 8;
+
 impl Scenario {
+    /// Columns of a row of queries and of what is stored.
+    fn cols(&self) -> usize {
+        match self.shape.values {
+            Values::Own => self.shape.qkv_cols(),
+            Values::OfKeys(_) => (self.shape.n_heads + 1) * self.shape.d_head,
+        }
+    }
+
+    /// Norms, rotates and stores rows; the queries, and all heads of the rows.
+    fn prepare<B: Backend>(
+        &self,
+        backend: &mut B,
+        grid: &[Vec<f32>],
+        plan: &Plan,
+        pages: &mut B::Pages,
+    ) -> (B::Rows, Vec<Vec<f32>>) {
+        let AttentionShape { n_heads, d_head, scale, .. } = self.shape;
+        let Values::OfKeys(d_latent) = self.shape.values else {
+            let mut rows = upload(backend, grid);
+            self.preparation.run(backend, &self.shape, self.seed, plan, &mut rows, pages);
+            let heads = download(backend, &rows, grid.len());
+            return (rows, heads);
+        };
+        // Queries that are latents already.
+        let shape =
+            LatentShape { n_heads, d_latent, d_nope: d_latent, d_rope: SHARED_KEY, d_value: d_latent, scale };
+        let split: Vec<_> = grid.iter().map(|row| row.split_at(n_heads * d_head)).collect();
+        let part = |of: &dyn Fn(&(&[f32], &[f32])) -> Vec<f32>| split.iter().map(of).collect::<Vec<_>>();
+        let mut query = upload(backend, &part(&|it| it.0.to_vec()));
+        let mut kept = upload(backend, &part(&|it| it.1.to_vec()));
+        let (_, pairing, magnitude) = self.preparation.rope.unwrap_or((1.0, Pairing::Neighbors, 1.0));
+        let mut angles = backend.angles(&latent::some_rope(SHARED_KEY, pairing, magnitude));
+        let norm = SomeNorm { kind: NormKind::RootMeanSquare, bias: false };
+        let norm = norm.params(backend, d_latent, self.seed);
+        backend.rotate_and_store_latents(&mut query, &mut kept, &shape, &norm, &mut angles, plan, pages);
+        let mut heads = download(backend, &query, grid.len());
+        for (row, kept) in heads.iter_mut().zip(download(backend, &kept, grid.len())) {
+            row.extend(kept);
+        }
+        (query, heads)
+    }
+
     /// The same sequences, none of which shares pages.
     pub(super) fn in_one_piece(&self) -> Self {
         Self { in_one_piece: true, ..self.clone() }
@@ -268,7 +328,7 @@ impl Scenario {
     /// The row of a sequence's position; positions of the common head are the same in all.
     fn row(&self, fork: u64, position: usize) -> Vec<f32> {
         let owner = if position < self.head { 0 } else { fork + 1 };
-        Noise::new(self.seed, 1000 * owner + position as u64 + 10).row(self.shape.qkv_cols(), 1.0)
+        Noise::new(self.seed, 1000 * owner + position as u64 + 10).row(self.cols(), 1.0)
     }
 
     /// Attention of the forks' own rows, by fork; and the longest query and key that took part.
@@ -298,7 +358,7 @@ impl Scenario {
         let first = if self.in_one_piece { self.head } else { 0 };
         let mut outcome = run.pass(backend, &feeds(&|own| first + own));
         for (all, next) in outcome.iter_mut().zip(run.pass(backend, &feeds(&|_| 1))) {
-            all.drain(..first * self.shape.n_heads * self.shape.d_head);
+            all.drain(..first * self.shape.n_heads * self.shape.d_value());
             all.extend(next);
         }
         (outcome, run.longest)
@@ -330,9 +390,8 @@ impl<B: Backend> Run<'_, B> {
             plan.push_context(table.chunks(sequence));
         }
         backend.reserve(pages, table.pages());
-        let mut rows = upload(backend, &qkv);
-        scenario.preparation.run(backend, &scenario.shape, scenario.seed, &plan, &mut rows, pages);
-        for row in download(backend, &rows, qkv.len()) {
+        let (rows, heads) = scenario.prepare(backend, &qkv, &plan, pages);
+        for row in heads {
             for (head, numbers) in row.chunks(d_head).take(n_heads + n_kv_heads).enumerate() {
                 let length = widened(numbers).iter().map(|it| it * it).sum::<f64>().sqrt();
                 let kind = usize::from(head >= n_heads);
@@ -341,7 +400,7 @@ impl<B: Backend> Run<'_, B> {
         }
         let sinks = Noise::new(scenario.seed, 3).row(n_heads, 3.0);
         let sinks = scenario.sinks.then(|| backend.vector(&sinks));
-        let mut out = backend.rows(n_heads * d_head);
+        let mut out = backend.rows(n_heads * scenario.shape.d_value());
         backend.attend(&rows, &scenario.shape, sinks.as_ref(), &plan, pages, &mut out);
         let mut found = download(backend, &out, qkv.len()).into_iter();
         feeds.iter().map(|feed| found.by_ref().take(feed.2).flatten().collect()).collect()
@@ -363,7 +422,8 @@ impl Case for Scenario {
 
     /// Scores are off by d + 4 roundings of |q| |k| (Cauchy-Schwarz) and by the preparation of both, which norms
     /// and rotates within 40; that shifts weights by twice as much of themselves. The sum of weights and the
-    /// weighted sum of up to n values, each at most 1, are off by one rounding for each position.
+    /// weighted sum of up to n values, each at most 1, are off by one rounding for each position. Latents are normed: no
+    /// number of theirs is larger than their length.
     fn tolerance(&self, exact: &[Vec<f32>]) -> Vec<Vec<f64>> {
         let (_, [query, key]) = self.run(&mut super::Reference::default());
         let roundings = self.shape.d_head as f64 + 4.0 + 2.0 * 40.0;
@@ -371,6 +431,10 @@ impl Case for Scenario {
             + self.shape.softcap.map_or(0.0, |cap| 8.0 * UNIT * f64::from(cap));
         let longest = self.forks.iter().map(|it| self.head + it.1 + 1).max().unwrap_or(0);
         let allowed = 2.0 * score + (longest as f64 + 32.0) * UNIT;
+        let allowed = match self.shape.values {
+            Values::Own => allowed,
+            Values::OfKeys(_) => allowed * key.max(1.0) + 40.0 * UNIT * key,
+        };
         exact.iter().map(|it| vec![allowed; it.len()]).collect()
     }
 }

@@ -4,7 +4,10 @@
 //! one multiply-add per number of the query and no sum across lanes; values lie as `[16][d_head]`. The query
 //! heads that share a key/value head are computed together: each key and value is read once for all of them.
 //!
-//! Every score is one chain of multiply-adds, scores are gathered in order of position before the softmax, and
+//! Where values are a part of their keys ([`Values::OfKeys`]), positions lie as `[16][d_head]`, once for both uses, and
+//! scores are sums across lanes ([`super::latent`]); everything else is the same.
+//!
+//! Every score is one chain of multiply-adds, or 16 and their sum as always the same tree; scores are gathered in order of position before the softmax, and
 //! values are added in order of position. So the bits depend neither on the batch nor on how positions are cut
 //! into pages.
 
@@ -12,7 +15,7 @@ use std::cell::UnsafeCell;
 
 use super::rows::{Line, Rows, Shared};
 use super::simd::{LANES, Simd, with_isa};
-use crate::backend::AttentionShape;
+use crate::backend::{AttentionShape, Values};
 use crate::plan::{Chunk, PAGE};
 
 const _: () = assert!(PAGE == LANES, "a line holds one number of each position of a page");
@@ -32,27 +35,32 @@ unsafe impl Sync for SharedLine {}
 pub struct Pages {
     slabs: Vec<Vec<SharedLine>>,
     n_kv_heads: usize,
-    d_head: usize,
-    /// Lines of a head's values at one position.
-    value_lines: usize,
+    /// Lines of a head's keys before its values; 0 where these are a part of them.
+    key_lines: usize,
+    /// From one position's value to the next.
+    value_stride: usize,
 }
 
 impl Pages {
     pub(super) fn new(shape: &AttentionShape) -> Self {
+        let key_lines = match shape.values {
+            Values::Own => shape.d_head,
+            Values::OfKeys(_) => 0,
+        };
         Self {
             slabs: Vec::new(),
             n_kv_heads: shape.n_kv_heads,
-            d_head: shape.d_head,
-            value_lines: shape.d_head.div_ceil(LANES),
+            key_lines,
+            value_stride: shape.d_head.div_ceil(LANES),
         }
     }
 
     /// Lines of one head: keys, then values.
     fn head_lines(&self) -> usize {
-        self.d_head + PAGE * self.value_lines
+        self.key_lines + PAGE * self.value_stride
     }
 
-    fn page_lines(&self) -> usize {
+    pub(super) fn page_lines(&self) -> usize {
         self.n_kv_heads * self.head_lines()
     }
 
@@ -63,8 +71,13 @@ impl Pages {
         }
     }
 
-    /// A head's keys in a page; its values follow after `d_head` lines.
-    fn head(&self, page: u32, head: usize) -> *mut f32 {
+    /// Lines from one position to the next, where they lie one after the other.
+    pub(super) fn stride(&self) -> usize {
+        self.value_stride
+    }
+
+    /// A head's keys in a page; its values follow after `key_lines` lines.
+    pub(super) fn head(&self, page: u32, head: usize) -> *mut f32 {
         let page = page as usize;
         let slab = &self.slabs[page / SLAB];
         let lines = &slab[(page % SLAB) * self.page_lines() + head * self.head_lines()..];
@@ -77,24 +90,36 @@ impl Pages {
     /// No other thread may touch this slot, and none may read the pages meanwhile.
     pub(super) unsafe fn store(&self, page: u32, offset: u32, head: usize, key: &[f32], value: &[f32]) {
         let start = self.head(page, head);
-        let offset = offset as usize;
         // SAFETY: the head's lines lie behind the pointer; the slot is this thread's own.
         unsafe {
             for (d, key) in key.iter().enumerate() {
-                start.add(d * LANES + offset).write(*key);
+                start.add(d * LANES + offset as usize).write(*key);
             }
-            let values = start.add((self.d_head + offset * self.value_lines) * LANES);
-            for (d, value) in value.iter().enumerate() {
+        }
+        // SAFETY: as above.
+        unsafe { self.store_in_line(page, offset, head, value) }
+    }
+
+    /// Stores one position's value of a head, or its key where the value is a part of that.
+    ///
+    /// # Safety
+    /// No other thread may touch this slot, and none may read the pages meanwhile.
+    pub(super) unsafe fn store_in_line(&self, page: u32, offset: u32, head: usize, numbers: &[f32]) {
+        let start = self.head(page, head);
+        // SAFETY: the head's lines lie behind the pointer; the slot is this thread's own.
+        unsafe {
+            let values = start.add((self.key_lines + offset as usize * self.value_stride) * LANES);
+            for (d, value) in numbers.iter().enumerate() {
                 values.add(d).write(*value);
             }
-            for d in value.len()..self.value_lines * LANES {
+            for d in numbers.len()..self.value_stride * LANES {
                 values.add(d).write(0.0);
             }
         }
     }
 }
 
-/// The attention of one row for the query heads of one key/value head.
+/// The attention of one row for query heads of one key/value head.
 pub(super) struct HeadGroup<'a> {
     pub(super) pages: &'a Pages,
     pub(super) shape: &'a AttentionShape,
@@ -103,14 +128,16 @@ pub(super) struct HeadGroup<'a> {
     pub(super) from: usize,
     pub(super) end: usize,
     pub(super) kv_head: usize,
+    /// How many query heads.
+    pub(super) heads: usize,
     /// The group's query heads, side by side.
     pub(super) query: *const f32,
     /// Scores of a position with value zero, one for each query head.
     pub(super) sinks: Option<&'a [f32]>,
-    /// Room for `group × score_stride` numbers.
+    /// Room for `TOGETHER × score_stride` numbers, and behind it for as many queries filled up to whole lines.
     pub(super) scores: *mut f32,
     pub(super) score_stride: usize,
-    /// `[group][d_head]`
+    /// `[group][d_value]`
     pub(super) out: *mut f32,
 }
 
@@ -120,16 +147,18 @@ pub(super) fn score_stride(positions: usize) -> usize {
 }
 
 /// Query heads whose sums are in registers together.
-const TOGETHER: usize = 4;
+pub(super) const TOGETHER: usize = 4;
+
+/// Query heads of a task. With a hundred of them on one key, a row would be too much for one thread.
+const HEADS_OF_TASK: usize = 4 * TOGETHER;
 
 #[inline(always)]
 unsafe fn attend_kernel<S: Simd>(group: &HeadGroup<'_>) {
-    let heads = group.shape.n_heads / group.shape.n_kv_heads;
     let mut first = 0;
-    while first < heads {
+    while first < group.heads {
         // SAFETY: as promised by the caller of `attend`.
         unsafe {
-            match (heads - first).min(TOGETHER) {
+            match (group.heads - first).min(TOGETHER) {
                 1 => attend_heads::<S, 1>(group, first),
                 2 => attend_heads::<S, 2>(group, first),
                 3 => attend_heads::<S, 3>(group, first),
@@ -153,18 +182,21 @@ unsafe fn attend_heads<S: Simd, const H: usize>(group: &HeadGroup<'_>, first: us
         let query: [*const f32; H] = std::array::from_fn(|h| group.query.add((first + h) * d_head));
         let scores: [*mut f32; H] = std::array::from_fn(|h| group.scores.add(h * group.score_stride));
 
-        for_chunks(group, |page, skip, take, at| {
-            page_scores::<S, H>(group, page, query, |h, line| {
-                if skip == 0 {
-                    // Numbers past `take` are overwritten by the next chunk or by the fill below.
-                    S::store(scores[h].add(at), line);
-                } else {
-                    let mut lanes = [0.0_f32; LANES];
-                    S::store(lanes.as_mut_ptr(), line);
-                    std::ptr::copy_nonoverlapping(lanes.as_ptr().add(skip), scores[h].add(at), take);
-                }
-            });
-        });
+        match group.shape.values {
+            Values::Own => for_chunks(group, |page, skip, take, at| {
+                page_scores::<S, H>(group, page, query, |h, line| {
+                    if skip == 0 {
+                        // Numbers past `take` are overwritten by the next chunk or by the fill below.
+                        S::store(scores[h].add(at), line);
+                    } else {
+                        let mut lanes = [0.0_f32; LANES];
+                        S::store(lanes.as_mut_ptr(), line);
+                        std::ptr::copy_nonoverlapping(lanes.as_ptr().add(skip), scores[h].add(at), take);
+                    }
+                });
+            }),
+            Values::OfKeys(_) => super::latent::scores::<S, H>(group, query, scores),
+        }
 
         let mut scale = [0.0_f32; H];
         for h in 0..H {
@@ -172,7 +204,7 @@ unsafe fn attend_heads<S: Simd, const H: usize>(group: &HeadGroup<'_>, first: us
             scale[h] = 1.0 / exponentials::<S>(scores[h], visible, sink);
         }
 
-        let value_lines = group.pages.value_lines;
+        let value_lines = group.shape.d_value().div_ceil(LANES);
         let mut line = 0;
         while line < value_lines {
             let lines = value_lines - line;
@@ -193,7 +225,7 @@ unsafe fn attend_heads<S: Simd, const H: usize>(group: &HeadGroup<'_>, first: us
 /// Calls `f(page, skip, take, at)` for the visible part of each chunk: `take` positions of the page after the
 /// first `skip`, which are the row's visible positions `at..at + take`.
 #[inline(always)]
-fn for_chunks(group: &HeadGroup<'_>, mut f: impl FnMut(u32, usize, usize, usize)) {
+pub(super) fn for_chunks(group: &HeadGroup<'_>, mut f: impl FnMut(u32, usize, usize, usize)) {
     let mut position = 0;
     for chunk in group.chunks {
         let len = chunk.len as usize;
@@ -226,13 +258,21 @@ unsafe fn page_scores<S: Simd, const H: usize>(
                 *sum = S::fma(S::splat(*query.add(d)), key, *sum);
             }
         }
-        let scale = S::splat(group.shape.scale);
         for (h, sum) in sums.into_iter().enumerate() {
-            let mut line = S::mul(sum, scale);
-            if let Some(cap) = group.shape.softcap {
-                line = softcap::<S>(line, cap);
-            }
-            store(h, line);
+            store(h, scaled::<S>(group.shape, sum));
+        }
+    }
+}
+
+/// Scores of products of queries and keys.
+#[inline(always)]
+pub(super) unsafe fn scaled<S: Simd>(shape: &AttentionShape, products: S::V) -> S::V {
+    // SAFETY: register arithmetic; the caller promises the instruction set.
+    unsafe {
+        let scores = S::mul(products, S::splat(shape.scale));
+        match shape.softcap {
+            Some(cap) => softcap::<S>(scores, cap),
+            None => scores,
         }
     }
 }
@@ -284,14 +324,14 @@ unsafe fn weighted_values<S: Simd, const H: usize, const L: usize>(
     scale: [f32; H],
 ) {
     let pages = group.pages;
-    let d_head = group.shape.d_head;
-    // SAFETY: values are 16 × value_lines lines behind the keys; the output has d_head numbers per head.
+    let d_value = group.shape.d_value();
+    // SAFETY: values are 16 × value_stride lines behind the keys; the output has d_value numbers per head.
     unsafe {
         let mut sums = [[S::splat(0.0); L]; H];
         for_chunks(group, |page, skip, take, at| {
-            let values = pages.head(page, group.kv_head).add(pages.d_head * LANES);
+            let values = pages.head(page, group.kv_head).add(pages.key_lines * LANES);
             for t in 0..take {
-                let value = values.add(((skip + t) * pages.value_lines + line) * LANES);
+                let value = values.add(((skip + t) * pages.value_stride + line) * LANES);
                 let mut loaded = [S::splat(0.0); L];
                 for (l, loaded) in loaded.iter_mut().enumerate() {
                     *loaded = S::load(value.add(l * LANES));
@@ -308,20 +348,20 @@ unsafe fn weighted_values<S: Simd, const H: usize, const L: usize>(
             for (l, sum) in sums.into_iter().enumerate() {
                 let scaled = S::mul(sum, S::splat(scale[h]));
                 let at = (line + l) * LANES;
-                let out = group.out.add((first + h) * d_head + at);
-                if at + LANES <= d_head {
+                let out = group.out.add((first + h) * d_value + at);
+                if at + LANES <= d_value {
                     S::store(out, scaled);
                 } else {
                     let mut lanes = [0.0_f32; LANES];
                     S::store(lanes.as_mut_ptr(), scaled);
-                    std::ptr::copy_nonoverlapping(lanes.as_ptr(), out, d_head - at);
+                    std::ptr::copy_nonoverlapping(lanes.as_ptr(), out, d_value - at);
                 }
             }
         }
     }
 }
 
-/// Attention of all rows; a task is one row and one key/value head.
+/// Attention of all rows; a task is one row and one key/value head, or some of the query heads of that.
 pub(super) fn attend_all(
     isa: super::Isa,
     qkv: &Rows,
@@ -334,14 +374,22 @@ pub(super) fn attend_all(
     out.resize(qkv.rows());
     let out: Shared = out.shared();
     let group = shape.n_heads / shape.n_kv_heads;
+    let parts = group.div_ceil(HEADS_OF_TASK);
     let sinks = sinks.map(super::rows::numbers);
-    super::parallel_rows(qkv.rows() * shape.n_kv_heads, 4, |task| {
+    let padded = match shape.values {
+        Values::Own => 0,
+        Values::OfKeys(_) => TOGETHER * shape.d_head.next_multiple_of(LANES),
+    };
+    super::parallel_rows(qkv.rows() * shape.n_kv_heads * parts, 4, |task| {
+        let (task, part) = (task / parts, task % parts);
         let (row, kv_head) = (task / shape.n_kv_heads, task % shape.n_kv_heads);
+        let heads = HEADS_OF_TASK.min(group - part * HEADS_OF_TASK);
+        let first = kv_head * group + part * HEADS_OF_TASK;
         let end = plan.positions[row] as usize + 1;
         let from = shape.window.map_or(0, |window| end.saturating_sub(window));
         let stride = score_stride(end - from);
-        let query = &qkv.row(row)[kv_head * group * shape.d_head..][..group * shape.d_head];
-        with_scores(TOGETHER * stride, |scores| {
+        let query = &qkv.row(row)[first * shape.d_head..][..heads * shape.d_head];
+        with_scores(TOGETHER * stride + padded, |scores| {
             let group = HeadGroup {
                 pages,
                 shape,
@@ -349,12 +397,13 @@ pub(super) fn attend_all(
                 from,
                 end,
                 kv_head,
+                heads,
                 query: query.as_ptr(),
-                sinks: sinks.map(|it| &it[kv_head * group..][..group]),
+                sinks: sinks.map(|it| &it[first..][..heads]),
                 scores,
                 score_stride: stride,
                 // SAFETY: each task has its own heads of its own row.
-                out: unsafe { out.at(row, kv_head * group * shape.d_head) },
+                out: unsafe { out.at(row, first * shape.d_value()) },
             };
             // SAFETY: as set up above.
             unsafe { attend(isa, &group) };

@@ -93,7 +93,7 @@ pub(super) fn mix(
     let group = |index: usize, weights| {
         let expert = busy[index] as usize;
         let first = starts[expert] as usize;
-        Group { weights, first, rows: starts[expert + 1] as usize - first }
+        Group { weights, first, rows: starts[expert + 1] as usize - first, column: 0 }
     };
 
     let x = super::input(isa, arithmetic, x, gate_up, rounded);

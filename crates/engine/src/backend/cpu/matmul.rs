@@ -428,12 +428,13 @@ unsafe fn run_tile(isa: Isa, tile: &Tile<'_>) {
     }
 }
 
-/// Rows of x, one after the other, and the weights that they are multiplied with.
+/// Rows of x, one after the other, and the weights that their numbers from a column on are multiplied with.
 #[derive(Clone, Copy)]
 pub(super) struct Group<'a> {
     pub(super) weights: &'a Matrix,
     pub(super) first: usize,
     pub(super) rows: usize,
+    pub(super) column: usize,
 }
 
 /// What a task computed: rows × panels of y, still in a cache.
@@ -554,7 +555,8 @@ pub(super) fn grouped_product<'a>(
 }
 
 fn all<'a>(x: &Rows, weights: &'a Matrix) -> Group<'a> {
-    Group { weights, first: 0, rows: x.rows() }
+    assert_eq!(x.cols(), weights.steps(), "the input's columns are the weights' inputs");
+    Group { weights, first: 0, rows: x.rows(), column: 0 }
 }
 
 #[expect(clippy::too_many_arguments, reason = "what the functions above differ in")]
@@ -580,8 +582,8 @@ fn run<'a>(
     let input = Input { start: x.as_ptr(), stride: x.stride() };
     super::parallel(groups * cut.tasks, |task| {
         let (index, task) = (task / cut.tasks, task % cut.tasks);
-        let Group { weights, first, rows } = group(index);
-        assert_eq!(x.cols(), weights.steps(), "the input's columns are the weights' inputs");
+        let Group { weights, first, rows, column } = group(index);
+        assert!(column + weights.steps() <= x.cols(), "the input's columns are the weights' inputs");
         // Neighbouring tasks share weights, not rows: weights are the larger part to bring in.
         let (block, chunk) = (task % cut.row_blocks, task / cut.row_blocks);
         let (from, to) = (block * rows / cut.row_blocks, (block + 1) * rows / cut.row_blocks);
@@ -599,7 +601,7 @@ fn run<'a>(
             };
             let tile = Tile {
                 matrix: weights,
-                x: input.row(first + from),
+                x: input.at(first + from, column),
                 x_stride: input.stride,
                 rows: to - from,
                 panel,
@@ -635,9 +637,9 @@ struct Input {
 unsafe impl Sync for Input {}
 
 impl Input {
-    fn row(self, row: usize) -> *const f32 {
-        // SAFETY: callers ask for rows of the buffer.
-        unsafe { self.start.add(row * self.stride) }
+    fn at(self, row: usize, column: usize) -> *const f32 {
+        // SAFETY: callers ask for places in the buffer.
+        unsafe { self.start.add(row * self.stride + column) }
     }
 }
 

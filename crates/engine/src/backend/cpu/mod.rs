@@ -12,6 +12,7 @@
 mod attention;
 mod experts;
 mod head;
+mod latent;
 mod machine;
 mod matmul;
 mod pack;
@@ -32,7 +33,7 @@ pub use self::simd::Isa;
 use self::simd::LANES;
 use super::{
     Arithmetic, AttentionShape, Backend, ConvolutionParams, Convolved, ExpertParams, HeadNorms, HeadOutput,
-    HeadWants, NormParams, RecurrenceParams, Stacking, WeightDtype, WriteParams,
+    HeadWants, LatentShape, NormParams, RecurrenceParams, Stacking, WeightDtype, WriteParams,
 };
 use crate::LoadError;
 use crate::blueprint::{Activation, Rope};
@@ -315,6 +316,10 @@ impl Backend for Cpu {
         matmul::product(isa, x, weights, bias.map(|it| it.lines.as_slice()), out);
     }
 
+    fn linear_by_head(&mut self, x: &Self::Rows, weights: &[Self::Matrix], out: &mut Self::Rows) {
+        latent::linear_by_head(self.isa, self.arithmetic, x, weights, &mut self.rounded, out);
+    }
+
     fn gated_linear(
         &mut self,
         x: &Self::Rows,
@@ -354,6 +359,19 @@ impl Backend for Cpu {
         pages: &mut Self::Pages,
     ) {
         rotary::rotate_and_store(self.isa, qkv, shape, &norms, angles, plan, pages);
+    }
+
+    fn rotate_and_store_latents(
+        &mut self,
+        query: &mut Self::Rows,
+        kept: &mut Self::Rows,
+        shape: &LatentShape,
+        norm: &NormParams<Vector>,
+        angles: &mut rotary::Angles,
+        plan: &Plan,
+        pages: &mut Self::Pages,
+    ) {
+        latent::rotate_and_store(self.isa, query, kept, shape, &norm_view(norm), angles, plan, pages);
     }
 
     fn attend(

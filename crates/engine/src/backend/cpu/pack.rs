@@ -25,10 +25,13 @@ pub(super) enum Packing {
 /// Paired tensors alternate panel by panel, gate first, so that a tile holds both halves of its outputs; their
 /// output count is rounded up to whole panels.
 pub(super) fn pack(parts: &[Tensor], stacking: Stacking, packing: Packing) -> Result<Matrix, LoadError> {
+    if stacking == Stacking::Transposed {
+        return pack_transposed(&parts[0], packing);
+    }
     let k = parts[0].row_len();
     let n: usize = match stacking {
-        Stacking::EndToEnd => parts.iter().map(Tensor::rows).sum(),
         Stacking::Paired => 2 * parts[0].rows().next_multiple_of(LANES),
+        _ => parts.iter().map(Tensor::rows).sum(),
     };
     let ends: Vec<usize> = parts
         .iter()
@@ -39,46 +42,80 @@ pub(super) fn pack(parts: &[Tensor], stacking: Stacking, packing: Packing) -> Re
         .collect();
     // The tensor and its row that stand behind one output of a panel.
     let source = |panel: usize, lane: usize| -> Option<(&Tensor, usize)> {
-        match stacking {
-            Stacking::EndToEnd => {
-                let output = panel * LANES + lane;
-                let part = ends.iter().position(|&end| output < end)?;
-                Some((&parts[part], output - (ends[part] - parts[part].rows())))
-            }
-            Stacking::Paired => {
-                let part = &parts[panel % 2];
-                let row = panel / 2 * LANES + lane;
-                (row < part.rows()).then_some((part, row))
-            }
+        if stacking == Stacking::Paired {
+            let part = &parts[panel % 2];
+            let row = panel / 2 * LANES + lane;
+            return (row < part.rows()).then_some((part, row));
+        }
+        let output = panel * LANES + lane;
+        let part = ends.iter().position(|&end| output < end)?;
+        Some((&parts[part], output - (ends[part] - parts[part].rows())))
+    };
+    let read = |panel: usize, lane: usize, row: &mut [f32]| match source(panel, lane) {
+        None => {
+            row.fill(0.0);
+            Ok(())
+        }
+        Some((tensor, index)) => {
+            tensor.read_row(index, row);
+            check_finite(tensor, index, row)
         }
     };
-    let count = n.div_ceil(LANES);
-    let bf16_bits = |it: f32| bf16::from_f32(it).to_bits();
-    let f16_bits = |it: f32| f16::from_f32(it).to_bits();
-    let pair =
-        |numbers: &[f32]| numbers.iter().rev().fold(0, |bits, it| bits << 16 | u32::from(bf16_bits(*it)));
-    let panels = match packing {
-        Packing::Single(WeightDtype::F32) => Panels::F32(fill(count, k, 1, &source, |it| it[0], Line)?),
-        Packing::Single(WeightDtype::Bf16) => {
-            Panels::Bf16(fill(count, k, 1, &source, |it| bf16_bits(it[0]), HalfLine)?)
-        }
-        Packing::Single(WeightDtype::F16) => {
-            Panels::F16(fill(count, k, 1, &source, |it| f16_bits(it[0]), HalfLine)?)
-        }
-        Packing::Bf16Pairs => Panels::Bf16Pairs(fill(count, k, 2, &source, pair, PairLine)?),
-    };
+    let panels = pack_panels(n.div_ceil(LANES), k, packing, &read)?;
     for part in parts {
         part.release();
     }
     Ok(Matrix { n, k, panels })
 }
 
+/// Packs a small tensor `[k, n]`.
+fn pack_transposed(tensor: &Tensor, packing: Packing) -> Result<Matrix, LoadError> {
+    let (k, n) = (tensor.rows(), tensor.row_len());
+    let numbers = tensor.to_f32();
+    for (row, numbers) in numbers.chunks_exact(n).enumerate() {
+        check_finite(tensor, row, numbers)?;
+    }
+    let read = |panel: usize, lane: usize, row: &mut [f32]| {
+        let output = panel * LANES + lane;
+        for (to, numbers) in row.iter_mut().zip(numbers.chunks_exact(n)) {
+            *to = numbers.get(output).copied().unwrap_or(0.0);
+        }
+        Ok(())
+    };
+    let panels = pack_panels(n.div_ceil(LANES), k, packing, &read)?;
+    tensor.release();
+    Ok(Matrix { n, k, panels })
+}
+
+/// So many panels of what `read(panel, lane, out)` says of each output.
+fn pack_panels(
+    count: usize,
+    k: usize,
+    packing: Packing,
+    read: &(impl Fn(usize, usize, &mut [f32]) -> Result<(), LoadError> + Sync),
+) -> Result<Panels, LoadError> {
+    let bf16_bits = |it: f32| bf16::from_f32(it).to_bits();
+    let f16_bits = |it: f32| f16::from_f32(it).to_bits();
+    let pair =
+        |numbers: &[f32]| numbers.iter().rev().fold(0, |bits, it| bits << 16 | u32::from(bf16_bits(*it)));
+    Ok(match packing {
+        Packing::Single(WeightDtype::F32) => Panels::F32(fill(count, k, 1, read, |it| it[0], Line)?),
+        Packing::Single(WeightDtype::Bf16) => {
+            Panels::Bf16(fill(count, k, 1, read, |it| bf16_bits(it[0]), HalfLine)?)
+        }
+        Packing::Single(WeightDtype::F16) => {
+            Panels::F16(fill(count, k, 1, read, |it| f16_bits(it[0]), HalfLine)?)
+        }
+        Packing::Bf16Pairs => Panels::Bf16Pairs(fill(count, k, 2, read, pair, PairLine)?),
+    })
+}
+
 /// The lines of all panels; an element of a line holds `step` neighbouring numbers of an output, or what is left.
-fn fill<'a, E: Copy + Default + Send, L: Copy + Default + Send>(
+fn fill<E: Copy + Default + Send, L: Copy + Default + Send>(
     panels: usize,
     k: usize,
     step: usize,
-    source: &(impl Fn(usize, usize) -> Option<(&'a Tensor, usize)> + Sync),
+    read: &(impl Fn(usize, usize, &mut [f32]) -> Result<(), LoadError> + Sync),
     convert: impl Fn(&[f32]) -> E + Sync,
     line: impl Fn([E; LANES]) -> L + Sync,
 ) -> Result<Vec<L>, LoadError> {
@@ -91,14 +128,8 @@ fn fill<'a, E: Copy + Default + Send, L: Copy + Default + Send>(
         |rows, (panel, lines)| {
             for lane in 0..LANES {
                 let row = &mut rows[lane * k..(lane + 1) * k];
-                match source(panel, lane) {
-                    None => row.fill(0.0),
-                    Some((tensor, index)) => {
-                        tensor.read_row(index, row);
-                        if let Err(error) = check_finite(tensor, index, row) {
-                            bad.lock().expect("no thread panics while it holds this").get_or_insert(error);
-                        }
-                    }
+                if let Err(error) = read(panel, lane, row) {
+                    bad.lock().expect("no thread panics while it holds this").get_or_insert(error);
                 }
             }
             for (at, out) in lines.iter_mut().enumerate() {

@@ -31,7 +31,7 @@ impl Angles {
     }
 
     /// Makes sure that positions below `count` are there.
-    fn reach(&mut self, count: usize) {
+    pub(super) fn reach(&mut self, count: usize) {
         let known = self.cos.len() / self.frequencies.len().max(1);
         if known >= count {
             return;
@@ -50,6 +50,18 @@ impl Angles {
     fn at(&self, position: usize) -> (&[f32], &[f32]) {
         let pairs = self.frequencies.len();
         (&self.cos[position * pairs..][..pairs], &self.sin[position * pairs..][..pairs])
+    }
+
+    /// Rotates the first numbers of a head, two for each frequency, as at a position that has been
+    /// [reached](Self::reach).
+    pub(super) fn rotate(&self, isa: Isa, head: &mut [f32], position: usize) {
+        let (cos, sin) = self.at(position);
+        assert!(head.len() >= 2 * cos.len(), "{} numbers for {} pairs", head.len(), cos.len());
+        match self.pairing {
+            // SAFETY: the head has two numbers for each cosine.
+            Pairing::Halves => unsafe { rotate_halves(isa, head, cos, sin) },
+            Pairing::Neighbors => rotate_neighbors(head, cos, sin),
+        }
     }
 }
 
@@ -77,22 +89,16 @@ pub(super) fn rotate_and_store(
         let row_values = unsafe { std::slice::from_raw_parts_mut(qkv.at(row, 0), cols) };
         let (queries, rest) = row_values.split_at_mut(shape.n_heads * d);
         let (keys, values) = rest.split_at_mut(shape.n_kv_heads * d);
-        let at = angles.map(|it| (it.pairing, it.at(plan.positions[row] as usize)));
         for (heads, norm) in [(&mut *queries, &query_norm), (&mut *keys, &key_norm)] {
             if let Some(norm) = norm.as_ref().filter(|_| !last) {
                 norm_heads(isa, heads, norm);
             }
             if let Some(clip) = clip {
-                heads.iter_mut().for_each(|it| *it = it.clamp(-clip, clip));
+                clamp(heads, clip);
             }
-            for head in heads.chunks_exact_mut(d) {
-                match at {
-                    None => {}
-                    Some((Pairing::Halves, (cos, sin))) => {
-                        // SAFETY: the head has two numbers for each cosine.
-                        unsafe { rotate_halves(isa, head, cos, sin) }
-                    }
-                    Some((Pairing::Neighbors, (cos, sin))) => rotate_neighbors(head, cos, sin),
+            if let Some(angles) = angles {
+                for head in heads.chunks_exact_mut(d) {
+                    angles.rotate(isa, head, plan.positions[row] as usize);
                 }
             }
             if let Some(norm) = norm.as_ref().filter(|_| last) {
@@ -100,7 +106,7 @@ pub(super) fn rotate_and_store(
             }
         }
         if let Some(clip) = clip {
-            values.iter_mut().for_each(|it| *it = it.clamp(-clip, clip));
+            clamp(values, clip);
         }
         for slot in std::iter::once(plan.slots[row]).chain(plan.echoes(row)) {
             for (head, (key, value)) in keys.chunks_exact(d).zip(values.chunks_exact(d)).enumerate() {
@@ -111,9 +117,16 @@ pub(super) fn rotate_and_store(
     });
 }
 
+/// Keeps numbers within ± a limit.
+fn clamp(numbers: &mut [f32], limit: f32) {
+    for number in numbers {
+        *number = number.clamp(-limit, limit);
+    }
+}
+
 /// Norms heads, one after the other or all together. They lie end to end, so the pad that the kernel wants is made in
 /// memory of the thread.
-fn norm_heads(isa: Isa, heads: &mut [f32], norm: &NormView<'_>) {
+pub(super) fn norm_heads(isa: Isa, heads: &mut [f32], norm: &NormView<'_>) {
     thread_local! {
         static PADDED: std::cell::RefCell<Vec<f32>> = const { std::cell::RefCell::new(Vec::new()) };
     }

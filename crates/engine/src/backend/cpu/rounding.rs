@@ -33,6 +33,28 @@ pub(super) fn round_rows(isa: Isa, x: &Rows, weights: &Matrix, to: &mut Rows) {
     });
 }
 
+/// The first numbers of each of the heads in a row of x, as many as its layer of `weights` reads, as a product with it
+/// reads them.
+pub(super) fn round_heads(isa: Isa, x: &Rows, weights: &[Matrix], to: &mut Rows) {
+    let (width, steps, k) = (x.cols() / weights.len(), weights[0].steps(), weights[0].k);
+    to.reshape(x.rows(), weights.len() * steps);
+    let (pairs, out) = (weights[0].in_pairs(), to.shared());
+    super::parallel_rows(x.rows(), super::ROW_GRAIN, |row| {
+        for (head, numbers) in x.row(row).chunks_exact(width).enumerate() {
+            // SAFETY: each task has its own row of a buffer with a number for each of a head, or for each two of them.
+            unsafe {
+                let to = out.at(row, head * steps);
+                if pairs {
+                    let pairs = std::slice::from_raw_parts_mut(to.cast(), 2 * steps);
+                    round_to_pairs(isa, &numbers[..k], pairs);
+                } else {
+                    round_to_f32(isa, &numbers[..k], std::slice::from_raw_parts_mut(to, steps));
+                }
+            }
+        }
+    });
+}
+
 // Plain loops over slices, which the compiler turns into vectors of the instruction set at hand.
 
 #[inline(always)]
