@@ -28,7 +28,7 @@ pub enum Device {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DtypeChoice {
     /// That of the checkpoint's largest tensors; f32 where they are quantized, since only f32 holds their values
-    /// exactly. With [`Arithmetic::Bf16`] always bf16.
+    /// exactly, but for MXFP4, whose values bf16 holds. With [`Arithmetic::Bf16`] always bf16.
     Auto,
     /// As told.
     Fixed(WeightDtype),
@@ -393,7 +393,8 @@ fn natural_dtype(checkpoint: &Checkpoint) -> WeightDtype {
     for name in checkpoint.names() {
         let Ok(tensor) = checkpoint.tensor(name) else { continue };
         let place = match tensor.dtype() {
-            TensorDtype::BF16 => 1,
+            // A float of 4 bits times a power of two is one of bf16, too.
+            TensorDtype::BF16 | TensorDtype::MXFP4 => 1,
             TensorDtype::F16 => 2,
             // Parts of microscaled blocks, whose numbers fit into what the others are in.
             TensorDtype::U8 | TensorDtype::F8E8M0 => continue,

@@ -73,12 +73,12 @@ impl HeadNorm {
         }
     }
 
-    /// How far from the exact norm each of the heads may be.
-    fn errors(self, heads: &[f32], d_head: usize, seed: u64) -> Vec<f64> {
+    /// How far from the exact norm each of the heads may be, whose numbers may be off by `error`.
+    fn errors(self, heads: &[f64], error: f64, d_head: usize, seed: u64) -> Vec<f64> {
         let count = heads.len() / d_head;
         let norm =
             SomeNorm { bias: self.norm.bias && !matches!(self.over, Over::EachHeadWithItsGain), ..self.norm };
-        let error = |(head, numbers)| norm.exact(&widened(numbers), 0.0, self.seed(head, seed)).1;
+        let error = |(head, numbers)| norm.exact(numbers, error, self.seed(head, seed)).1;
         let errors: Vec<f64> = heads.chunks(self.width(d_head, count)).enumerate().map(error).collect();
         (0..count).map(|head| errors[head % errors.len()]).collect()
     }
@@ -165,6 +165,31 @@ pub(super) fn rotations() -> impl Strategy<Value = Rotate> {
 }
 
 impl Rotate {
+    fn positions(&self) -> Vec<u32> {
+        let mut noise = Noise::new(self.seed, 2);
+        let positions: Vec<u32> = (0..self.rows).map(|_| noise.below(self.furthest) as u32).collect();
+        self.only.map_or(positions.clone(), |it| vec![positions[it]])
+    }
+
+    /// A head cut off and rotated, before a norm that comes last.
+    fn rotated(&self, head: &[f32], position: u32) -> Vec<f64> {
+        let clip = f64::from(self.preparation.clip.unwrap_or(f32::INFINITY));
+        let mut head: Vec<f64> = head.iter().map(|&it| f64::from(it).clamp(-clip, clip)).collect();
+        let Some(rope) = self.preparation.rope(self.shape.d_head) else { return head };
+        let (pairs, magnitude) = (rope.frequencies.len(), f64::from(rope.magnitude));
+        for (i, frequency) in rope.frequencies.iter().enumerate() {
+            let (sin, cos) = f64::from(position as f32 * frequency).sin_cos();
+            let (a, b) = match rope.pairing {
+                Pairing::Halves => (i, i + pairs),
+                Pairing::Neighbors => (2 * i, 2 * i + 1),
+            };
+            let (x, y) = (head[a], head[b]);
+            head[a] = (x * cos - y * sin) * magnitude;
+            head[b] = (y * cos + x * sin) * magnitude;
+        }
+        head
+    }
+
     fn qkv(&self) -> Vec<Vec<f32>> {
         let qkv = Noise::new(self.seed, 1).grid(self.rows, self.shape.qkv_cols(), 3.0);
         self.only.map_or(qkv.clone(), |it| vec![qkv[it].clone()])
@@ -181,9 +206,7 @@ impl Case for Rotate {
     }
 
     fn outcome<B: Backend>(&self, backend: &mut B) -> Vec<Vec<f32>> {
-        let mut noise = Noise::new(self.seed, 2);
-        let positions: Vec<u32> = (0..self.rows).map(|_| noise.below(self.furthest) as u32).collect();
-        let positions = self.only.map_or(positions.clone(), |it| vec![positions[it]]);
+        let positions = self.positions();
         let (mut table, mut plan) = (PageTable::default(), Plan::default());
         for (row, &position) in positions.iter().enumerate() {
             let sequence = table.open();
@@ -201,11 +224,19 @@ impl Case for Rotate {
     fn tolerance(&self, exact: &[Vec<f32>]) -> Vec<Vec<f64>> {
         let AttentionShape { n_heads, n_kv_heads, d_head, .. } = self.shape;
         let magnitude = self.preparation.rope.map_or(1.0, |it| f64::from(it.2));
-        let row = |(raw, exact): (&Vec<f32>, &Vec<f32>)| {
+        let row = |((raw, exact), position): ((&Vec<f32>, &Vec<f32>), u32)| {
             let (queries, rest) = raw.split_at(n_heads * d_head);
             let keys = &rest[..n_kv_heads * d_head];
             let errors = |norm: Option<HeadNorm>, heads: &[f32], seed| {
-                norm.map_or(vec![0.0; heads.len() / d_head], |it| it.errors(heads, d_head, seed))
+                let (numbers, error) = if self.preparation.last {
+                    let rotated = heads.chunks(d_head).flat_map(|it| self.rotated(it, position));
+                    let rotated: Vec<f64> = rotated.collect();
+                    let error = 12.0 * UNIT * largest(&rotated);
+                    (rotated, error)
+                } else {
+                    (widened(heads), 0.0)
+                };
+                norm.map_or(vec![0.0; heads.len() / d_head], |it| it.errors(&numbers, error, d_head, seed))
             };
             let mut normed = errors(self.preparation.query_norm, queries, self.seed);
             normed.extend(errors(self.preparation.key_norm, keys, self.seed + 1));
@@ -216,7 +247,7 @@ impl Case for Rotate {
             });
             allowed.collect()
         };
-        self.qkv().iter().zip(exact).map(row).collect()
+        self.qkv().iter().zip(exact).zip(self.positions()).map(row).collect()
     }
 }
 
