@@ -51,6 +51,15 @@ fn rounded(value: f32, dtype: WeightDtype) -> f32 {
     }
 }
 
+/// All but those with blocks of a few bits, which other numbers do not fit into.
+fn rewritable() -> Vec<Golden> {
+    let blocks = |it: &Golden| {
+        let checkpoint = Checkpoint::open(&it.folder).unwrap();
+        checkpoint.names().any(|name| name.ends_with("_blocks"))
+    };
+    goldens().into_iter().filter(|it| !blocks(it)).collect()
+}
+
 /// Writes a checkpoint with its matrices in `dtype`; vectors stay in f32.
 fn rewrite(golden: &Golden, folder: &Path, dtype: WeightDtype) {
     let checkpoint = Checkpoint::open(&golden.folder).unwrap();
@@ -59,7 +68,9 @@ fn rewrite(golden: &Golden, folder: &Path, dtype: WeightDtype) {
         .map(|name| {
             let tensor = checkpoint.tensor(name).unwrap();
             let numbers = tensor.to_f32();
-            let dtype = if tensor.shape().len() == 1 { WeightDtype::F32 } else { dtype };
+            // Vectors, also those of all experts, and convolutions, which are one for each tap.
+            let vectors = matches!(tensor.shape(), [_] | [_, 1, _]) || name.ends_with("bias");
+            let dtype = if vectors { WeightDtype::F32 } else { dtype };
             let (stored, bytes): (Dtype, Vec<u8>) = match dtype {
                 WeightDtype::F32 => (Dtype::F32, numbers.iter().flat_map(|it| it.to_le_bytes()).collect()),
                 WeightDtype::Bf16 => {
@@ -112,7 +123,7 @@ fn half_precision_weights_give_the_numbers_of_the_oracle_on_every_instruction_se
 
 #[test]
 fn rounding_on_loading_gives_the_bits_of_a_file_that_holds_rounded_weights() {
-    for golden in goldens() {
+    for golden in rewritable() {
         for dtype in HALVES {
             let folder = tempfile::tempdir().unwrap();
             rewrite(&golden, folder.path(), dtype);

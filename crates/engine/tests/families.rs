@@ -340,5 +340,5 @@ fn what_a_container_has_beside_its_language_model_is_written_unchanged() {
         let silent = support::engine(&out, Device::Cpu);
         assert_eq!(silent.info().writers.len(), written.len());
     }
-    assert_eq!(seen, 5);
+    assert!(seen > 5, "{seen}");
 }

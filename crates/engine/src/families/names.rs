@@ -89,6 +89,11 @@ mod tests {
             let (family, ours) = writers(&folder);
             let names = Names::of(&folder, family).unwrap();
             let architecture = file.config()["general.architecture"].as_str().unwrap();
+            if family == "mixtral" {
+                // Its files are read as Llama's, and none can be made of a folder.
+                assert_eq!(names.gguf_architecture(), None);
+                continue;
+            }
             assert_eq!(names.gguf_architecture().as_deref(), Some(architecture));
             let theirs = writers(&file).1;
             let found: Vec<String> = ours.iter().map(|it| names.gguf_tensor(it).unwrap()).collect();
