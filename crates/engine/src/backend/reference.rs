@@ -8,7 +8,7 @@ use glossary::{Edit, TokenId};
 
 use super::{
     Arithmetic, AttentionShape, Backend, ExpertParams, HeadNorms, HeadOutput, HeadWants, NormParams,
-    Stacking, WeightDtype, WriteParams,
+    QuantizedPart, Stacking, WeightDtype, WriteParams,
 };
 use crate::LoadError;
 use crate::blueprint::{Activation, NormKind, Pairing, Rope, Routing, Scores};
@@ -210,6 +210,24 @@ impl Backend for Reference {
         let _ = stacking; // Gate rows come first, then up rows, in both.
         let parts: Vec<_> = parts.iter().map(|it| weights_of(it, dtype)).collect::<Result<_, _>>()?;
         Ok(Weights(parts.into_iter().flatten().collect()))
+    }
+
+    fn quantized(&self, parts: &[QuantizedPart], stacking: Stacking) -> Result<Weights, LoadError> {
+        let _ = stacking;
+        let mut rows = Vec::new();
+        for part in parts {
+            let mut bytes = vec![0; part.row_bytes()];
+            for row in 0..part.tensor.rows() {
+                let mut numbers = vec![0.0; part.tensor.row_len()];
+                part.read(row, &mut numbers, &mut bytes)?;
+                rows.push(numbers);
+            }
+        }
+        Ok(Weights(rows))
+    }
+
+    fn bytes(&self, matrix: &Weights) -> usize {
+        matrix.0.iter().map(|it| size_of_val(it.as_slice())).sum()
     }
 
     fn vector(&self, values: &[f32]) -> Vec<f32> {
