@@ -1,9 +1,9 @@
 //! Model files as they lie on the disk: named tensors, hyper-parameters and the text assets beside them.
 //!
 //! Two formats: a Hugging Face folder (`config.json`, safetensors shards, tokenizer files) and a GGUF file.
-//! This room knows nothing of model families, devices or text: it says what is there, maps it into memory and
-//! turns rows of weights into f32. What a tensor means is the engine's business, what a template means that of
-//! `prompts`. [`mod@write`] puts the same files out again with some tensors replaced.
+//! This room knows nothing of model families, devices or text: it says what is there, maps it into memory, turns
+//! rows of weights into f32 and f32 into quantized blocks. What a tensor means is the engine's business, what a
+//! template means that of `prompts`. [`mod@write`] puts the same files out again with some tensors replaced.
 //!
 //! Files come from strangers. Every length and offset in them is checked before it is used, no count in a file
 //! decides how much memory is reserved, and whatever is wrong is an error that names the file and the thing.
@@ -16,6 +16,7 @@ pub mod gguf;
 pub mod hugging_face;
 mod json;
 mod mapped_file;
+mod quantize;
 mod tensor;
 mod text_assets;
 pub mod write;
@@ -23,5 +24,6 @@ pub mod write;
 pub use checkpoint::{Checkpoint, Format};
 pub use dtype::TensorDtype;
 pub use error::CheckpointError;
+pub use quantize::{Quantization, SuperBlock};
 pub use tensor::Tensor;
 pub use text_assets::{TextAssets, TokenizerSource};

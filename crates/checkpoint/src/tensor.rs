@@ -118,6 +118,18 @@ impl Tensor {
         }
     }
 
+    /// The bytes of one row as they are stored; `None` where a row's bytes do not lie together.
+    ///
+    /// # Panics
+    /// When `row` is not below [`Self::rows`].
+    pub fn stored_row(&self, row: usize) -> Option<&[u8]> {
+        assert!(row < self.rows(), "tensor `{}` has {} rows, not {row}", self.name, self.rows());
+        let Layout::Rows = self.layout else { return None };
+        let row = self.order.as_ref().map_or(row, |order| order[row] as usize);
+        let bytes = self.row_bytes();
+        Some(&self.bytes()[row * bytes..(row + 1) * bytes])
+    }
+
     /// All rows, decoded, `shape` row-major.
     pub fn to_f32(&self) -> Vec<f32> {
         // With rows of no length, the number of rows may be anything: nothing was stored for them.

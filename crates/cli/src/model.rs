@@ -4,16 +4,17 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Context;
-use checkpoint::Checkpoint;
+use checkpoint::{Checkpoint, Quantization};
 use clap::ValueEnum;
 use engine::backend::cpu::Isa;
 use engine::backend::{Arithmetic, WeightDtype};
 use engine::{Device, DtypeChoice, Engine, LoadOptions};
+use pipeline::Calibration;
 use pipeline::reproduction::{Machine, Template};
 use prompts::{PromptEncoder, PromptFormat, PromptSettings};
 
 use crate::fetching;
-use crate::program::Program;
+use crate::program::{Program, Quantize};
 use crate::terminal::{Progress, remark};
 
 /// Which model, and how it is held.
@@ -63,6 +64,21 @@ pub(crate) struct ComputeArguments {
     /// Try this model family, whatever the model says it is
     #[arg(long, value_name = "NAME")]
     family: Option<String>,
+
+    /// The blocks that weights are held in: a setting, or an option of commands without settings.
+    #[arg(skip)]
+    quantize: Option<Quantize>,
+}
+
+/// The option of commands that have no settings.
+#[derive(clap::Args, Clone, Copy)]
+pub(crate) struct QuantizeArgument {
+    /// Hold weights in blocks of small integers: q8_0 (8.5 bits a weight) or q4_k (4.6 bits)
+    ///
+    /// q4_k is for rows of whole blocks of 256; others are held as q8_0, and so is the head. Blocks of these kinds that
+    /// a GGUF file has are held as they are.
+    #[arg(long, value_enum, value_name = "NAME")]
+    quantize: Option<Quantize>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -116,6 +132,13 @@ pub(crate) struct TextArguments {
     response_prefix: String,
 }
 
+impl QuantizeArgument {
+    /// What was named.
+    pub(crate) fn named(self) -> Option<Quantize> {
+        self.quantize
+    }
+}
+
 impl ModelArguments {
     /// A model by name, at a commit if it is one of the hub.
     pub(crate) fn of(model: &Path, commit: Option<String>, compute: ComputeArguments) -> Self {
@@ -134,6 +157,22 @@ impl ModelArguments {
             commit: program.model_commit.clone(),
             compute: self.compute.with(program)?,
         })
+    }
+
+    /// The same with weights in these blocks, if any are named.
+    pub(crate) fn quantized(&self, argument: QuantizeArgument) -> Self {
+        let compute = self.compute.quantized(argument.quantize);
+        Self { model: self.model.clone(), commit: self.commit.clone(), compute }
+    }
+
+    /// The same with weights as they were held when a calibration was made.
+    pub(crate) fn as_calibrated(self, calibration: &Calibration) -> Self {
+        let known = Quantize::of_blocks(calibration.quantized.as_ref().map(|it| it.blocks.as_str()));
+        if self.compute.quantize.is_some_and(|it| it != known) {
+            remark("the study goes on with weights held as it began with; `quantize` is not used");
+        }
+        let compute = self.compute.quantized(Some(known));
+        Self { compute, ..self }
     }
 
     /// How it is held and computed with.
@@ -179,7 +218,21 @@ impl ComputeArguments {
                 anyhow::bail!("`dtypes` begins with `{other}`: expected auto, float32, bfloat16 or float16")
             }
         };
-        Ok(Self { dtype: self.dtype.or(Some(dtype)), ..self.clone() })
+        let quantize = match program.quantize {
+            None if program.quantization != "none" => {
+                remark(
+                    "`quantization = \"bnb_4bit\"` is taken for `quantize = \"q4_k\"`: other blocks of 4 bits",
+                );
+                Some(Quantize::Q4)
+            }
+            told => told,
+        };
+        Ok(Self { dtype: self.dtype.or(Some(dtype)), ..self.quantized(quantize) })
+    }
+
+    /// The same with weights in these blocks, unless others were named.
+    pub(crate) fn quantized(&self, quantize: Option<Quantize>) -> Self {
+        Self { quantize: quantize.or(self.quantize), ..self.clone() }
     }
 
     /// The same where a file says what the command line does not. What this machine has not is left to it.
@@ -190,6 +243,7 @@ impl ComputeArguments {
         Self {
             dtype: self.dtype.or(weights.and_then(|it| DtypeArgument::from_str(it, true).ok())),
             arithmetic: self.arithmetic.or(arithmetic),
+            quantize: self.quantize.or(machine.map(|it| Quantize::of_blocks(it.quantized.as_deref()))),
             device: match (self.device, machine) {
                 (DeviceArgument::Auto, Some(machine)) if machine.device == REFERENCE => {
                     DeviceArgument::Reference
@@ -210,6 +264,7 @@ impl ComputeArguments {
             device: if reference { REFERENCE } else { "cpu" }.to_owned(),
             instruction_set: if reference { None } else { Some(self.isa()?.name().to_owned()) },
             weights: engine.info().dtype.name().to_owned(),
+            quantized: engine.info().quantization.map(|it| it.name().to_owned()),
             arithmetic: engine.info().arithmetic.name().to_owned(),
             threads: engine.threads(),
         })
@@ -252,6 +307,7 @@ impl ComputeArguments {
                 DtypeArgument::Bf16 => DtypeChoice::Fixed(WeightDtype::Bf16),
                 DtypeArgument::F16 => DtypeChoice::Fixed(WeightDtype::F16),
             },
+            quantize: self.quantize.and_then(Quantize::blocks),
             arithmetic: self.arithmetic(),
             threads: self.threads,
             family: self.family.clone(),
@@ -264,12 +320,13 @@ impl ComputeArguments {
         drop(progress);
         let info = engine.info();
         remark(&format!(
-            "{} family, {} blocks, width {}, vocabulary {}, {} weights, {}, {} threads, loaded in {:.1} s",
+            "{} family, {} blocks, width {}, vocabulary {}, {} weights ({:.0} MiB), {}, {} threads, loaded in {:.1} s",
             info.family,
             info.n_layers,
             info.d_model,
             info.vocab,
-            info.dtype.name(),
+            info.quantization.map_or(info.dtype.name(), Quantization::name),
+            info.weight_bytes as f64 / f64::from(1 << 20),
             engine.device(),
             engine.threads(),
             started.elapsed().as_secs_f64()

@@ -1,6 +1,7 @@
 //! Settings of the program around a run: which model, where studies and models go. (What a run itself is told stands
 //! in `pipeline::Settings`.)
 
+use checkpoint::Quantization;
 use pipeline::AdapterKind;
 use serde_json::Value;
 use settings::{Kind, settings};
@@ -19,6 +20,14 @@ settings! {
         /// Only the first is looked at: nothing here fails to load in one precision and loads in another. The option
         /// --dtype counts more.
         pub dtypes: Vec<String> = vec!["auto".to_owned()];
+        /// Hold weights in blocks of small integers while the model is searched or scored: for machines with little memory.
+        ///
+        /// q8_0: 8.5 bits a weight. q4_k: 4.6 bits, where rows are whole blocks of 256, else as q8_0. Blocks of these
+        /// kinds that a GGUF file has are held as they are. Directions are found and trials are scored with these weights;
+        /// what is written is made of the file's own numbers. none: as `dtypes` says.
+        pub quantize: Option<Quantize> [Kind::Choice(quantizations)] = None;
+        /// heretic's word for `quantize`: bnb_4bit is taken for q4_k.
+        pub quantization: String [Kind::Choice(|| vec!["none", "bnb_4bit"])] = "none".to_owned();
 
         section "Preset";
 
@@ -124,6 +133,46 @@ pub(crate) enum CheckpointAction {
     Ask,
 }
 
+/// The blocks that weights are held in while a model is computed with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Quantize {
+    /// None: as --dtype says.
+    None,
+    /// 8.5 bits a weight.
+    #[value(name = "q8_0")]
+    #[serde(rename = "q8_0")]
+    Q8,
+    /// 4.6 bits a weight, where rows are whole blocks of 256.
+    #[value(name = "q4_k")]
+    #[serde(rename = "q4_k")]
+    Q4,
+}
+
+impl Quantize {
+    /// The blocks.
+    pub(crate) fn blocks(self) -> Option<Quantization> {
+        match self {
+            Self::None => None,
+            Self::Q8 => Some(Quantization::Q8_0),
+            Self::Q4 => Some(Quantization::Q4_K),
+        }
+    }
+
+    /// Those of a name that was noted; none where none was.
+    pub(crate) fn of_blocks(blocks: Option<&str>) -> Self {
+        match blocks.and_then(Quantization::named) {
+            None => Self::None,
+            Some(Quantization::Q8_0) => Self::Q8,
+            Some(Quantization::Q4_K) => Self::Q4,
+        }
+    }
+}
+
+fn quantizations() -> Vec<&'static str> {
+    std::iter::once("none").chain(Quantization::ALL.map(Quantization::name)).collect()
+}
+
 fn adapter_kinds() -> Vec<&'static str> {
     AdapterKind::ALL.iter().map(|it| it.name()).collect()
 }
@@ -170,8 +219,6 @@ settings! {
     pub(crate) struct WithoutEffect {
         section "Without effect";
 
-        /// Weights are read as they are; --dtype bf16 halves the memory of f32.
-        pub quantization: String [Kind::Choice(|| vec!["none", "bnb_4bit"])] = "none".to_owned();
         /// The device is chosen with --device.
         pub device_map: Value = Value::from("auto");
         /// Weights stay in the model's files where the system can map them.

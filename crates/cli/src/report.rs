@@ -3,7 +3,7 @@
 use ablation::{SiteGeometry, SiteSpread};
 use pipeline::search_run::{HeldOut, scores_of};
 use pipeline::settings::ScorerSettings;
-use pipeline::{Event, ScoreRecord, Settings, Stage};
+use pipeline::{Event, Quantized, ScoreRecord, Settings, Stage};
 use search::Trial;
 use serde_json::Value;
 
@@ -89,6 +89,14 @@ fn in_words(event: &Event) -> Option<String> {
         Event::BatchSize { size } => format!("batch size: {size}"),
         Event::ResponsePrefix { prefix } if prefix.is_empty() => "no common response prefix".to_owned(),
         Event::ResponsePrefix { prefix } => format!("common response prefix: {prefix:?}"),
+        Event::Quantized(Quantized { blocks, kl_divergence: Some(kl), .. }) => format!(
+            "weights in {blocks}: the original as its file has it is {kl:.4} nats away (KL(file ‖ {blocks}), mean of first \
+             tokens); scores compare with the original in {blocks}"
+        ),
+        Event::Quantized(Quantized { blocks, kl_divergence: None, .. }) => format!(
+            "weights in {blocks}: how far that is from the file was not measured, for want of prompts or memory; scores \
+             compare with the original in {blocks}"
+        ),
         Event::Directions { geometry, .. } => {
             let largest = geometry.iter().filter_map(|it| Some((it.cosine_good_bad?, it.site)));
             let (cosine, site) = largest.min_by(|a, b| a.0.total_cmp(&b.0))?;

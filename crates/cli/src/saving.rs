@@ -257,14 +257,18 @@ impl SaveArguments {
             return Ok(());
         }
         let checkpoint = Checkpoint::open(&target)?;
-        let engine = Engine::load(&checkpoint, &LoadOptions::default(), &mut |_, _| {})?;
+        // Under the weights of the search, so that the scores can be compared.
+        let quantize = session.model.engine.info().quantization;
+        let options = LoadOptions { quantize, ..LoadOptions::default() };
+        let engine = Engine::load(&checkpoint, &options, &mut |_, _| {})?;
         // Prompts are put by the session's encoder; this one only reads answers.
         let plain = PromptSettings { format: PromptFormat::Plain, ..PromptSettings::default() };
         let encoder = PromptEncoder::from_checkpoint(&checkpoint, plain)?;
         let mut saved = Model { checkpoint, engine, encoder };
         let evaluation = session.evaluate_other(&mut saved, &cancel)?;
         teller.done();
-        remark(&format!("as written: {}", report::summary(&evaluation.scores)));
+        let held = quantize.map_or(String::new(), |it| format!(", held in {} as the original", it.name()));
+        remark(&format!("as written{held}: {}", report::summary(&evaluation.scores)));
         Ok(())
     }
 }

@@ -9,12 +9,12 @@
 use std::hint::black_box;
 use std::time::Duration;
 
-use checkpoint::{Checkpoint, Tensor};
+use checkpoint::{Checkpoint, Quantization, Tensor};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use engine::backend::cpu::Cpu;
 use engine::backend::{
-    Arithmetic, AttentionShape, Backend, HeadNorms, HeadOutput, HeadWants, NormParams, Stacking, Values,
-    WeightDtype, WriteParams,
+    Arithmetic, AttentionShape, Backend, HeadNorms, HeadOutput, HeadWants, NormParams, QuantizedPart,
+    Stacking, Values, WeightDtype, WriteParams,
 };
 use engine::blueprint::{Activation, NormKind};
 use engine::plan::{PageTable, Plan, Slot};
@@ -37,12 +37,49 @@ const ATTENTION: AttentionShape = AttentionShape {
 /// Bytes of weights that take turns: more than a cache that one program is likely to have for itself.
 const WEIGHTS: usize = 64 << 20;
 
-/// Weights and arithmetic that products are measured with.
-const PRECISIONS: [(&str, WeightDtype, Arithmetic); 3] = [
-    ("f32", WeightDtype::F32, Arithmetic::F32),
-    ("bf16 weights", WeightDtype::Bf16, Arithmetic::F32),
-    ("bf16 arithmetic", WeightDtype::Bf16, Arithmetic::Bf16),
+/// What weights are kept in, and what they are multiplied in.
+#[derive(Clone, Copy)]
+enum Precision {
+    Plain(WeightDtype, Arithmetic),
+    Blocks(Quantization),
+}
+
+/// What products are measured with.
+const PRECISIONS: [(&str, Precision); 5] = [
+    ("f32", Precision::Plain(WeightDtype::F32, Arithmetic::F32)),
+    ("bf16 weights", Precision::Plain(WeightDtype::Bf16, Arithmetic::F32)),
+    ("bf16 arithmetic", Precision::Plain(WeightDtype::Bf16, Arithmetic::Bf16)),
+    ("q8_0 blocks", Precision::Blocks(Quantization::Q8_0)),
+    ("q4_k blocks", Precision::Blocks(Quantization::Q4_K)),
 ];
+
+impl Precision {
+    fn cpu(self) -> Cpu {
+        match self {
+            Self::Plain(_, arithmetic) => Cpu::new().computing_in(arithmetic),
+            Self::Blocks(_) => Cpu::new(),
+        }
+    }
+
+    /// Whether rows of so many inputs can be kept so.
+    fn holds(self, inputs: usize) -> bool {
+        match self {
+            Self::Plain(..) => true,
+            Self::Blocks(blocks) => blocks.dtype().row_bytes(inputs).is_some(),
+        }
+    }
+
+    fn matrix(self, cpu: &Cpu, parts: &[Tensor], stacking: Stacking) -> <Cpu as Backend>::Matrix {
+        match self {
+            Self::Plain(dtype, _) => cpu.matrix(parts, stacking, dtype),
+            Self::Blocks(quantization) => {
+                let part = |it: &Tensor| QuantizedPart { tensor: it.clone(), quantization };
+                cpu.quantized(&parts.iter().map(part).collect::<Vec<_>>(), stacking)
+            }
+        }
+        .expect("noise is finite")
+    }
+}
 
 /// Numbers in −1..1 that look random: a linear congruential generator's upper bits.
 fn noise(count: usize) -> Vec<f32> {
@@ -91,26 +128,28 @@ fn norm(cpu: &Cpu) -> NormParams<<Cpu as Backend>::Vector> {
 /// One product, again and again with another matrix of the same shape.
 fn product(criterion: &mut Criterion, name: &str, outputs: usize, inputs: usize, stacking: Stacking) {
     let parts = match stacking {
-        Stacking::EndToEnd => vec![tensor(outputs, inputs)],
+        Stacking::EndToEnd | Stacking::Transposed => vec![tensor(outputs, inputs)],
         Stacking::Paired => vec![tensor(outputs / 2, inputs), tensor(outputs / 2, inputs)],
     };
     let mut group = criterion.benchmark_group(format!("product/{name}"));
-    for (precision, dtype, arithmetic) in PRECISIONS {
-        let mut cpu = Cpu::new().computing_in(arithmetic);
-        let size = if dtype == WeightDtype::F32 { 4 } else { 2 };
-        let copies = WEIGHTS.div_ceil(outputs * inputs * size);
-        let matrix = |_| cpu.matrix(&parts, stacking, dtype).expect("noise is finite");
-        let matrices: Vec<_> = (0..copies).map(matrix).collect();
+    for (name, precision) in PRECISIONS.into_iter().filter(|it| it.1.holds(inputs)) {
+        let mut cpu = precision.cpu();
+        let first = precision.matrix(&cpu, &parts, stacking);
+        let copies = WEIGHTS.div_ceil(cpu.bytes(&first));
+        let others = (1..copies).map(|_| precision.matrix(&cpu, &parts, stacking));
+        let matrices: Vec<_> = std::iter::once(first).chain(others).collect();
         for count in [1, 16, 100, 400] {
             let x = rows(&mut cpu, count, inputs);
             let mut out = cpu.rows(if stacking == Stacking::Paired { outputs / 2 } else { outputs });
             let mut turn = 0;
             group.throughput(Throughput::Elements((2 * count * outputs * inputs) as u64));
-            group.bench_function(BenchmarkId::new(precision, count), |bencher| {
+            group.bench_function(BenchmarkId::new(name, count), |bencher| {
                 bencher.iter(|| {
                     turn = (turn + 1) % copies;
                     match stacking {
-                        Stacking::EndToEnd => cpu.linear(&x, &matrices[turn], None, &mut out),
+                        Stacking::EndToEnd | Stacking::Transposed => {
+                            cpu.linear(&x, &matrices[turn], None, &mut out)
+                        }
                         Stacking::Paired => {
                             cpu.gated_linear(&x, &matrices[turn], None, Activation::Silu, &mut out);
                         }
@@ -132,16 +171,15 @@ fn products(criterion: &mut Criterion) {
 fn heads(criterion: &mut Criterion) {
     let head = tensor(VOCAB, D_MODEL);
     let mut group = criterion.benchmark_group("head");
-    for (precision, dtype, arithmetic) in PRECISIONS {
-        let mut cpu = Cpu::new().computing_in(arithmetic);
-        let matrix =
-            cpu.matrix(std::slice::from_ref(&head), Stacking::EndToEnd, dtype).expect("noise is finite");
+    for (name, precision) in PRECISIONS.into_iter().filter(|it| it.1.holds(D_MODEL)) {
+        let mut cpu = precision.cpu();
+        let matrix = precision.matrix(&cpu, std::slice::from_ref(&head), Stacking::EndToEnd);
         for count in [1, 100] {
             let x = rows(&mut cpu, count, D_MODEL);
             let wants = HeadWants { top: 1, logsumexp: true, ..HeadWants::default() };
             let mut out = HeadOutput::default();
             group.throughput(Throughput::Elements((2 * count * VOCAB * D_MODEL) as u64));
-            group.bench_function(BenchmarkId::new(precision, count), |bencher| {
+            group.bench_function(BenchmarkId::new(name, count), |bencher| {
                 bencher.iter(|| {
                     out.clear();
                     cpu.head(&x, &matrix, None, 1.0, None, &wants, &mut out);

@@ -1,6 +1,6 @@
 //! A loaded model, whatever its back end.
 
-use checkpoint::{Checkpoint, Tensor, TensorDtype};
+use checkpoint::{Checkpoint, Quantization, Tensor, TensorDtype};
 use glossary::{EditSet, LayerIndex, TokenId, Writer};
 
 use crate::backend::cpu::{Cpu, Isa};
@@ -9,7 +9,7 @@ use crate::backend::{Arithmetic, Backend, WeightDtype};
 use crate::blueprint::{Blueprint, DeclaredWriter, Share};
 use crate::executor::{Compute, Executor, Output, PartTimes, Wants};
 use crate::families::Source;
-use crate::model::Loader;
+use crate::model::{Loader, Weights};
 use crate::plan::{Following, PAGE, PageTable, Plan, SequenceId};
 use crate::{EngineError, LoadError};
 
@@ -41,6 +41,8 @@ pub struct LoadOptions {
     pub device: Device,
     /// What its weights are kept in.
     pub dtype: DtypeChoice,
+    /// The blocks that weights of products are kept in; `None`: none. What has no place in blocks is kept in `dtype`.
+    pub quantize: Option<Quantization>,
     /// What products with its weights compute in.
     pub arithmetic: Arithmetic,
     /// Threads; 0: as many as the machine has.
@@ -54,6 +56,7 @@ impl Default for LoadOptions {
         Self {
             device: Device::Cpu,
             dtype: DtypeChoice::Auto,
+            quantize: None,
             arithmetic: Arithmetic::F32,
             threads: 0,
             family: None,
@@ -76,8 +79,14 @@ pub struct ModelInfo {
     pub context_length: Option<usize>,
     /// Positions past which sequences are refused; `None`: never.
     pub position_limit: Option<usize>,
-    /// What its weights are kept in.
+    /// What its weights are kept in, if not in blocks.
     pub dtype: WeightDtype,
+    /// The blocks that were asked for.
+    pub quantization: Option<Quantization>,
+    /// Numbers in all matrices: those of blocks and experts, and the head.
+    pub weights: usize,
+    /// Memory that these take, in bytes.
+    pub weight_bytes: usize,
     /// What products with its weights compute in.
     pub arithmetic: Arithmetic,
     /// All writers, in order of layer.
@@ -112,6 +121,8 @@ pub struct Engine {
     compute: Box<dyn Compute>,
     threads: rayon::ThreadPool,
     info: ModelInfo,
+    /// How it was loaded.
+    options: LoadOptions,
     pub(crate) edit_sets: usize,
     /// The first block that each edit index changes, at most the last one.
     first_edited: Vec<usize>,
@@ -166,34 +177,47 @@ impl Engine {
             (DtypeChoice::Fixed(dtype), Arithmetic::F32) => dtype,
             (DtypeChoice::Auto, Arithmetic::F32) => natural_dtype(checkpoint),
         };
+        if let (Some(quantization), Arithmetic::Bf16) = (options.quantize, arithmetic) {
+            return Err(LoadError::QuantizedArithmetic { quantization });
+        }
         let threads = rayon::ThreadPoolBuilder::new()
             .num_threads(options.threads)
             .thread_name(|index| format!("ablate-{index}"))
             .build()
             .map_err(|source| LoadError::Threads { threads: options.threads, source })?;
-        let info = describe(&source, &blueprint, dtype, arithmetic)?;
+        let mut info = describe(&source, &blueprint, dtype, arithmetic)?;
         let table =
             if info.state_bytes_per_sequence > 0 { PageTable::recurrent() } else { PageTable::default() };
-        let compute = threads.install(|| match options.device {
-            Device::Cpu => execute(Cpu::new().computing_in(arithmetic), &source, blueprint, dtype, progress),
+        let held = (dtype, options.quantize);
+        let (compute, weights) = threads.install(|| match options.device {
+            Device::Cpu => execute(Cpu::new().computing_in(arithmetic), &source, blueprint, held, progress),
             Device::CpuWith(isa) => {
-                execute(Cpu::with_isa(isa).computing_in(arithmetic), &source, blueprint, dtype, progress)
+                execute(Cpu::with_isa(isa).computing_in(arithmetic), &source, blueprint, held, progress)
             }
             Device::Reference => {
-                execute(Reference::computing_in(arithmetic), &source, blueprint, dtype, progress)
+                execute(Reference::computing_in(arithmetic), &source, blueprint, held, progress)
             }
         })?;
+        info.quantization = options.quantize;
+        (info.weights, info.weight_bytes) = (weights.numbers, weights.bytes);
         Ok(Self {
             compute,
             threads,
             first_edited: vec![info.n_layers.saturating_sub(1)],
             info,
+            options: options.clone(),
             edit_sets: 0,
             edition: 0,
             table,
             plan: Plan::default(),
             outputs: Vec::new(),
         })
+    }
+
+    /// The same model with weights as its checkpoint has them, computed in the same way.
+    pub fn unquantized(&self, checkpoint: &Checkpoint) -> Result<Self, LoadError> {
+        let options = LoadOptions { quantize: None, ..self.options.clone() };
+        Self::load(checkpoint, &options, &mut |_, _| {})
     }
 
     /// What is known of the model.
@@ -378,13 +402,14 @@ fn execute<B: Backend + 'static>(
     backend: B,
     source: &Source<'_>,
     blueprint: Blueprint,
-    dtype: WeightDtype,
+    (dtype, quantize): (WeightDtype, Option<Quantization>),
     progress: &mut (dyn FnMut(usize, usize) + Send),
-) -> Result<Box<dyn Compute>, LoadError> {
+) -> Result<(Box<dyn Compute>, Weights), LoadError> {
     let all = blueprint.blocks.len();
-    let loader = Loader { backend: &backend, source, dtype };
+    let loader = Loader::new(&backend, source, dtype).quantizing(quantize, &blueprint)?;
     let model = loader.model(&blueprint, &mut |done| progress(done, all))?;
-    Ok(Box::new(Executor::new(backend, blueprint, model)))
+    let weights = loader.matrices();
+    Ok((Box::new(Executor::new(backend, blueprint, model)), weights))
 }
 
 /// The precision of most of a checkpoint's numbers.
@@ -435,6 +460,9 @@ fn describe(
         context_length: blueprint.context_length,
         position_limit: blueprint.blocks.iter().filter_map(crate::blueprint::Block::position_limit).min(),
         dtype,
+        quantization: None,
+        weights: 0,
+        weight_bytes: 0,
         arithmetic,
         writers,
         block_weights: blueprint

@@ -1,6 +1,6 @@
 //! What can go wrong.
 
-use checkpoint::CheckpointError;
+use checkpoint::{CheckpointError, Quantization};
 
 use crate::backend::WeightDtype;
 use crate::config::ConfigError;
@@ -37,7 +37,33 @@ pub enum LoadError {
         /// What stands there.
         value: f32,
     },
-    /// Products in bf16 were asked for, and weights in another precision.
+    /// A weight is so large that the scale of its block is beyond half precision.
+    #[error(
+        "tensor `{tensor}`, row {row}: weights of up to {value:e} have no place in {} blocks\n\n\
+         hint: leave out --quantize; the file may be damaged",
+        quantization.name()
+    )]
+    TooLarge {
+        /// The tensor.
+        tensor: String,
+        /// Its row.
+        row: usize,
+        /// The row's largest magnitude.
+        value: f32,
+        /// The kind of blocks.
+        quantization: Quantization,
+    },
+    /// Products in bf16 were asked for, and quantized weights.
+    #[error(
+        "weights in {} blocks for products in bf16\n\nhint: quantized weights are multiplied in f32; leave one of \
+         the two at its default",
+        quantization.name()
+    )]
+    QuantizedArithmetic {
+        /// What weights were to be kept in.
+        quantization: Quantization,
+    },
+    /// Products in bf16 were asked for, and weights, and weights in another precision.
     #[error(
         "weights in {} for products in bf16\n\nhint: products in bf16 need weights in bf16; leave one of the two at \
          its default",

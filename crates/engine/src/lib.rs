@@ -21,6 +21,7 @@ mod force;
 mod generate;
 mod model;
 pub mod plan;
+mod quantization;
 mod rope;
 mod stage;
 mod states;

@@ -1,6 +1,8 @@
 //! A blueprint's weights on a back end.
 
-use checkpoint::Tensor;
+use std::cell::Cell;
+
+use checkpoint::{Quantization, Tensor};
 
 use crate::LoadError;
 use crate::backend::{
@@ -12,6 +14,7 @@ use crate::blueprint::{
     Projection, Rate, Recurrence, Rule,
 };
 use crate::families::Source;
+use crate::quantization::{Kept, Quantizing};
 
 /// All weights of a model.
 pub(crate) struct Model<B: Backend> {
@@ -123,9 +126,42 @@ pub(crate) struct Loader<'a, B: Backend> {
     pub(crate) backend: &'a B,
     pub(crate) source: &'a Source<'a>,
     pub(crate) dtype: WeightDtype,
+    /// What is kept in blocks, and in which.
+    quantizing: Option<Quantizing>,
+    matrices: Cell<Weights>,
 }
 
-impl<B: Backend> Loader<'_, B> {
+/// How much of a model's weights lies in matrices.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Weights {
+    pub(crate) numbers: usize,
+    pub(crate) bytes: usize,
+}
+
+impl<'a, B: Backend> Loader<'a, B> {
+    /// Weights in `dtype`, where they are not quantized.
+    pub(crate) fn new(backend: &'a B, source: &'a Source<'a>, dtype: WeightDtype) -> Self {
+        Self { backend, source, dtype, quantizing: None, matrices: Cell::default() }
+    }
+
+    /// The same with weights of this model in blocks.
+    pub(crate) fn quantizing(
+        self,
+        wanted: Option<Quantization>,
+        blueprint: &Blueprint,
+    ) -> Result<Self, LoadError> {
+        let Some(wanted) = wanted else { return Ok(self) };
+        let embedding = self.source.whole(&blueprint.embedding.weight)?;
+        let head = self.source.whole(&blueprint.head.weight)?;
+        let quantizing = self.source.quantizing(wanted, &[embedding.name(), head.name()]);
+        Ok(Self { quantizing: Some(quantizing), ..self })
+    }
+
+    /// What has been loaded so far.
+    pub(crate) fn matrices(&self) -> Weights {
+        self.matrices.get()
+    }
+
     /// Loads everything; `progress` is called after each block with how many are done.
     pub(crate) fn model(
         &self,
@@ -144,11 +180,15 @@ impl<B: Backend> Loader<'_, B> {
             });
             progress(blocks.len());
         }
+        let head = match self.quantizing {
+            Some(quantizing) => quantizing.of_head(head),
+            None => Kept::Plain(vec![head]),
+        };
         Ok(Model {
             embedding: self.backend.table(&embedding, self.dtype)?,
             blocks,
             final_norm: self.norm(&blueprint.final_norm)?,
-            head: self.backend.matrix(&[head], Stacking::EndToEnd, self.dtype)?,
+            head: self.kept(head, Stacking::EndToEnd)?,
             head_bias: head_bias.map(|name| self.vector(name, vocab)).transpose()?,
         })
     }
@@ -304,7 +344,7 @@ impl<B: Backend> Loader<'_, B> {
             Mlp::Gated(gated) => self.gated(gated).map(MlpWeights::Gated),
             Mlp::Experts(Experts { router, correction, experts, shared, shared_gate, .. }) => {
                 Ok(MlpWeights::Experts {
-                    router: self.matrix(&[router], Stacking::EndToEnd)?,
+                    router: self.unquantized(&[router])?,
                     router_bias: self.bias(&[router], 1)?,
                     correction: correction
                         .as_ref()
@@ -312,10 +352,7 @@ impl<B: Backend> Loader<'_, B> {
                         .transpose()?,
                     experts: experts.iter().map(|it| self.gated(it)).collect::<Result<_, _>>()?,
                     shared: shared.as_ref().map(|it| self.gated(it)).transpose()?,
-                    shared_gate: shared_gate
-                        .as_ref()
-                        .map(|it| self.matrix(&[it], Stacking::EndToEnd))
-                        .transpose()?,
+                    shared_gate: shared_gate.as_ref().map(|it| self.unquantized(&[it])).transpose()?,
                 })
             }
         }
@@ -332,9 +369,39 @@ impl<B: Backend> Loader<'_, B> {
     }
 
     fn matrix(&self, parts: &[&Projection], stacking: Stacking) -> Result<B::Matrix, LoadError> {
-        let parts: Vec<Tensor> =
-            parts.iter().map(|it| self.source.projection(it)).collect::<Result<_, _>>()?;
-        self.backend.matrix(&parts, stacking, self.dtype)
+        let parts = self.projections(parts)?;
+        let kept = match self.quantizing {
+            Some(quantizing) => quantizing.of_block(parts, stacking),
+            None => Kept::Plain(parts),
+        };
+        self.kept(kept, stacking)
+    }
+
+    /// A matrix that is kept as the file has it, whatever others are kept in.
+    fn unquantized(&self, parts: &[&Projection]) -> Result<B::Matrix, LoadError> {
+        self.kept(Kept::Plain(self.projections(parts)?), Stacking::EndToEnd)
+    }
+
+    fn projections(&self, parts: &[&Projection]) -> Result<Vec<Tensor>, LoadError> {
+        parts.iter().map(|it| self.source.projection(it)).collect()
+    }
+
+    fn kept(&self, parts: Kept, stacking: Stacking) -> Result<B::Matrix, LoadError> {
+        let numbers = |tensor: &Tensor| tensor.rows() * tensor.row_len();
+        let (matrix, numbers): (_, usize) = match parts {
+            Kept::Blocks(parts) => {
+                let matrix = self.backend.quantized(&parts, stacking)?;
+                (matrix, parts.iter().map(|it| numbers(&it.tensor)).sum())
+            }
+            Kept::Plain(parts) => {
+                let matrix = self.backend.matrix(&parts, stacking, self.dtype)?;
+                (matrix, parts.iter().map(numbers).sum())
+            }
+        };
+        let Weights { numbers: before, bytes } = self.matrices.get();
+        let bytes = bytes + self.backend.bytes(&matrix);
+        self.matrices.set(Weights { numbers: before + numbers, bytes });
+        Ok(matrix)
     }
 
     /// The biases of several projections end to end, zeros where one has none; `None` where none has any.

@@ -4,21 +4,36 @@
 
 use std::time::{Duration, Instant};
 
-use engine::{Generation, Request};
+use engine::{Engine, Generation, Request};
 use glossary::TokenId;
+use scorers::divergence::kl_from_logits;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Model, PromptTexts};
-use crate::settings::{BAD_PROMPTS, GOOD_PROMPTS};
+use crate::settings::{BAD_PROMPTS, GOOD_PROMPTS, KL_PROMPTS};
 use crate::{Cancel, Event, Events, PipelineError, Settings};
 
 /// What was found.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Calibration {
     /// Sequences that are computed together.
     pub batch_size: usize,
     /// Text with which every answer begins, so that answers are compared where they begin to differ.
     pub response_prefix: String,
+    /// The blocks that weights are held in, if in any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantized: Option<Quantized>,
+}
+
+/// Weights that are held in fewer bits than the file has, and what that does to the original.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Quantized {
+    /// The blocks that were asked for: `q8_0`, `q4_k`.
+    pub blocks: String,
+    /// KL(file ‖ blocks) of the original's first answer tokens, mean over prompts in nats: below this, divergences between
+    /// models in blocks say little of the models as they are written. `None` where the file's own weights do not fit
+    /// into memory, or there are no prompts that do not show the behaviour.
+    pub kl_divergence: Option<f64>,
 }
 
 /// Prompts of each set that are looked at.
@@ -59,7 +74,50 @@ pub(crate) fn calibrate(
         None => response_prefix(model, settings, texts, batch_size, events, cancel)?,
     };
     model.encoder.set_response_prefix(response_prefix.clone());
-    Ok(Calibration { batch_size, response_prefix })
+    let quantized = match model.engine.info().quantization {
+        None => None,
+        Some(blocks) => {
+            let kl_divergence = divergence_from_file(model, settings, texts, batch_size, cancel)?;
+            let quantized = Quantized { blocks: blocks.name().to_owned(), kl_divergence };
+            events(Event::Quantized(quantized.clone()));
+            Some(quantized)
+        }
+    };
+    Ok(Calibration { batch_size, response_prefix, quantized })
+}
+
+/// How far the original in blocks is from the original as its file has it.
+fn divergence_from_file(
+    model: &mut Model,
+    settings: &Settings,
+    texts: &PromptTexts,
+    batch_size: usize,
+    cancel: &Cancel<'_>,
+) -> Result<Option<f64>, PipelineError> {
+    let encoded = [KL_PROMPTS, GOOD_PROMPTS].map(|set| encode(model, settings, texts, set, PROMPTS));
+    let Some(prompts) =
+        encoded.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().find(|it| !it.is_empty())
+    else {
+        return Ok(None);
+    };
+    let info = model.engine.info();
+    if info.weights.saturating_mul(info.dtype.bytes()) > memory() {
+        return Ok(None);
+    }
+    let requests: Vec<Request> = prompts.into_iter().map(|tokens| Request { tokens, edit: 0 }).collect();
+    let how = Generation { max_tokens: 0, batch: batch_size, logits: true, ..Generation::default() };
+    let first_tokens = |engine: &mut Engine| -> Result<Vec<Vec<f32>>, PipelineError> {
+        let answers = engine.generate(&requests, &how, &mut |_, _| cancel.requested())?;
+        cancel.check()?;
+        Ok(answers.into_iter().filter_map(|it| Some(it.first_token?.logits)).collect())
+    };
+    let mut full = model.engine.unquantized(&model.checkpoint)?;
+    let exact = first_tokens(&mut full)?;
+    drop(full);
+    let held = first_tokens(&mut model.engine)?;
+    let divergences: Vec<f64> =
+        exact.iter().zip(&held).map(|(exact, held)| kl_from_logits(exact, held)).collect();
+    Ok(Some(divergences.iter().sum::<f64>() / divergences.len() as f64))
 }
 
 /// Tokens of each answer while batch sizes are tried.

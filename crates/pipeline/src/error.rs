@@ -32,6 +32,9 @@ pub enum PipelineError {
     /// The model cannot compute.
     #[error(transparent)]
     Engine(#[from] engine::EngineError),
+    /// The model cannot be loaded once more.
+    #[error(transparent)]
+    Load(#[from] engine::LoadError),
     /// Two models cannot be compared token by token.
     #[error(
         "the original has a vocabulary of {expected}, the other model one of {found}\n\nhint: only models with the same tokenizer can be compared"

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use crate::PipelineError;
 use crate::adapter::Approximation;
+use crate::calibrate::Quantized;
 use crate::evaluate::ScoreRecord;
 
 /// Something that happened.
@@ -24,6 +25,8 @@ pub enum Event {
         /// Sequences.
         size: usize,
     },
+    /// Weights are held in quantized blocks.
+    Quantized(Quantized),
     /// What all answers begin with.
     ResponsePrefix {
         /// The text; empty where they have nothing in common.

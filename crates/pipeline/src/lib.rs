@@ -29,7 +29,7 @@ pub mod settings;
 pub mod written;
 
 pub use adapter::{Adapter, AdapterKind};
-pub use calibrate::Calibration;
+pub use calibrate::{Calibration, Quantized};
 pub use card::{Product, model_card};
 pub use error::PipelineError;
 pub use evaluate::{Evaluation, ScoreRecord};

@@ -8,7 +8,7 @@ use glossary::TokenId;
 use serde_json::{Value, json};
 
 use crate::interrupt;
-use crate::model::ModelArguments;
+use crate::model::{ModelArguments, QuantizeArgument};
 use crate::terminal::{line, remark};
 
 /// Measure speed: prefill and decoding at several batch sizes, against the machine's own limits
@@ -22,6 +22,9 @@ use crate::terminal::{line, remark};
 pub(crate) struct Arguments {
     #[command(flatten)]
     model: ModelArguments,
+
+    #[command(flatten)]
+    quantize: QuantizeArgument,
 
     /// Numbers of sequences that are decoded together
     #[arg(long, value_delimiter = ',', default_value = "1,4,16,100", value_name = "N,…",
@@ -59,11 +62,12 @@ struct Phase {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let checkpoint = arguments.model.open()?;
-    let mut engine = arguments.model.load(&checkpoint)?;
+    let model = arguments.model.quantized(arguments.quantize);
+    let checkpoint = model.open()?;
+    let mut engine = model.load(&checkpoint)?;
     interrupt::listen()?;
     remark("measuring the machine");
-    let compute = arguments.model.compute();
+    let compute = model.compute();
     let machine = Machine::measure(compute.isa()?, compute.arithmetic(), compute.threads())?;
     let mut phases = Vec::new();
     for &batch in &arguments.batch_sizes {
@@ -83,7 +87,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if arguments.json {
         line(&as_json(&engine, &machine, &phases).to_string())?;
     } else {
-        as_table(&machine, &phases)?;
+        as_table(&engine, &machine, &phases)?;
     }
     Ok(())
 }
@@ -129,10 +133,8 @@ fn measure(engine: &mut Engine, batch: usize, arguments: &Arguments) -> anyhow::
 
     let info = engine.info();
     let (blocks, head) = (info.block_weights as f64, info.head_weights as f64);
-    let size = match info.dtype {
-        engine::backend::WeightDtype::F32 => 4.0,
-        engine::backend::WeightDtype::Bf16 | engine::backend::WeightDtype::F16 => 2.0,
-    };
+    // Of all weights: those of experts that a token is not sent to are like the others.
+    let size = info.weight_bytes as f64 / info.weights as f64;
     let rows = (batch * prompt_tokens) as f64;
     let steps = (new_tokens - 1) as f64;
     let decoded = batch * (new_tokens - 1);
@@ -188,7 +190,11 @@ impl Phase {
     }
 }
 
-fn as_table(machine: &Machine, phases: &[Phase]) -> std::io::Result<()> {
+fn as_table(engine: &Engine, machine: &Machine, phases: &[Phase]) -> std::io::Result<()> {
+    let info = engine.info();
+    let mebibytes = info.weight_bytes as f64 / f64::from(1 << 20);
+    let bits = 8.0 * info.weight_bytes as f64 / info.weights as f64;
+    line(&format!("weights: {} in {mebibytes:.1} MiB, {bits:.2} bits each", info.weights))?;
     line(&format!(
         "machine, {} threads: {:.0} GFLOP/s in products, {:.0} in multiply-adds alone, reads {:.1} GB/s\n",
         machine.threads, machine.product_gflops, machine.fma_gflops, machine.read_gbs
@@ -228,6 +234,9 @@ fn as_json(engine: &Engine, machine: &Machine, phases: &[Phase]) -> Value {
     json!({
         "device": engine.device(),
         "dtype": engine.info().dtype.name(),
+        "quantization": engine.info().quantization.map(checkpoint::Quantization::name),
+        "weights": engine.info().weights,
+        "weight_bytes": engine.info().weight_bytes,
         "arithmetic": engine.info().arithmetic.name(),
         "machine": {
             "threads": machine.threads,

@@ -4,7 +4,7 @@ use pipeline::Model;
 
 use crate::conversation::{self, Voice};
 use crate::interrupt;
-use crate::model::{ModelArguments, TextArguments};
+use crate::model::{ModelArguments, QuantizeArgument, TextArguments};
 
 /// Talk to a model
 ///
@@ -16,6 +16,9 @@ pub(crate) struct Arguments {
     model: ModelArguments,
 
     #[command(flatten)]
+    quantize: QuantizeArgument,
+
+    #[command(flatten)]
     text: TextArguments,
 
     /// Longest answer, in tokens
@@ -24,9 +27,10 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let checkpoint = arguments.model.open()?;
+    let model = arguments.model.quantized(arguments.quantize);
+    let checkpoint = model.open()?;
     let encoder = arguments.text.encoder(&checkpoint)?;
-    let engine = arguments.model.load(&checkpoint)?;
+    let engine = model.load(&checkpoint)?;
     interrupt::listen()?;
     let mut model = Model { checkpoint, engine, encoder };
     let system = arguments.text.system.as_deref().unwrap_or_default();

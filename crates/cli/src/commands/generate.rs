@@ -8,7 +8,7 @@ use prompts::{EncodedPrompt, PromptEncoder, sources};
 use serde_json::{Value, json};
 
 use crate::interrupt;
-use crate::model::{ModelArguments, TextArguments};
+use crate::model::{ModelArguments, QuantizeArgument, TextArguments};
 use crate::terminal::{Progress, line, remark};
 
 /// Answer prompts, all of them in one batch
@@ -24,6 +24,9 @@ use crate::terminal::{Progress, line, remark};
 pub(crate) struct Arguments {
     #[command(flatten)]
     model: ModelArguments,
+
+    #[command(flatten)]
+    quantize: QuantizeArgument,
 
     #[command(flatten)]
     text: TextArguments,
@@ -69,12 +72,13 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         anyhow::bail!("no prompts\n\nhint: give --prompt TEXT, or --prompts FILE with one prompt a line");
     }
     let target = arguments.residuals.as_deref().map(Target::create).transpose()?;
-    let checkpoint = arguments.model.open()?;
+    let model = arguments.model.quantized(arguments.quantize);
+    let checkpoint = model.open()?;
     let encoder = arguments.text.encoder(&checkpoint)?;
     let system = arguments.text.system.as_deref();
     let encoded: Vec<EncodedPrompt> =
         texts.iter().map(|it| encoder.encode_prompt(it, system)).collect::<Result<_, _>>()?;
-    let mut engine = arguments.model.load(&checkpoint)?;
+    let mut engine = model.load(&checkpoint)?;
     let top = arguments.logprobs.min(engine.info().vocab);
     let how = Generation {
         max_tokens: arguments.max_tokens,

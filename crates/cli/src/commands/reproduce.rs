@@ -13,7 +13,7 @@ use pipeline::{Cancel, Model, PromptTexts, Session};
 
 use outcome::{Compared, Outcome, PairOfScores};
 
-use crate::model::{ComputeArguments, ModelArguments, encoder};
+use crate::model::{ComputeArguments, ModelArguments, QuantizeArgument, encoder};
 use crate::program::{ExportStrategy, Program};
 use crate::report::{self, Style, Teller};
 use crate::saving::SaveArguments;
@@ -69,6 +69,9 @@ pub(crate) struct Arguments {
 
     #[command(flatten)]
     compute: ComputeArguments,
+
+    #[command(flatten)]
+    quantize: QuantizeArgument,
 }
 
 /// Bytes of a file that is read at most.
@@ -114,7 +117,7 @@ pub(crate) fn in_place_of_a_run(
     let job = Job {
         model: PathBuf::from(program.model.as_ref().unwrap_or(&recipe.model)),
         commit: program.model.as_ref().map_or(recipe.commit.clone(), |_| program.model_commit.clone()),
-        compute: compute.clone(),
+        compute: compute.quantized(program.quantize),
         original: beside(file),
         output,
         upload,
@@ -171,7 +174,7 @@ impl Job {
         Self {
             model: arguments.model.clone().unwrap_or_else(|| PathBuf::from(&recipe.model)),
             commit: recipe.commit.clone().filter(|_| arguments.model.is_none()),
-            compute: arguments.compute.clone(),
+            compute: arguments.compute.quantized(arguments.quantize.named()),
             original: None,
             output: arguments.output.clone(),
             upload: None,

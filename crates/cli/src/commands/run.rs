@@ -106,6 +106,9 @@ fn whole_job(arguments: &Arguments, told: &Configuration) -> anyhow::Result<()> 
         settings.n_trials = n_trials;
         calibration = found;
     }
+    if let Some(known) = &calibration {
+        model = model.as_calibrated(known);
+    }
     // What is wrong with settings or the study file is better known before a model is loaded.
     let objectives = pipeline::objectives(&settings)?;
     let client = fetching::client();

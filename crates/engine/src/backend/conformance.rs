@@ -14,6 +14,7 @@ mod attending;
 mod experts;
 mod latent;
 mod products;
+mod quantized;
 mod recurrent;
 mod rows;
 mod stand_ins;
@@ -193,6 +194,11 @@ macro_rules! conformance {
             }
 
             #[test]
+            fn layers_in_quantized_blocks_agree_with_the_oracle() {
+                for_all(quantized::layers(), 64, |it| agree($backends, it));
+            }
+
+            #[test]
             fn mixtures_of_experts_agree_with_the_oracle() {
                 for_all(experts::mixtures(), 96, |it| agree($backends, it));
             }
@@ -270,6 +276,19 @@ mod cpu_bits {
     #[test]
     fn gated_layers_have_the_same_bits_in_any_company() {
         for_all(products::gates(), 24, same_bits);
+    }
+
+    #[test]
+    fn layers_in_quantized_blocks_have_the_same_bits_in_any_company() {
+        for_all(quantized::layers(), 32, same_bits);
+    }
+
+    #[test]
+    fn quantized_blocks_have_the_bits_of_the_numbers_that_they_mean() {
+        for_all(quantized::layers(), 32, quantized::Quantized::is_that_of_its_numbers);
+        for case in quantized::of_every_row_count() {
+            case.is_that_of_its_numbers().unwrap();
+        }
     }
 
     #[test]

@@ -6,11 +6,13 @@
 //! Members: [`mod@reference`] (plain loops and f64 sums, the oracle that the others are tested against) and [`cpu`].
 //! Adding one is a file here, a line in [`crate::Device`] and the conformance suite.
 
+mod blocks;
 #[cfg(test)]
 mod conformance;
 pub mod cpu;
 pub mod reference;
 
+pub use blocks::QuantizedPart;
 use checkpoint::Tensor;
 use glossary::{Edit, TokenId};
 
@@ -60,6 +62,14 @@ impl WeightDtype {
             Self::F32 => "f32",
             Self::Bf16 => "bf16",
             Self::F16 => "f16",
+        }
+    }
+
+    /// Bytes of a number.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::Bf16 | Self::F16 => 2,
         }
     }
 }
@@ -384,6 +394,18 @@ pub trait Backend: Sized + Send {
         stacking: Stacking,
         dtype: WeightDtype,
     ) -> Result<Self::Matrix, LoadError>;
+
+    /// The same from tensors that are kept in blocks: each as it is, or rounded to what its part says. Products are
+    /// those with the numbers that the blocks mean, in [`Arithmetic::F32`] alone.
+    ///
+    /// Where parts have different kinds of blocks, they are stacked end to end and each has a multiple of 16 outputs.
+    ///
+    /// # Errors
+    /// [`LoadError::NotFinite`], and [`LoadError::TooLarge`] for weights that have no place in blocks.
+    fn quantized(&self, parts: &[QuantizedPart], stacking: Stacking) -> Result<Self::Matrix, LoadError>;
+
+    /// Memory that a matrix takes, in bytes.
+    fn bytes(&self, matrix: &Self::Matrix) -> usize;
 
     /// A vector from the host.
     fn vector(&self, values: &[f32]) -> Self::Vector;

@@ -10,7 +10,8 @@ use glossary::{Edit, TokenId};
 
 use super::{
     Arithmetic, AttentionShape, Backend, ConvolutionParams, Convolved, ExpertParams, HeadNorms, HeadOutput,
-    HeadWants, LatentShape, NormParams, RecurrenceParams, Stacking, Values, WeightDtype, WriteParams,
+    HeadWants, LatentShape, NormParams, QuantizedPart, RecurrenceParams, Stacking, Values, WeightDtype,
+    WriteParams,
 };
 use crate::LoadError;
 use crate::blueprint::{Activation, NormKind, Pairing, Rope, Routing, Scores};
@@ -222,6 +223,24 @@ impl Backend for Reference {
                 (0..rows[0].len()).map(|column| rows.iter().map(|row| row[column]).collect()).collect()
             }
         }))
+    }
+
+    fn quantized(&self, parts: &[QuantizedPart], stacking: Stacking) -> Result<Weights, LoadError> {
+        let _ = stacking;
+        let mut rows = Vec::new();
+        for part in parts {
+            let mut bytes = vec![0; part.row_bytes()];
+            for row in 0..part.tensor.rows() {
+                let mut numbers = vec![0.0; part.tensor.row_len()];
+                part.read(row, &mut numbers, &mut bytes)?;
+                rows.push(numbers);
+            }
+        }
+        Ok(Weights(rows))
+    }
+
+    fn bytes(&self, matrix: &Weights) -> usize {
+        matrix.0.iter().map(|it| size_of_val(it.as_slice())).sum()
     }
 
     fn vector(&self, values: &[f32]) -> Vec<f32> {

@@ -49,13 +49,14 @@ mod recurrent;
 mod stablelm;
 mod youtu;
 
-use checkpoint::{Checkpoint, Format, Tensor};
+use checkpoint::{Checkpoint, Format, Quantization, Tensor};
 use serde_json::Value;
 
 pub use self::gguf::Gguf;
 pub use self::names::Names;
 use crate::blueprint::{Blueprint, Projection};
 use crate::config::Tensors;
+use crate::quantization::Quantizing;
 use crate::{Config, ConfigError, LoadError};
 
 /// All families, in the order shown to users.
@@ -207,6 +208,11 @@ impl<'a> Source<'a> {
         let all = tensor.slice_rows(expert..expert + 1).to_f32();
         let own = (0..*outputs).map(|output| all[share.row(output)]).collect();
         Ok(Some((tensor, own)))
+    }
+
+    /// How the weights of its blocks are quantized; `outside` are tensors of no block, by their names in the file.
+    pub(crate) fn quantizing(&self, wanted: Quantization, outside: &[&str]) -> Quantizing {
+        Quantizing::new(wanted, self.checkpoint, outside)
     }
 
     /// A tensor by its Hugging Face name, of whatever shape.

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use ablation::Parameters;
 
-use crate::{Adapter, ScoreRecord, Session};
+use crate::{Adapter, Quantized, ScoreRecord, Session};
 
 mod adapter;
 mod original;
@@ -65,10 +65,11 @@ pub fn model_card(
          ## Scores\n\n{}\n\
          The divergence is KL(original ‖ edited) of the first token of an answer, in nats. The prompts of \
          the first columns are those that the parameters were chosen by, so that these scores flatter a little; the \
-         last column is of prompts that the search did not see, where there were any.\n\n\
+         last column is of prompts that the search did not see, where there were any.{}\n\n\
          ## Parameters\n\n| parameter | value |\n|---|---|\n",
         env!("CARGO_PKG_VERSION"),
         score_rows(scores, unseen),
+        session.calibration().quantized.as_ref().map_or(String::new(), measured_in_blocks),
     );
     match parameters.direction_index {
         Some(index) => {
@@ -103,6 +104,19 @@ pub fn model_card(
             write!(card, "\n---\n\nThe card of {name}, the original, says:\n\n{}\n", card_of_original.text);
     }
     card
+}
+
+/// A sentence on scores that are those of weights in blocks.
+fn measured_in_blocks(Quantized { blocks, kl_divergence }: &Quantized) -> String {
+    let noise = kl_divergence.map_or(String::new(), |it| {
+        format!(
+            ", which alone moves the original by {it:.4} nats (KL(full ‖ {blocks}), mean of first tokens)"
+        )
+    });
+    format!(
+        " While this was measured, the weights of edited model and original were held in {blocks} blocks{noise}; the \
+         weights that were written are of full precision."
+    )
 }
 
 fn score_rows(scores: &[ScoreRecord], unseen: &[ScoreRecord]) -> String {

@@ -74,7 +74,11 @@ pub(super) fn read(
     };
     let mut remarks = Vec::new();
     if text("quantization").is_some_and(|it| it != "none") {
-        remarks.push("heretic measured with quantized weights; here they are as the files have them".into());
+        remarks.push(
+            "heretic measured with quantized weights; here they are as the files have them (--quantize q4_k holds \
+             them in as few bits)"
+                .into(),
+        );
     }
     if text("export_strategy") == Some("adapter") {
         remarks.push("heretic wrote an adapter; here the whole model is written".to_owned());

@@ -75,6 +75,9 @@ pub struct Machine {
     pub instruction_set: Option<String>,
     /// What weights were kept in: `f32`, `bf16`, `f16`.
     pub weights: String,
+    /// The blocks that weights were held in, if in any: `q8_0`, `q4_k`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantized: Option<String>,
     /// What products were computed in: `f32`, `bf16`.
     pub arithmetic: String,
     /// How many computed.
@@ -215,12 +218,13 @@ fn names<'a, T>(a: &'a BTreeMap<String, T>, b: &'a BTreeMap<String, T>) -> BTree
 /// A part of a machine that bits depend on.
 type MachinePart = (&'static str, fn(&Machine) -> Option<&str>);
 
-const MACHINE: [MachinePart; 6] = [
+const MACHINE: [MachinePart; 7] = [
     ("architecture", |it| Some(&it.architecture)),
     ("system", |it| Some(&it.system)),
     ("device", |it| Some(&it.device)),
     ("instruction set", |it| it.instruction_set.as_deref()),
     ("weights", |it| Some(&it.weights)),
+    ("quantized weights", |it| it.quantized.as_deref()),
     ("arithmetic", |it| Some(&it.arithmetic)),
 ];
 

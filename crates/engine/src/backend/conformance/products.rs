@@ -13,12 +13,12 @@ use crate::blueprint::Activation;
 /// Sizes around registers (16), around the length of one chain of sums (384), and past two chains.
 const SIZES: [usize; 8] = [1, 15, 16, 17, 383, 384, 385, 770];
 
-fn row_counts() -> impl Strategy<Value = usize> {
+pub(super) fn row_counts() -> impl Strategy<Value = usize> {
     prop_oneof![4 => 1..=30_usize, 1 => select(vec![100, 193, 200])]
 }
 
 /// Multiply-adds that the oracle has the patience for.
-const WORK: usize = 6_000_000;
+pub(super) const WORK: usize = 6_000_000;
 
 /// Weights are rounded to f16 or bf16, in bf16 arithmetic the input as well: 1 % covers twice the latter's 2^-9.
 pub(super) const ROUNDED: f64 = 1.01;

@@ -17,6 +17,7 @@
 //! processor's affair; so bits are those of the same kind of processor, with an error of at most two roundings a
 //! step. Elsewhere the f32 kernels multiply the rounded numbers, whose products are exact in f32.
 
+use super::blocks::{self, Piece, Q4K, Q8_0};
 use super::rows::{Line, Rows, Shared};
 #[cfg(target_arch = "x86_64")]
 use super::simd::Avx512;
@@ -24,7 +25,7 @@ use super::simd::{Isa, LANES, Simd, with_isa};
 
 /// Steps summed in one chain: values of k, or pairs of them. A panel's slice of so many lines is 24 KiB: it stays
 /// in a first-level cache of 32 KiB beside the rows.
-const K_CHUNK: usize = 384;
+pub(super) const K_CHUNK: usize = 384;
 
 /// Rows of x that one task works on: 192 rows of 1,536 f32 are 1.1 MiB, about a second-level cache.
 const ROW_BLOCK: usize = 192;
@@ -48,6 +49,11 @@ pub(super) enum Panels {
         expect(dead_code, reason = "no other processor's pairs are used")
     )]
     Bf16Pairs(Vec<PairLine>),
+    /// Quantized blocks, see [`blocks`].
+    Q8_0(Vec<Piece>),
+    Q4K(Vec<Piece>),
+    /// Matrices of the same k, one after the other, each of whole panels.
+    Several(Vec<Matrix>),
 }
 
 /// Sixteen pairs of bf16 numbers, the one of the lower k in the lower half.
@@ -74,6 +80,17 @@ impl Matrix {
     /// Lines of a panel, and columns of what it is multiplied with: k, or half of it.
     pub(super) fn steps(&self) -> usize {
         if self.in_pairs() { self.k.div_ceil(2) } else { self.k }
+    }
+
+    /// Memory that it takes, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        match &self.panels {
+            Panels::F32(lines) => size_of_val(lines.as_slice()),
+            Panels::Bf16(lines) | Panels::F16(lines) => size_of_val(lines.as_slice()),
+            Panels::Bf16Pairs(lines) => size_of_val(lines.as_slice()),
+            Panels::Q8_0(pieces) | Panels::Q4K(pieces) => size_of_val(pieces.as_slice()),
+            Panels::Several(matrices) => matrices.iter().map(Self::bytes).sum(),
+        }
     }
 }
 
@@ -152,31 +169,31 @@ impl Storage<Avx512> for Bf16Pairs {
 
 /// A block of rows of x and y, and a run of panels: what one call of the kernel computes.
 #[derive(Clone, Copy)]
-struct Tile<'a> {
-    matrix: &'a Matrix,
-    x: *const f32,
-    x_stride: usize,
-    rows: usize,
-    panel: usize,
-    panels: usize,
-    y: *mut f32,
-    y_stride: usize,
+pub(super) struct Tile<'a> {
+    pub(super) matrix: &'a Matrix,
+    pub(super) x: *const f32,
+    pub(super) x_stride: usize,
+    pub(super) rows: usize,
+    pub(super) panel: usize,
+    pub(super) panels: usize,
+    pub(super) y: *mut f32,
+    pub(super) y_stride: usize,
     /// Room for a widened slice of a panel, `K_CHUNK` lines.
-    widened: *mut f32,
+    pub(super) widened: *mut f32,
 }
 
 /// A walk over the rows of one panel slice.
 #[derive(Clone, Copy)]
-struct Step {
-    x: *const f32,
-    x_stride: usize,
-    y: *mut f32,
-    y_stride: usize,
-    k: usize,
+pub(super) struct Step {
+    pub(super) x: *const f32,
+    pub(super) x_stride: usize,
+    pub(super) y: *mut f32,
+    pub(super) y_stride: usize,
+    pub(super) k: usize,
     /// From one panel of weights to the next, in elements.
-    panel_stride: usize,
-    first: bool,
-    ahead: Ahead,
+    pub(super) panel_stride: usize,
+    pub(super) first: bool,
+    pub(super) ahead: Ahead,
 }
 
 /// Weights that are needed next, asked for while the present ones are worked on.
@@ -184,7 +201,7 @@ struct Step {
 /// With some 100 rows a slice of a panel is worked on for three times as long as it takes to come from memory:
 /// asked for early, weights cost no time at all. Every step of k asks for a line, several times the same.
 #[derive(Clone, Copy)]
-struct Ahead {
+pub(super) struct Ahead {
     /// The first byte that the present group of rows asks for; null: nothing comes next.
     at: *const u8,
     /// Bytes from one step of k to the next.
@@ -192,7 +209,7 @@ struct Ahead {
 }
 
 impl Ahead {
-    const NOTHING: Self = Self { at: std::ptr::null(), stride: 0 };
+    pub(super) const NOTHING: Self = Self { at: std::ptr::null(), stride: 0 };
 
     /// The part of a slice that group `group` of `groups` asks for, lines of `line` bytes for each step of k.
     fn share(slice: *const u8, k: usize, line: usize, group: usize, groups: usize) -> Self {
@@ -330,21 +347,30 @@ unsafe fn panels<S: Simd, W: Storage<S>>(
             }
             (rows, _) => {
                 let all = rows.div_ceil(S::ACCUMULATORS);
-                let widen = !W::WIDE && all > 1;
-                if widen {
+                if !W::WIDE && all > 1 {
                     for k in 0..step.k {
                         S::store(tile.widened.add(k * LANES), W::load(w.add(k * LANES)));
                     }
+                    return widened::<S>(tile, step, next.cast(), line);
                 }
                 for (group, (row, rows)) in groups(rows, S::ACCUMULATORS).enumerate() {
-                    let step = step.of_rows(row, ahead(group, all));
-                    if widen {
-                        one_panel::<S, F32>(rows, step, tile.widened);
-                    } else {
-                        one_panel::<S, W>(rows, step, w);
-                    }
+                    one_panel::<S, W>(rows, step.of_rows(row, ahead(group, all)), w);
                 }
             }
+        }
+    }
+}
+
+/// All rows of a tile on one panel, of which a slice has been widened; `next` is the slice that is needed after it, of
+/// about `line` bytes for each value of k.
+#[inline(always)]
+pub(super) unsafe fn widened<S: Simd>(tile: &Tile<'_>, step: Step, next: *const u8, line: usize) {
+    let all = tile.rows.div_ceil(S::ACCUMULATORS);
+    // SAFETY: the tile's pointers cover what the groups touch.
+    unsafe {
+        for (group, (row, rows)) in groups(tile.rows, S::ACCUMULATORS).enumerate() {
+            let ahead = Ahead::share(next, step.k, line, group, all);
+            one_panel::<S, F32>(rows, step.of_rows(row, ahead), tile.widened);
         }
     }
 }
@@ -369,7 +395,9 @@ unsafe fn tile_kernel<S: Simd>(tile: &Tile<'_>) {
             Panels::F32(lines) => tile_of::<S, F32>(tile, lines.as_ptr().cast()),
             Panels::Bf16(lines) => tile_of::<S, Bf16>(tile, lines.as_ptr().cast()),
             Panels::F16(lines) => tile_of::<S, F16>(tile, lines.as_ptr().cast()),
-            Panels::Bf16Pairs(_) => unreachable!("`run_tile` has a kernel of its own for pairs"),
+            Panels::Q8_0(pieces) => blocks::tile::<S, Q8_0>(tile, pieces),
+            Panels::Q4K(pieces) => blocks::tile::<S, Q4K>(tile, pieces),
+            Panels::Bf16Pairs(_) | Panels::Several(_) => unreachable!("`run_tile` sees to these"),
         }
     }
 }
@@ -423,6 +451,18 @@ unsafe fn run_tile(isa: Isa, tile: &Tile<'_>) {
         match &tile.matrix.panels {
             #[cfg(target_arch = "x86_64")]
             Panels::Bf16Pairs(weights) => run_pairs_tile(tile, weights),
+            Panels::Several(matrices) => {
+                let (begin, end, mut first) = (tile.panel, tile.panel + tile.panels, 0);
+                for matrix in matrices {
+                    let last = first + matrix.panel_count();
+                    let (from, to) = (begin.max(first), end.min(last));
+                    if from < to {
+                        let y = tile.y.add((from - begin) * LANES);
+                        run_tile(isa, &Tile { matrix, panel: from - first, panels: to - from, y, ..*tile });
+                    }
+                    first = last;
+                }
+            }
             _ => run_f32_tile(isa, tile),
         }
     }

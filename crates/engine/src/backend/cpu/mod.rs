@@ -1,8 +1,8 @@
 //! The processor, with packed weights and fused kernels.
 //!
-//! Weights are packed once, in f32, bf16 or f16; arithmetic is f32, or for products bf16. Kernels are compiled for
-//! each instruction set that the architecture has and chosen at run time. A row's results have the same bits whatever else is in
-//! the batch, however many threads there are: see the modules `matmul`, `attention` and `head` for how.
+//! Weights are packed once, in f32, bf16, f16 or quantized blocks; arithmetic is f32, or for products bf16. Kernels are
+//! compiled for each instruction set that the architecture has and chosen at run time. A row's results have the same bits
+//! whatever else is in the batch, however many threads there are: see the modules `matmul`, `attention` and `head` for how.
 
 #![allow(
     clippy::inline_always,
@@ -10,6 +10,7 @@
 )]
 
 mod attention;
+mod blocks;
 mod experts;
 mod head;
 mod latent;
@@ -33,7 +34,7 @@ pub use self::simd::Isa;
 use self::simd::LANES;
 use super::{
     Arithmetic, AttentionShape, Backend, ConvolutionParams, Convolved, ExpertParams, HeadNorms, HeadOutput,
-    HeadWants, LatentShape, NormParams, RecurrenceParams, Stacking, WeightDtype, WriteParams,
+    HeadWants, LatentShape, NormParams, QuantizedPart, RecurrenceParams, Stacking, WeightDtype, WriteParams,
 };
 use crate::LoadError;
 use crate::blueprint::{Activation, Rope};
@@ -228,6 +229,15 @@ impl Backend for Cpu {
             }
         };
         pack::pack(parts, stacking, packing)
+    }
+
+    fn quantized(&self, parts: &[QuantizedPart], stacking: Stacking) -> Result<Self::Matrix, LoadError> {
+        assert_eq!(self.arithmetic, Arithmetic::F32, "quantized weights are multiplied in f32");
+        pack::pack_blocks(parts, stacking)
+    }
+
+    fn bytes(&self, matrix: &Self::Matrix) -> usize {
+        matrix.bytes()
     }
 
     fn vector(&self, values: &[f32]) -> Vector {

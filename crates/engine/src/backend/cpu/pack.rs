@@ -2,14 +2,15 @@
 
 use std::sync::Mutex;
 
-use checkpoint::Tensor;
+use checkpoint::{Quantization, SuperBlock, Tensor};
 use half::{bf16, f16};
 
+use super::blocks::{self, Blocks, GROUP, Piece, Q4K, Q8_0};
 use super::matmul::{HalfLine, Matrix, PairLine, Panels};
 use super::rows::Line;
 use super::simd::LANES;
 use crate::LoadError;
-use crate::backend::{Stacking, WeightDtype};
+use crate::backend::{QuantizedPart, Stacking, WeightDtype};
 
 /// The layout of packed weights.
 #[derive(Clone, Copy)]
@@ -29,36 +30,16 @@ pub(super) fn pack(parts: &[Tensor], stacking: Stacking, packing: Packing) -> Re
         return pack_transposed(&parts[0], packing);
     }
     let k = parts[0].row_len();
-    let n: usize = match stacking {
-        Stacking::Paired => 2 * parts[0].rows().next_multiple_of(LANES),
-        _ => parts.iter().map(Tensor::rows).sum(),
-    };
-    let ends: Vec<usize> = parts
-        .iter()
-        .scan(0, |end, part| {
-            *end += part.rows();
-            Some(*end)
-        })
-        .collect();
-    // The tensor and its row that stand behind one output of a panel.
-    let source = |panel: usize, lane: usize| -> Option<(&Tensor, usize)> {
-        if stacking == Stacking::Paired {
-            let part = &parts[panel % 2];
-            let row = panel / 2 * LANES + lane;
-            return (row < part.rows()).then_some((part, row));
-        }
-        let output = panel * LANES + lane;
-        let part = ends.iter().position(|&end| output < end)?;
-        Some((&parts[part], output - (ends[part] - parts[part].rows())))
-    };
-    let read = |panel: usize, lane: usize, row: &mut [f32]| match source(panel, lane) {
+    let rows = Outputs::new(parts.iter().map(Tensor::rows), stacking);
+    let n = rows.count;
+    let read = |panel: usize, lane: usize, row: &mut [f32]| match rows.source(panel, lane) {
         None => {
             row.fill(0.0);
             Ok(())
         }
-        Some((tensor, index)) => {
-            tensor.read_row(index, row);
-            check_finite(tensor, index, row)
+        Some((part, index)) => {
+            parts[part].read_row(index, row);
+            check_finite(&parts[part], index, row)
         }
     };
     let panels = pack_panels(n.div_ceil(LANES), k, packing, &read)?;
@@ -108,6 +89,119 @@ fn pack_panels(
         }
         Packing::Bf16Pairs => Panels::Bf16Pairs(fill(count, k, 2, read, pair, PairLine)?),
     })
+}
+
+/// The outputs of stacked tensors.
+struct Outputs {
+    /// Where each tensor's outputs end.
+    ends: Vec<usize>,
+    stacking: Stacking,
+    /// All of them, with those that fill up panels between paired tensors.
+    count: usize,
+}
+
+impl Outputs {
+    fn new(rows: impl Iterator<Item = usize>, stacking: Stacking) -> Self {
+        let ends: Vec<usize> = rows
+            .scan(0, |end, rows| {
+                *end += rows;
+                Some(*end)
+            })
+            .collect();
+        let count = match stacking {
+            Stacking::EndToEnd | Stacking::Transposed => ends.last().copied().unwrap_or(0),
+            Stacking::Paired => 2 * ends[0].next_multiple_of(LANES),
+        };
+        Self { ends, stacking, count }
+    }
+
+    /// The tensor and its row that stand behind one output of a panel, if any do.
+    fn source(&self, panel: usize, lane: usize) -> Option<(usize, usize)> {
+        let begin = |part: usize| if part == 0 { 0 } else { self.ends[part - 1] };
+        match self.stacking {
+            Stacking::EndToEnd | Stacking::Transposed => {
+                let output = panel * LANES + lane;
+                let part = self.ends.iter().position(|&end| output < end)?;
+                Some((part, output - begin(part)))
+            }
+            Stacking::Paired => {
+                let part = panel % 2;
+                let row = panel / 2 * LANES + lane;
+                (row < self.ends[part] - begin(part)).then_some((part, row))
+            }
+        }
+    }
+}
+
+/// Packs tensors that are kept in blocks.
+pub(super) fn pack_blocks(parts: &[QuantizedPart], stacking: Stacking) -> Result<Matrix, LoadError> {
+    let k = parts[0].tensor.row_len();
+    if parts.iter().any(|it| it.quantization != parts[0].quantization) {
+        assert_eq!(stacking, Stacking::EndToEnd, "different blocks cannot be paired");
+        let all = parts.iter().map(|it| pack_blocks(std::slice::from_ref(it), stacking));
+        let all = all.collect::<Result<Vec<_>, _>>()?;
+        assert!(all.iter().all(|it| it.n.is_multiple_of(LANES)), "different blocks need whole panels");
+        return Ok(Matrix { n: all.iter().map(|it| it.n).sum(), k, panels: Panels::Several(all) });
+    }
+    let rows = Outputs::new(parts.iter().map(|it| it.tensor.rows()), stacking);
+    let panels = match parts[0].quantization {
+        Quantization::Q8_0 => Panels::Q8_0(fill_blocks::<Q8_0>(parts, &rows, lay_out_q8_0)?),
+        Quantization::Q4_K => Panels::Q4K(fill_blocks::<Q4K>(parts, &rows, lay_out_q4_k)?),
+    };
+    for part in parts {
+        part.tensor.release();
+    }
+    Ok(Matrix { n: rows.count, k, panels })
+}
+
+/// The pieces of all panels; `lay_out` puts the blocks of one output into its lane.
+fn fill_blocks<B: Blocks>(
+    parts: &[QuantizedPart],
+    rows: &Outputs,
+    lay_out: impl Fn(&[u8], usize, &mut [u8]) + Sync,
+) -> Result<Vec<Piece>, LoadError> {
+    use rayon::prelude::*;
+    let k = parts[0].tensor.row_len();
+    let size = B::panel_bytes(k) / size_of::<Piece>();
+    let mut pieces = vec![Piece::default(); rows.count.div_ceil(LANES) * size];
+    pieces.par_chunks_mut(size.max(1)).enumerate().try_for_each_init(
+        || (vec![0.0_f32; k], vec![0_u8; parts[0].row_bytes()]),
+        |(numbers, bytes), (panel, pieces)| {
+            for lane in 0..LANES {
+                // What stands behind no output stays zero.
+                let Some((part, row)) = rows.source(panel, lane) else { continue };
+                parts[part].read(row, numbers, bytes)?;
+                lay_out(bytes, lane, blocks::bytes_mut(pieces));
+            }
+            Ok::<_, LoadError>(())
+        },
+    )?;
+    Ok(pieces)
+}
+
+fn lay_out_q8_0(row: &[u8], lane: usize, panel: &mut [u8]) {
+    for (block, to) in row.as_chunks::<34>().0.iter().zip(panel.chunks_mut(Q8_0::SIZE.1)) {
+        to[2 * lane..][..2].copy_from_slice(&block[..2]);
+        for (i, integer) in block[2..].iter().enumerate() {
+            to[Q8_0::INTEGERS + i * LANES + lane] = *integer;
+        }
+    }
+}
+
+fn lay_out_q4_k(row: &[u8], lane: usize, panel: &mut [u8]) {
+    for (index, block) in row.as_chunks().0.iter().enumerate() {
+        let block = SuperBlock::of_bytes(block);
+        let halves = &mut panel[index * Q4K::SIZE.1..][..Q4K::GROUPS];
+        halves[2 * lane..][..2].copy_from_slice(&block.d.to_le_bytes());
+        halves[2 * (LANES + lane)..][..2].copy_from_slice(&block.dmin.to_le_bytes());
+        for (group, numbers) in block.numbers.chunks(GROUP).enumerate() {
+            let to = &mut panel[Q4K::place(8 * index + group)..];
+            (to[lane], to[LANES + lane]) = (block.scales[group], block.minima[group]);
+            for (pair, numbers) in numbers.as_chunks::<2>().0.iter().enumerate() {
+                to[Q4K::INTEGERS + pair * LANES + lane] = numbers[0] | numbers[1] << 4;
+            }
+        }
+    }
 }
 
 /// The lines of all panels; an element of a line holds `step` neighbouring numbers of an output, or what is left.

@@ -104,6 +104,12 @@ pub(super) trait Simd: Copy + 'static {
     unsafe fn load(from: *const f32) -> Self::V;
     unsafe fn load_bf16(from: *const u16) -> Self::V;
     unsafe fn load_f16(from: *const u16) -> Self::V;
+    /// Sixteen signed bytes.
+    unsafe fn load_i8(from: *const i8) -> Self::V;
+    /// Sixteen bytes.
+    unsafe fn load_u8(from: *const u8) -> Self::V;
+    /// The lower halves of sixteen bytes, and the upper ones.
+    unsafe fn load_nibbles(from: *const u8) -> [Self::V; 2];
     unsafe fn store(to: *mut f32, v: Self::V);
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
@@ -325,6 +331,36 @@ mod tests {
             // SAFETY: 16 elements.
             unsafe { exp_16(isa, y.as_mut_ptr()) };
             assert!(y.iter().all(|it| *it > 2e38), "{}: {y:?}", isa.name());
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn bytes_kernel<S: Simd>(from: *const u8, out: &mut [[f32; LANES]; 4]) {
+        // SAFETY: the test passes 16 elements each.
+        unsafe {
+            S::store(out[0].as_mut_ptr(), S::load_i8(from.cast()));
+            S::store(out[1].as_mut_ptr(), S::load_u8(from));
+            let [low, high] = S::load_nibbles(from);
+            S::store(out[2].as_mut_ptr(), low);
+            S::store(out[3].as_mut_ptr(), high);
+        }
+    }
+    with_isa! { unsafe fn bytes_16(from: *const u8, out: &mut [[f32; LANES]; 4]) = bytes_kernel }
+
+    #[test]
+    fn bytes_and_their_halves_widen_to_the_integers_that_they_are_on_every_instruction_set() {
+        for isa in Isa::available() {
+            for start in (0..=u8::MAX - 15).step_by(16) {
+                let bytes: [u8; LANES] = std::array::from_fn(|lane| start + lane as u8);
+                let mut out = [[f32::NAN; LANES]; 4];
+                // SAFETY: 16 elements each.
+                unsafe { bytes_16(isa, bytes.as_ptr(), &mut out) };
+                for (lane, byte) in bytes.into_iter().enumerate() {
+                    let expected =
+                        [f32::from(byte as i8), byte.into(), (byte & 15).into(), (byte >> 4).into()];
+                    assert_eq!(out.map(|it| it[lane]), expected, "{}: {byte}", isa.name());
+                }
+            }
         }
     }
 

@@ -47,6 +47,25 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
+    unsafe fn load_i8(from: *const i8) -> Self::V {
+        let wide = unsafe { from.cast::<[i8; 16]>().read_unaligned() }.map(f32::from);
+        unsafe { Self::load(wide.as_ptr()) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_u8(from: *const u8) -> Self::V {
+        let wide = unsafe { from.cast::<[u8; 16]>().read_unaligned() }.map(f32::from);
+        unsafe { Self::load(wide.as_ptr()) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_nibbles(from: *const u8) -> [Self::V; 2] {
+        let bytes = unsafe { from.cast::<[u8; 16]>().read_unaligned() };
+        let (low, high) = (bytes.map(|it| f32::from(it & 0xf)), bytes.map(|it| f32::from(it >> 4)));
+        unsafe { [Self::load(low.as_ptr()), Self::load(high.as_ptr())] }
+    }
+
+    #[inline(always)]
     unsafe fn store(to: *mut f32, v: Self::V) {
         for (i, quarter) in v.into_iter().enumerate() {
             unsafe { vst1q_f32(to.add(4 * i), quarter) }

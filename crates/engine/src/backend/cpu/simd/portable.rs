@@ -45,6 +45,25 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    unsafe fn load_i8(from: *const i8) -> Self::V {
+        // SAFETY: valid for 16 elements.
+        unsafe { from.cast::<[i8; LANES]>().read_unaligned() }.map(f32::from)
+    }
+
+    #[inline(always)]
+    unsafe fn load_u8(from: *const u8) -> Self::V {
+        // SAFETY: valid for 16 elements.
+        unsafe { from.cast::<[u8; LANES]>().read_unaligned() }.map(f32::from)
+    }
+
+    #[inline(always)]
+    unsafe fn load_nibbles(from: *const u8) -> [Self::V; 2] {
+        // SAFETY: valid for 16 elements.
+        let bytes = unsafe { from.cast::<[u8; LANES]>().read_unaligned() };
+        [bytes.map(|it| f32::from(it & 0xf)), bytes.map(|it| f32::from(it >> 4))]
+    }
+
+    #[inline(always)]
     unsafe fn store(to: *mut f32, v: Self::V) {
         // SAFETY: valid for 16 elements.
         unsafe { to.cast::<[f32; LANES]>().write_unaligned(v) }
