@@ -7,7 +7,8 @@ use anyhow::Context;
 use checkpoint::write::{Dequantized, Settings, ShardSize};
 use checkpoint::{Checkpoint, Format};
 use clap::ValueEnum;
-use engine::{Engine, LoadOptions};
+use engine::Engine;
+use engine::backend::WeightDtype;
 use pipeline::reproduction::Writing;
 use pipeline::{AdapterKind, Cancel, Model, Product, ScoreRecord, Session};
 use prompts::{PromptEncoder, PromptFormat, PromptSettings};
@@ -257,7 +258,18 @@ impl SaveArguments {
             return Ok(());
         }
         let checkpoint = Checkpoint::open(&target)?;
-        let engine = Engine::load(&checkpoint, &LoadOptions::default(), &mut |_, _| {})?;
+        let needed = weights_in_memory(&checkpoint, session.model.engine.info().dtype)?;
+        if let Some(free) = pipeline::free_memory().filter(|it| *it < needed) {
+            remark(&format!(
+                "not scored as written: another model of {} MiB does not fit into the {} MiB that are free",
+                needed >> 20,
+                free >> 20
+            ));
+            return Ok(());
+        }
+        // As the original was loaded: of another precision, scores would be others.
+        let compute = self.circumstances.as_ref().map(|it| it.compute.options());
+        let engine = Engine::load(&checkpoint, &compute.transpose()?.unwrap_or_default(), &mut |_, _| {})?;
         // Prompts are put by the session's encoder; this one only reads answers.
         let plain = PromptSettings { format: PromptFormat::Plain, ..PromptSettings::default() };
         let encoder = PromptEncoder::from_checkpoint(&checkpoint, plain)?;
@@ -267,6 +279,16 @@ impl SaveArguments {
         remark(&format!("as written: {}", report::summary(&evaluation.scores)));
         Ok(())
     }
+}
+
+/// What the weights of a model take when they are kept so, in bytes.
+fn weights_in_memory(checkpoint: &Checkpoint, dtype: WeightDtype) -> anyhow::Result<u64> {
+    let of_one = if dtype == WeightDtype::F32 { 4 } else { 2 };
+    let mut numbers = 0;
+    for name in checkpoint.names() {
+        numbers += checkpoint.tensor(name)?.shape().iter().product::<usize>() as u64;
+    }
+    Ok(numbers * of_one)
 }
 
 /// Writes the card of a file, which has no place for one, under its name beside it.
