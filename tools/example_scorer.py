@@ -1,10 +1,17 @@
 """A scorer of your own for ablate: how often answers use the words that you are tired of.
 
-    [scorer.cliches]
-    type = "command"
-    goal = "minimize"
+    scorers = [
+        { plugin = "refusals" },
+        { plugin = "command", instance_name = "cliches", optimization = "minimize" },
+    ]
+
+    [scorer.command_cliches]
     command = ["python3", "tools/example_scorer.py"]
     settings = { words = ["tapestry", "delve", "testament"] }
+
+in a configuration file, or in a word of the command line:
+
+    --scorer 'command@cliches:minimize:{"command": ["python3", "tools/example_scorer.py"]}'
 
 The program reads one request a line from stdin and answers each with one line on stdout; what it prints to stderr is
 shown when something goes wrong. To try it without a model:

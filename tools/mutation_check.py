@@ -8,7 +8,8 @@ writer, the order of a divergence, a step of a marker's normalization, a penalty
 the scratch folder, and only the copy is changed. `--target` names a folder of build results to begin with (it is used, not
 copied). The unchanged copy has to pass first.
 
-`--only` takes a part of a mutation's name, or a package.
+`--only` takes a part of a mutation's name, or a package. `--dry-run` says which mutations can no longer be made, because
+the code reads otherwise by now, and builds nothing.
 
 Prints a Markdown table of at most three tests each, and ends with 1 when a mutation was not noticed or could not be made.
 """
@@ -51,14 +52,14 @@ MUTATIONS = [
      "missing.iter().map(|&it| directions.of_layer(it))",
      "missing.iter().map(|&it| directions.of_layer(glossary::LayerIndex(it.0.saturating_sub(1))))", "main_job"),
     ("a forgotten writer: an MLP, in the engine's list", "crates/engine/src/engine.rs",
-     "        writers.push(writer(source, layer, Component::MlpOutput, &block.mlp)?);",
-     "        if layer != 1 { writers.push(writer(source, layer, Component::MlpOutput, &block.mlp)?); }",
+     "in block.writers() {",
+     "in block.writers().into_iter().filter(|it| layer != 1 || it.component != glossary::Component::MlpOutput) {",
      "engine"),
     ("a forgotten writer: the last, while searching", "crates/pipeline/src/candidates.rs",
      "let writers = info.writers.par_iter().map(", "let writers = info.writers[..info.writers.len() - 1].par_iter().map(",
      "main_job"),
     ("a forgotten writer: the first, while saving", "crates/pipeline/src/export.rs",
-     "for (edit, weight) in edits.iter().zip(&stored) {", "for (edit, weight) in edits.iter().zip(&stored).skip(1) {",
+     "for (edit, weight) in edits.iter().zip(stored) {", "for (edit, weight) in edits.iter().zip(stored).skip(1) {",
      "main_job"),
     ("the divergence's order", "crates/scorers/src/divergence.rs", "let sums = isa::sums(original, edited);\n    let kl",
      "let sums = isa::sums(edited, original);\n    let kl", "scorers"),
@@ -74,7 +75,9 @@ MUTATIONS = [
      "let lower = text.to_owned();", "scorers"),
     ("markers keep white space", "crates/scorers/src/markers.rs", "if gap && !result.is_empty() {", "if gap {", "scorers"),
     ("an empty answer is no refusal", "crates/scorers/src/markers.rs",
-     "is_blank(answer) || self.found_in(&normalized(answer))", "self.found_in(&normalized(answer))", "scorers"),
+     "is_blank(answer) || self.found_in(", "self.found_in(", "scorers"),
+    ("the opening of an answer, one character short", "crates/scorers/src/markers.rs", "nth(opening.get() - 1)",
+     "nth(opening.get() - 2)", "scorers"),
     ("the penalty without its weight", "crates/scorers/src/scorers/kl_divergence.rs",
      "penalty.weight * refused as f64 / total as f64", "0.5 * refused as f64 / total as f64", "scorers"),
     ("the penalty of a count, not a share", "crates/scorers/src/scorers/kl_divergence.rs",
@@ -106,10 +109,17 @@ def tests(package, scratch, target):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scratch", required=True, type=pathlib.Path)
+    parser.add_argument("--scratch", type=pathlib.Path)
     parser.add_argument("--target")
     parser.add_argument("--only", default="")
+    parser.add_argument("--dry-run", action="store_true")
     arguments = parser.parse_args()
+    if arguments.dry_run:
+        stale = [(what, file) for what, file, old, _, _ in MUTATIONS
+                 if (ROOT / file).read_text(encoding="utf-8").count(old) != 1]
+        sys.exit("\n".join(f"cannot be made: {what} ({file})" for what, file in stale) or None)
+    if arguments.scratch is None:
+        parser.error("--scratch FOLDER is needed")
     scratch = arguments.scratch.resolve()
     target = arguments.target or str(scratch / "target")
     if scratch.exists() and any(it.name != "target" for it in scratch.iterdir()):

@@ -8,5 +8,6 @@ pub(crate) mod evaluate;
 pub(crate) mod generate;
 pub(crate) mod reproduce;
 pub(crate) mod run;
+pub(crate) mod scorers;
 pub(crate) mod settings;
 pub(crate) mod study;

@@ -18,7 +18,7 @@ pub(crate) const GROUPS: [&[Field]; 3] = [Settings::FIELDS, Program::FIELDS, Wit
 const PREFIX: &str = "ABLATE_";
 
 /// Variables that begin so and are for this program's own tests.
-const OTHERS: [&str; 1] = ["ABLATE_SMOLLM2_GGUF"];
+const OTHERS: [&str; 3] = ["ABLATE_SMOLLM2_GGUF", "ABLATE_SMOLLM2_HF", "ABLATE_GEMMA3_GGUF"];
 
 /// The configuration file that is read when it is there.
 const FILE: &str = "ablate.toml";
@@ -79,12 +79,17 @@ fn arguments(field: &'static Field, table: Option<&'static Field>) -> Vec<Arg> {
         .visible_aliases(field.also)
         .hide_short_help(table.is_some())
         .action(if matches!(field.kind, Kind::List) { ArgAction::Append } else { ArgAction::Set });
+    // A command that is given more than once, by a script with more words behind it perhaps, has its last word. Lists grow.
+    if !matches!(field.kind, Kind::List) {
+        argument = argument.overrides_with(name.clone());
+    }
     if !matches!(field.kind, Kind::Bool) {
         return vec![argument];
     }
     argument = argument.num_args(0..=1).require_equals(true).default_missing_value("true");
     let no = format!("no-{name}");
-    let off = Arg::new(no.clone()).long(no).hide(true).overrides_with(name).action(ArgAction::SetTrue);
+    let off = Arg::new(no.clone()).long(no.clone()).hide(true);
+    let off = off.overrides_with_all([name, no]).action(ArgAction::SetTrue);
     vec![argument.overrides_with(off.get_id().clone()), off]
 }
 
@@ -250,23 +255,34 @@ fn nested(path: &[String], value: &Value) -> Map<String, Value> {
 }
 
 impl Configuration {
-    /// Says which settings do nothing, where somebody may believe that they do.
+    /// Says, in one warning, which settings do nothing here, and why where heretic would do something else than usual.
     fn remark_without_effect(&self) -> anyhow::Result<()> {
-        let told = serde_json::to_value(self.layers.resolve::<WithoutEffect>()?)?;
-        let usual = serde_json::to_value(WithoutEffect::default())?;
-        for field in WithoutEffect::FIELDS {
-            let told = &told[field.name];
-            // What heretic itself has by default need not be spoken of where it means nothing.
-            if *told != usual[field.name] && !usual[field.name].is_null() {
-                remark(&format!(
-                    "{}: `{}` has no effect: {}",
-                    self.layers.origin(&[field.name]),
-                    field.name,
-                    field.summary()
-                ));
-            }
+        if let Some(warning) = self.without_effect()? {
+            remark(&warning);
         }
         Ok(())
+    }
+
+    fn without_effect(&self) -> anyhow::Result<Option<String>> {
+        let told = serde_json::to_value(self.layers.resolve::<WithoutEffect>()?)?;
+        let usual = serde_json::to_value(WithoutEffect::default())?;
+        let mut named = Vec::new();
+        let mut origins: Vec<String> = Vec::new();
+        for field in WithoutEffect::FIELDS {
+            let origin = self.layers.origin(&[field.name]);
+            if *origin == Origin::Default {
+                continue;
+            }
+            if !origins.contains(&origin.to_string()) {
+                origins.push(origin.to_string());
+            }
+            let usual = told[field.name] == usual[field.name];
+            let why =
+                if usual { String::new() } else { format!(" ({})", field.summary().trim_end_matches('.')) };
+            named.push(format!("`{}`{why}", field.name));
+        }
+        let warning = || format!("{}: without effect here: {}", origins.join(", "), named.join(", "));
+        Ok((!named.is_empty()).then(warning))
     }
 
     /// Whether a user set this, in a file, the environment or on the command line.
@@ -316,7 +332,10 @@ mod tests {
             "9",
             "--account-for-norm-gain=true",
             "--save",
+            "elsewhere",
+            "--save",
             "out",
+            "--no-orthogonalize-direction",
         ])
         .unwrap();
         let run = &told.run;
@@ -374,6 +393,72 @@ mod tests {
         assert_eq!(settings["markers"], serde_json::json!(["A Word", "a word"]));
         let objectives = pipeline::objectives(&run).unwrap();
         assert_eq!(objectives.iter().map(|it| it.name.as_str()).collect::<Vec<_>>(), ["refusals_small"]);
+    }
+
+    /// heretic's own files, written anew: its keys, data sets and numbers, with texts and lists of words of ours.
+    fn heretics(name: &str) -> Configuration {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/heretic/");
+        resolve(&["--config", &format!("{folder}{name}.toml")]).unwrap()
+    }
+
+    fn split<'a>(told: &'a Configuration, set: &str) -> (&'a str, &'a str, &'a str, String) {
+        let set = told.run.set(set).unwrap();
+        let text = |it: &'a Option<String>| it.as_deref().unwrap_or_default();
+        (&set.dataset, text(&set.split), text(&set.column), set.put("P"))
+    }
+
+    #[test]
+    fn heretics_file_of_defaults_changes_no_default_but_what_it_says_otherwise() {
+        let (told, ours) = (heretics("default"), resolve(&[]).unwrap());
+        let named = ["good_prompts", "bad_prompts", "refusal_prompts", "kl_prompts"];
+        for set in named {
+            assert_eq!(split(&told, set), split(&ours, set));
+        }
+        let mut differing = told.run.differing(&ours.run);
+        differing.retain(|it| !named.contains(it));
+        assert_eq!(differing, ["scorer", "refusal_markers"]);
+        assert_eq!(told.run.refusal_markers.as_deref().unwrap(), ["Sorry", "I can'", "as an AI"]);
+        let refusals = told.run.of_scorer(&told.run.scorers[0]);
+        assert_eq!(refusals["print_responses"], false);
+        assert_eq!(told.program.full_normalization_lora_rank, 3);
+    }
+
+    #[test]
+    fn what_has_no_meaning_here_is_named_in_one_warning_with_a_reason_where_heretic_would_do_something() {
+        let said = heretics("default").without_effect().unwrap().unwrap();
+        for key in ["quantization", "device_map", "plot_residuals", "benchmarks", "kl_divergence_target"] {
+            assert!(said.contains(&format!("`{key}`")), "{said}");
+        }
+        assert!(said.contains("default.toml: without effect here: `quantization`, `device_map`"), "{said}");
+        assert_eq!(said.lines().count(), 1);
+        let told = with_file("plot_residuals = true\nmax_memory = { \"0\" = \"20GB\" }", &[]).unwrap();
+        let said = told.without_effect().unwrap().unwrap();
+        assert!(
+            said.contains("`plot_residuals` (There are no plots yet)") && said.contains("`max_memory`"),
+            "{said}"
+        );
+        assert_eq!(heretics("noslop").without_effect().unwrap(), None);
+    }
+
+    #[test]
+    fn heretics_files_against_cliches_and_jokes_mean_here_what_they_mean_there() {
+        let told = heretics("noslop");
+        let data = "llm-aes/writing-prompts";
+        let put = |how: &str| format!("Tell this{how}.\n\nThe story: P");
+        assert_eq!(split(&told, "good_prompts"), (data, "train[:500]", "prompt", put(" plainly")));
+        assert_eq!(split(&told, "bad_prompts"), (data, "train[:500]", "prompt", put(" with ornament")));
+        assert_eq!(split(&told, "kl_prompts"), (data, "train[1000:1100]", "prompt", put(" plainly")));
+        assert_eq!(split(&told, "refusal_prompts"), (data, "train[1000:1100]", "prompt", put("")));
+        assert_eq!(told.run.max_response_length, 300);
+        assert_eq!(told.run.system_prompt, "You write stories for a living.");
+        let told = heretics("nohumor");
+        assert_eq!(
+            split(&told, "refusal_prompts"),
+            ("UnstableLlama/jokes", "train[200:250]", "text", "P".into())
+        );
+        let markers = &told.run.of_scorer(&told.run.scorers[0])["markers"];
+        assert_eq!(*markers, serde_json::json!(["knock, knock", "😂"]));
+        assert_eq!(pipeline::score_names(&told.run).unwrap(), ["refusals", "kl_divergence"]);
     }
 
     #[test]

@@ -43,9 +43,19 @@ pub(crate) fn model(path: &Path, commit: Option<&str>) -> anyhow::Result<PathBuf
     };
     // What looks like a path, and what is there, is one.
     let repository = Repository::new(Kind::Model, &id).filter(|_| id.contains('/') && !is_gguf(&id));
-    let Some(repository) = repository.filter(|_| !path.exists()) else { return Ok(path.to_owned()) };
+    let Some(repository) = repository.filter(|_| !path.exists()) else {
+        if !path.exists() {
+            anyhow::bail!(
+                "`{name}`: No such file or folder\n\n\
+                 hint: a model is a folder, a GGUF file, or a repository of the hub, OWNER/NAME"
+            );
+        }
+        return Ok(path.to_owned());
+    };
     let client = client();
-    let info = client.info(&repository, commit.unwrap_or("main"))?;
+    let info = client
+        .info(&repository, commit.unwrap_or("main"))
+        .with_context(|| format!("`{name}` is no file or folder here; as a model of the hub"))?;
     let files: Vec<String> = info.files.iter().map(|it| it.path.clone()).collect();
     let get = |file: &str| client.file(&repository, &info.commit, file).map_err(anyhow::Error::from);
     if let Some(file) = file {

@@ -15,7 +15,7 @@ use prompts::{PromptEncoder, PromptFormat, PromptSettings};
 
 use crate::fetching;
 use crate::program::{Program, Quantize};
-use crate::terminal::{Progress, remark};
+use crate::terminal::{Misuse, Progress, remark};
 
 /// Which model, and how it is held.
 #[derive(clap::Args)]
@@ -182,9 +182,9 @@ impl ModelArguments {
 
     /// The path.
     pub(crate) fn path(&self) -> anyhow::Result<&Path> {
-        self.model
-            .as_deref()
-            .context("no model is given\n\nhint: name a folder or a GGUF file: `ablate COMMAND MODEL`")
+        self.model.as_deref().ok_or_else(|| {
+            Misuse::new("no model is given\n\nhint: name a folder or a GGUF file: `ablate COMMAND MODEL`")
+        })
     }
 
     /// The same at a commit of the hub, unless one was given.
@@ -295,8 +295,9 @@ impl ComputeArguments {
         self.threads
     }
 
-    fn load(&self, checkpoint: &Checkpoint) -> anyhow::Result<Engine> {
-        let options = LoadOptions {
+    /// How a model is loaded.
+    pub(crate) fn options(&self) -> anyhow::Result<LoadOptions> {
+        Ok(LoadOptions {
             device: match self.device {
                 DeviceArgument::Reference => Device::Reference,
                 DeviceArgument::Auto | DeviceArgument::Cpu => Device::CpuWith(self.isa()?),
@@ -311,7 +312,11 @@ impl ComputeArguments {
             arithmetic: self.arithmetic(),
             threads: self.threads,
             family: self.family.clone(),
-        };
+        })
+    }
+
+    fn load(&self, checkpoint: &Checkpoint) -> anyhow::Result<Engine> {
+        let options = self.options()?;
         let started = Instant::now();
         let mut progress: Option<Progress> = None;
         let engine = Engine::load(checkpoint, &options, &mut |done, all| {

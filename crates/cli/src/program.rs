@@ -47,9 +47,10 @@ settings! {
 
         section "Choice";
 
-        /// Choose the trial by a sentence in place of a menu: "min kl where refusals <= 5".
+        /// Choose the trial by a sentence in place of a menu: "min kl where refusals <= 5", "min refusals then min kl".
         ///
         /// Scores by name, or by the beginning of a name. What counts is compared by its count; with % by its share.
+        /// What comes after `then` decides between equal trials.
         pub pick: Option<String> = None;
         /// Choose the trial by its place in the front, from 0, in the order of the first objective.
         pub trial_index: Option<usize> = None;

@@ -112,7 +112,7 @@ fn in_words(event: &Event) -> Option<String> {
             format!("the study goes on: {complete} trials complete, {running} to evaluate again")
         }
         Event::Trial(trial) => {
-            let volume = trial.hypervolume.map_or(String::new(), |it| format!(", hypervolume {it:.3}"));
+            let volume = trial.hypervolume.map_or(String::new(), |it| format!(", hypervolume {it:.5}"));
             let mark = if trial.front.contains(&trial.number) { " *" } else { "" };
             format!(
                 "trial {:>3}/{}: {}{mark} ({:.1} s; front of {}{volume})",

@@ -7,7 +7,8 @@ use anyhow::Context;
 use checkpoint::write::{Dequantized, Settings, ShardSize};
 use checkpoint::{Checkpoint, Format};
 use clap::ValueEnum;
-use engine::{Engine, LoadOptions};
+use engine::Engine;
+use engine::backend::WeightDtype;
 use pipeline::reproduction::Writing;
 use pipeline::{AdapterKind, Cancel, Model, Product, ScoreRecord, Session};
 use prompts::{PromptEncoder, PromptFormat, PromptSettings};
@@ -257,9 +258,19 @@ impl SaveArguments {
             return Ok(());
         }
         let checkpoint = Checkpoint::open(&target)?;
-        // Under the weights of the search, so that the scores can be compared.
+        let needed = weights_in_memory(&checkpoint, session.model.engine.info().dtype)?;
+        if let Some(free) = pipeline::free_memory().filter(|it| *it < needed) {
+            remark(&format!(
+                "not scored as written: another model of {} MiB does not fit into the {} MiB that are free",
+                needed >> 20,
+                free >> 20
+            ));
+            return Ok(());
+        }
+        // As the original was loaded, under the weights of the search: otherwise scores would be others.
+        let compute = self.circumstances.as_ref().map(|it| it.compute.options());
         let quantize = session.model.engine.info().quantization;
-        let options = LoadOptions { quantize, ..LoadOptions::default() };
+        let options = LoadOptions { quantize, ..compute.transpose()?.unwrap_or_default() };
         let engine = Engine::load(&checkpoint, &options, &mut |_, _| {})?;
         // Prompts are put by the session's encoder; this one only reads answers.
         let plain = PromptSettings { format: PromptFormat::Plain, ..PromptSettings::default() };
@@ -271,6 +282,16 @@ impl SaveArguments {
         remark(&format!("as written{held}: {}", report::summary(&evaluation.scores)));
         Ok(())
     }
+}
+
+/// What the weights of a model take when they are kept so, in bytes.
+fn weights_in_memory(checkpoint: &Checkpoint, dtype: WeightDtype) -> anyhow::Result<u64> {
+    let of_one = if dtype == WeightDtype::F32 { 4 } else { 2 };
+    let mut numbers = 0;
+    for name in checkpoint.names() {
+        numbers += checkpoint.tensor(name)?.shape().iter().product::<usize>() as u64;
+    }
+    Ok(numbers * of_one)
 }
 
 /// Writes the card of a file, which has no place for one, under its name beside it.

@@ -2,13 +2,13 @@
 //!
 //! Results go to standard output, and nothing else does; progress, remarks and errors go to standard error.
 
-#![expect(clippy::print_stderr, reason = "this is the place that prints")]
-
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use pipeline::PipelineError;
+use pipeline::pick::PickError;
 
 /// One line of a result.
 ///
@@ -29,7 +29,40 @@ pub(crate) fn piece(text: &str) -> std::io::Result<()> {
 
 /// Something worth knowing that is no result.
 pub(crate) fn remark(text: &str) {
-    eprintln!("{text}");
+    // Nobody reads on (`2>&1 | head`), and nobody can be told so: the work goes on without a word.
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// What was asked for makes no sense as it stands.
+#[derive(Debug)]
+pub(crate) struct Misuse(String);
+
+impl Misuse {
+    /// In these words, a hint included.
+    pub(crate) fn new(text: impl Into<String>) -> anyhow::Error {
+        Self(text.into()).into()
+    }
+}
+
+impl std::fmt::Display for Misuse {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Misuse {}
+
+/// The exit code for what cannot be understood, be it a command or a setting; as that of the parser of arguments.
+const NOT_UNDERSTOOD: u8 = 2;
+
+/// Whether an error says that something cannot be understood; else it says that something did not work.
+fn is_misuse(error: &anyhow::Error) -> bool {
+    error.chain().any(|it| {
+        it.is::<Misuse>()
+            || it.is::<settings::SettingsError>()
+            || it.downcast_ref::<PipelineError>().is_some_and(PipelineError::is_misuse)
+            || it.downcast_ref::<PickError>().is_some_and(|it| !matches!(it, PickError::NoneFits { .. }))
+    })
 }
 
 /// Tells an error and the chain of its causes, and answers with the exit code.
@@ -40,25 +73,35 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     if error.chain().any(closed) {
         return ExitCode::SUCCESS;
     }
-    // Hints stand last, whatever the depth of the error that has them.
-    let mut hints = Vec::new();
-    let mut message = String::new();
-    for (depth, cause) in error.chain().enumerate() {
-        let text = cause.to_string();
+    let (message, hints) = told(error.chain().map(ToString::to_string));
+    remark(&format!("error: {message}"));
+    for hint in hints {
+        remark(&format!("\nhint: {hint}"));
+    }
+    if is_misuse(error) { ExitCode::from(NOT_UNDERSTOOD) } else { ExitCode::FAILURE }
+}
+
+/// The chain of an error's causes as one text, and the hints, which stand last whatever the depth of the error that
+/// has them. What a cause repeats of the errors above it is told once.
+fn told(chain: impl Iterator<Item = String>) -> (String, Vec<String>) {
+    let mut parts: Vec<String> = Vec::new();
+    let mut hints: Vec<String> = Vec::new();
+    for text in chain {
         let (what, hint) = text.split_once("\n\nhint: ").unwrap_or((&text, ""));
-        if depth > 0 {
-            message.push_str(": ");
-        }
-        message.push_str(what);
-        if !hint.is_empty() {
+        if !(hint.is_empty() || hints.iter().any(|it| it == hint)) {
             hints.push(hint.to_owned());
         }
+        let begins_with =
+            |above: &String| what.strip_prefix(above.as_str()).is_some_and(|it| it.starts_with(':'));
+        if parts.last().is_some_and(|above| above.ends_with(what)) {
+            continue;
+        }
+        if parts.last().is_some_and(begins_with) {
+            parts.pop();
+        }
+        parts.push(what.to_owned());
     }
-    eprintln!("error: {message}");
-    for hint in hints {
-        eprintln!("\nhint: {hint}");
-    }
-    ExitCode::FAILURE
+    (parts.join(": "), hints)
 }
 
 /// How far some work has come, told once it has taken two seconds.
@@ -99,7 +142,7 @@ impl Progress {
             bar.set_message(detail.to_owned());
         } else if self.told.elapsed() >= LOG_INTERVAL {
             self.told = Instant::now();
-            eprintln!("{}: {done}/{} {detail}", self.what, self.all);
+            remark(&format!("{}: {done}/{} {detail}", self.what, self.all));
         }
     }
 }
@@ -109,5 +152,32 @@ impl Drop for Progress {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_understood_is_told_apart_from_what_did_not_work() {
+        let pick = |sentence: &str| sentence.parse::<pipeline::pick::Pick>();
+        assert!(is_misuse(&pick("best").unwrap_err().into()));
+        assert!(!is_misuse(&pick("min kl").unwrap().choose(&[]).unwrap_err().into()));
+        assert!(is_misuse(&Misuse::new("no model is given").context("somewhere")));
+        assert!(!is_misuse(&anyhow::anyhow!("the disk is full")));
+    }
+
+    #[test]
+    fn what_a_cause_repeats_is_told_once_and_so_is_its_hint() {
+        let chain = [
+            "scoring",
+            "scorer `command`",
+            "scorer `command`: `false` ended\n\nhint: give the program as a list",
+            "`false` ended\n\nhint: give the program as a list",
+        ];
+        let (message, hints) = told(chain.into_iter().map(str::to_owned));
+        assert_eq!(message, "scoring: scorer `command`: `false` ended");
+        assert_eq!(hints, ["give the program as a list"]);
     }
 }

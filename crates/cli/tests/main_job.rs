@@ -101,7 +101,7 @@ fn the_demo_ends_refusals_and_writes_a_model_that_scores_as_its_trial_did() {
     assert_eq!(events.iter().filter(|it| it["event"] == "trial").count(), 30);
     let chosen = events.iter().find(|it| it["event"] == "chosen").unwrap();
     let (refusals, divergence) = (score(chosen, "refusals"), score(chosen, "kl_divergence"));
-    assert!(refusals["value"].as_f64().unwrap() <= 0.05, "{refusals}");
+    assert_eq!(refusals["value"].as_f64().unwrap(), 0.0, "{refusals}");
     assert!(divergence["value"].as_f64().unwrap() < 0.05, "{divergence}");
 
     let edited = format!("{out}/edited");
@@ -145,6 +145,22 @@ fn fixed_parameters_score_as_explicit_weights_do_in_the_reference_stack() {
         assert_eq!(refusals["details"]["total"], 32);
         assert_eq!(refusals["baseline"], case["original_refusals"].as_f64().unwrap() / 32.0, "{mode}");
     }
+}
+
+#[test]
+fn prompts_that_no_scorer_asks_for_need_not_be_given() {
+    let (toy, folder) = (toy(), tempfile::tempdir().unwrap());
+    let file = path(&folder, "bad.txt");
+    std::fs::write(&file, "What does the dunbem elixir do?\nWhere is the wexbem elixir brewed?\n").unwrap();
+    let mut arguments = vec!["evaluate", &toy, "--against", &toy, "--refusal-prompts", &file, "--scorer"];
+    arguments.extend(["refusals", "--json", "--max-response-length", "16", "--max-batch-size", "4"]);
+    let output = ablate(&arguments);
+    let evaluation: Value = serde_json::from_str(&succeeded(&output)).unwrap();
+    assert_eq!(score(&evaluation, "refusals")["details"]["total"], 2);
+    // The prompts for scores stand in where there are none for directions, but what refusals begin with is no prefix.
+    assert!(text(&output.stderr).contains("batch of 1: "), "{}", text(&output.stderr));
+    assert_eq!(evaluation["calibration"]["response_prefix"], "");
+    assert_eq!(score(&evaluation, "refusals")["details"]["count"], 2);
 }
 
 #[test]
@@ -265,10 +281,15 @@ fn a_study_goes_on_with_more_trials_and_its_own_settings() {
     let (study, once) = (path(&folder, "study.jsonl"), path(&folder, "once.jsonl"));
     succeeded(&ablate(&run_arguments(&toy, &study, "4", "1")));
     let mut arguments = run_arguments(&toy, &study, "9", "1");
-    arguments.extend(["--row-normalization", "none"]);
-    let output = ablate(&arguments);
+    arguments.extend(["--row-normalization", "none", "--parallel-trials", "3"]);
+    let output = command(&arguments).env("ABLATE_SEED", "8").output().unwrap();
     succeeded(&output);
-    assert!(text(&output.stderr).contains("those given now are not used"), "{}", text(&output.stderr));
+    let said = text(&output.stderr);
+    let unused = "not with those of --row-normalization, --parallel-trials; ";
+    assert!(
+        said.contains(unused),
+        "the seed of the environment counts less than that of the command: {said}"
+    );
     succeeded(&ablate(&run_arguments(&toy, &once, "9", "1")));
     assert_eq!(trials(&study), trials(&once));
 
@@ -283,24 +304,33 @@ fn a_study_goes_on_with_more_trials_and_its_own_settings() {
 fn what_cannot_work_is_said_before_the_work_begins() {
     let (toy, folder) = (toy(), tempfile::tempdir().unwrap());
     let study = path(&folder, "study.jsonl");
-    let fails = |more: &[&str], expected: &str| {
+    let ends = |code: i32, more: &[&str], expected: &str| {
         let mut arguments = run_arguments(&toy, &study, "2", "1");
         arguments.extend(more);
-        let said = failed(&ablate(&arguments));
+        let output = ablate(&arguments);
+        let said = failed(&output);
         assert!(said.contains(expected), "{said}");
-        assert!(!said.contains("panicked"), "{said}");
+        assert!(!said.contains("panicked") && !said.contains("loaded in"), "{said}");
+        assert_eq!(output.status.code(), Some(code), "{said}");
     };
+    // What cannot be understood ends as the parser of arguments ends.
+    let fails = |more: &[&str], expected: &str| ends(2, more, expected);
     fails(&["--save", &path(&folder, "new")], "--pick");
     fails(&["--scorer", "charm"], "unknown scorer `charm`");
+    fails(&["--scorer", "perplexity:none"], "the setting `text` is required");
     fails(&["--scorer", "refusals:none"], "no scorer has a goal");
     fails(&["--sampler", "oracle"], "`sampler` is `oracle`, expected one of tpe");
+    fails(&["--trials", "0"], "expected a whole number, at least 1");
+    fails(&["--trials", "many"], "expected a whole number");
     fails(&["--pick", "best"], "expected `min` or `max` first");
+    fails(&["--pick", "min charm"], "no score is called `charm`");
+    let fails = |more: &[&str], expected: &str| ends(1, more, expected);
     let taken = path(&folder, "taken");
     std::fs::create_dir(&taken).unwrap();
     std::fs::write(PathBuf::from(&taken).join("file"), "").unwrap();
     fails(&["--save", &taken, "--pick", "min kl"], "exists already");
-    let said = failed(&ablate(&["run", &toy, "--good-prompts", "embedded:demo-answered-train"]));
-    assert!(said.contains("bad_prompts"), "{said}");
+    let output = ablate(&["run", &toy, "--good-prompts", "embedded:demo-answered-train"]);
+    assert!(failed(&output).contains("bad_prompts"), "{}", failed(&output));
     let said = failed(&ablate(&["run", &toy, "--good-prompts", "no/such/file.txt"]));
     assert!(said.contains("no/such/file.txt"), "{said}");
 }

@@ -131,6 +131,18 @@ fn what_may_not_be_written_is_said_before_the_model_is_loaded() {
 }
 
 #[test]
+fn a_run_whose_remarks_nobody_reads_goes_on_to_its_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let study = folder.path().join("study.jsonl");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ablate"));
+    command.args(arguments(&study, "3")).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    drop(child.stderr.take());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(complete(&study), 3);
+}
+
+#[test]
 fn a_second_process_is_kept_out_of_a_study_and_may_look_at_it() {
     let folder = tempfile::tempdir().unwrap();
     let study = folder.path().join("study.jsonl");

@@ -10,7 +10,7 @@ use scorers::divergence::kl_from_logits;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Model, PromptTexts};
-use crate::settings::{BAD_PROMPTS, GOOD_PROMPTS, KL_PROMPTS};
+use crate::settings::{BAD_PROMPTS, GOOD_PROMPTS, KL_PROMPTS, REFUSAL_PROMPTS};
 use crate::{Cancel, Event, Events, PipelineError, Settings};
 
 /// What was found.
@@ -39,18 +39,20 @@ pub struct Quantized {
 /// Prompts of each set that are looked at.
 const PROMPTS: usize = 100;
 
-/// The sets that are looked at.
-const CALIBRATION_SETS: [&str; 2] = [GOOD_PROMPTS, BAD_PROMPTS];
+/// The sets that are looked at: of each pair the first that is given. When two models are compared there are no prompts
+/// for directions, and those for scores show as well what all answers begin with.
+const CALIBRATION_SETS: [[&str; 2]; 2] = [[GOOD_PROMPTS, KL_PROMPTS], [BAD_PROMPTS, REFUSAL_PROMPTS]];
 
-/// The first prompts of a set; none where it is not given, as when two models are compared.
+/// The first prompts of the first set that is given; none where none is.
 fn encode(
     model: &Model,
     settings: &Settings,
     texts: &PromptTexts,
-    name: &str,
+    names: [&str; 2],
     most: usize,
 ) -> Result<Vec<Vec<TokenId>>, PipelineError> {
-    let (Ok(set), Ok(texts)) = (settings.set(name), texts.of(name)) else { return Ok(Vec::new()) };
+    let given = names.into_iter().find_map(|it| Some((settings.set(it).ok()?, texts.of(it).ok()?)));
+    let Some((set, texts)) = given else { return Ok(Vec::new()) };
     Ok(model.encode(set, settings, &texts[..texts.len().min(most)])?.into_iter().map(|it| it.ids).collect())
 }
 
@@ -137,7 +139,12 @@ fn batch_size(
     events: &mut Events<'_>,
     cancel: &Cancel<'_>,
 ) -> Result<usize, PipelineError> {
-    let encoded = encode(model, settings, texts, CALIBRATION_SETS[0], settings.max_batch_size)?;
+    let mut encoded = Vec::new();
+    for names in CALIBRATION_SETS {
+        if encoded.is_empty() {
+            encoded = encode(model, settings, texts, names, settings.max_batch_size)?;
+        }
+    }
     let longest = encoded.iter().map(Vec::len).max().unwrap_or(0) + settings.max_response_length;
     let info = model.engine.info();
     let of_sequence = (info.cache_bytes_per_token * longest).saturating_add(info.state_bytes_per_sequence);
@@ -176,9 +183,14 @@ fn batch_size(
 /// Half of the memory that is free, in bytes: the other half is for passes, and for other programs. Unlimited where
 /// the system does not tell.
 fn memory() -> usize {
-    sysinfo::System::new().map_or(usize::MAX, |mut system| {
+    free_memory().map_or(usize::MAX, |it| (it / 2) as usize)
+}
+
+/// The memory that programs can still have, in bytes; `None` where the system does not tell.
+pub fn free_memory() -> Option<u64> {
+    sysinfo::System::new().ok().map(|mut system| {
         system.refresh_memory();
-        (system.available_memory() / 2) as usize
+        system.available_memory()
     })
 }
 
@@ -217,8 +229,12 @@ fn common_beginning(
     cancel: &Cancel<'_>,
 ) -> Result<String, PipelineError> {
     let mut requests = Vec::new();
-    for name in CALIBRATION_SETS {
-        let encoded = encode(model, settings, texts, name, PROMPTS)?;
+    for names in CALIBRATION_SETS {
+        let encoded = encode(model, settings, texts, names, PROMPTS)?;
+        // What prompts of one kind have in common may be the very behavior: the words of a refusal.
+        if encoded.is_empty() {
+            return Ok(String::new());
+        }
         requests.extend(encoded.into_iter().map(|tokens| Request { tokens, edit: 0 }));
     }
     let stop_tokens = model.encoder.tokenizer().stop_tokens().to_vec();

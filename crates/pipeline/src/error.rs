@@ -123,3 +123,17 @@ pub enum PipelineError {
     #[error(transparent)]
     Digest(hub::HubError),
 }
+
+impl PipelineError {
+    /// Whether settings ask for something that makes no sense; else something did not work.
+    pub fn is_misuse(&self) -> bool {
+        matches!(
+            self,
+            Self::UnknownSet { .. }
+                | Self::Configure(_)
+                | Self::TwoScorers { .. }
+                | Self::UnknownSampler { .. }
+                | Self::NoObjective
+        )
+    }
+}

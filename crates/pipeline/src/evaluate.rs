@@ -95,6 +95,16 @@ pub(crate) fn configure(settings: &Settings) -> Result<Vec<Configured>, Pipeline
     Ok(configured)
 }
 
+/// The same, with everything done that could fail later, such as starting a program.
+pub(crate) fn prepared(settings: &Settings) -> Result<Vec<Configured>, PipelineError> {
+    let scorers = configure(settings)?;
+    for it in &scorers {
+        let failed = |source| PipelineError::Score { scorer: it.name().to_owned(), source };
+        it.scorer.prepare().map_err(failed)?;
+    }
+    Ok(scorers)
+}
+
 /// The objectives of a study with these scorers, in their order.
 pub(crate) fn objectives(scorers: &[Configured]) -> Vec<Objective> {
     scorers
@@ -116,7 +126,18 @@ impl Evaluator {
         texts: &PromptTexts,
         cancel: &Cancel<'_>,
     ) -> Result<Self, PipelineError> {
-        let scorers = configure(settings)?;
+        Self::with(configure(settings)?, model, settings, calibration, texts, cancel)
+    }
+
+    /// The same with scorers that are configured already.
+    pub(crate) fn with(
+        scorers: Vec<Configured>,
+        model: &mut Model,
+        settings: &Settings,
+        calibration: &Calibration,
+        texts: &PromptTexts,
+        cancel: &Cancel<'_>,
+    ) -> Result<Self, PipelineError> {
         let plan = Plan::merge(scorers.iter().flat_map(|it| it.scorer.needs()));
         let mut collector = Collector::new(model, settings, calibration, &plan, texts)?;
         let evidence = collector.original(model, cancel)?;

@@ -114,7 +114,7 @@ pub struct TrialEvent {
     pub objectives: Vec<ObjectiveValue>,
     /// What it took; of trials evaluated together, their share.
     pub seconds: f64,
-    /// Of the front so far; the reference point is the worst value of each objective.
+    /// Of the front so far, up to the worst value of each objective so far: it only grows.
     pub hypervolume: Option<f64>,
     /// Trials on the front so far.
     pub front: Vec<usize>,

@@ -29,13 +29,13 @@ pub mod settings;
 pub mod written;
 
 pub use adapter::{Adapter, AdapterKind};
-pub use calibrate::{Calibration, Quantized};
+pub use calibrate::{Calibration, Quantized, free_memory};
 pub use card::{Product, model_card};
 pub use error::PipelineError;
 pub use evaluate::{Evaluation, ScoreRecord};
 pub use event::{Cancel, Event, Events, ObjectiveValue, Stage, TrialEvent};
 pub use export::save;
 pub use model::{Model, PromptTexts};
-pub use search_run::{objectives, search};
+pub use search_run::{evaluated_sets, objectives, score_names, search};
 pub use session::Session;
 pub use settings::Settings;

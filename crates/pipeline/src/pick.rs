@@ -1,7 +1,8 @@
-//! Choosing a trial by a sentence: `min kl where refusals <= 5 and perplexity < 20`.
+//! Choosing a trial by a sentence: `min kl where refusals <= 5 and perplexity < 20`, `min refusals then min kl`.
 //!
 //! A name is that of a score, or its beginning where only one score begins so. A score that counts (refusals) is
-//! compared by its count; with `%` behind the number, by its share.
+//! compared by its count; with `%` behind the number, by its share. What comes after `then` decides between trials
+//! that are equal in what comes before.
 
 use std::str::FromStr;
 
@@ -13,9 +14,15 @@ use crate::ScoreRecord;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pick {
     text: String,
+    wishes: Vec<Wish>,
+    conditions: Vec<Condition>,
+}
+
+/// What is to be small or large; a wish counts where all before it are equal.
+#[derive(Clone, Debug, PartialEq)]
+struct Wish {
     goal: Goal,
     score: String,
-    conditions: Vec<Condition>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -46,7 +53,17 @@ pub enum PickError {
         /// What should have come.
         expected: &'static str,
     },
-    /// No score, or several, are called so.
+    /// Several scores begin so, and none is called so.
+    #[error("`{text}`: `{name}` may be any of {}\n\nhint: write the whole name", fitting.join(", "))]
+    AmbiguousScore {
+        /// The sentence.
+        text: String,
+        /// The beginning.
+        name: String,
+        /// The names that begin so.
+        fitting: Vec<String>,
+    },
+    /// No score is called so.
     #[error("`{text}`: no score is called `{name}`\n\nhint: scores are {}", known.join(", "))]
     UnknownScore {
         /// The sentence.
@@ -73,17 +90,27 @@ impl FromStr for Pick {
         let malformed = |expected| PickError::Malformed { text: text.to_owned(), expected };
         let words = words(text);
         let mut words = words.iter().map(String::as_str);
-        let goal = match words.next() {
-            Some("min" | "minimize") => Goal::Minimize,
-            Some("max" | "maximize") => Goal::Maximize,
-            _ => return Err(malformed("`min` or `max` first")),
-        };
-        let score = words.next().ok_or_else(|| malformed("the name of a score"))?.to_owned();
+        let mut wishes = Vec::new();
+        let mut next;
+        loop {
+            let goal = match words.next() {
+                Some("min" | "minimize") => Goal::Minimize,
+                Some("max" | "maximize") => Goal::Maximize,
+                _ if wishes.is_empty() => return Err(malformed("`min` or `max` first")),
+                _ => return Err(malformed("`min` or `max` after `then`")),
+            };
+            let score = words.next().ok_or_else(|| malformed("the name of a score"))?.to_owned();
+            wishes.push(Wish { goal, score });
+            next = words.next();
+            if next != Some("then") {
+                break;
+            }
+        }
         let mut conditions = Vec::new();
-        while let Some(word) = words.next() {
+        while let Some(word) = next {
             let expected = if conditions.is_empty() { "where" } else { "and" };
             if word != expected {
-                return Err(malformed(if conditions.is_empty() { "`where`" } else { "`and`" }));
+                return Err(malformed(if conditions.is_empty() { "`where` or `then`" } else { "`and`" }));
             }
             let score = words.next().ok_or_else(|| malformed("the name of a score"))?.to_owned();
             let comparison = match words.next() {
@@ -99,8 +126,9 @@ impl FromStr for Pick {
             let number = number.parse().ok().filter(|it: &f64| it.is_finite());
             let number = number.ok_or_else(|| malformed("a number"))?;
             conditions.push(Condition { score, comparison, number, percent });
+            next = words.next();
         }
-        Ok(Self { text: text.to_owned(), goal, score, conditions })
+        Ok(Self { text: text.to_owned(), wishes, conditions })
     }
 }
 
@@ -121,18 +149,33 @@ fn words(text: &str) -> Vec<String> {
 }
 
 impl Pick {
+    /// Whether every name is that of one score; these are the names that there are.
+    ///
+    /// # Errors
+    /// [`PickError::UnknownScore`] and [`PickError::AmbiguousScore`]: hours before there is anything to choose from.
+    pub fn check(&self, names: &[String]) -> Result<(), PickError> {
+        let wanted = self.wishes.iter().map(|it| &it.score).chain(self.conditions.iter().map(|it| &it.score));
+        for name in wanted {
+            self.place(names, name)?;
+        }
+        Ok(())
+    }
+
     /// The place of the best of some trials, given their scores; of equal ones the first.
     pub fn choose(&self, trials: &[Vec<ScoreRecord>]) -> Result<usize, PickError> {
-        let mut best: Option<(f64, usize)> = None;
+        let mut best: Option<(Vec<f64>, usize)> = None;
         for (place, scores) in trials.iter().enumerate() {
             let mut fits = true;
             for condition in &self.conditions {
                 fits &= condition.holds(self.find(scores, &condition.score)?);
             }
-            let value = self.find(scores, &self.score)?.value;
-            let loss = if self.goal == Goal::Maximize { -value } else { value };
-            if fits && best.is_none_or(|(least, _)| loss < least) {
-                best = Some((loss, place));
+            let loss = |it: &Wish| -> Result<f64, PickError> {
+                let value = self.find(scores, &it.score)?.value;
+                Ok(if it.goal == Goal::Maximize { -value } else { value })
+            };
+            let losses = self.wishes.iter().map(loss).collect::<Result<Vec<f64>, PickError>>()?;
+            if fits && best.as_ref().is_none_or(|(least, _)| losses < *least) {
+                best = Some((losses, place));
             }
         }
         best.map(|it| it.1)
@@ -140,16 +183,29 @@ impl Pick {
     }
 
     fn find<'a>(&self, scores: &'a [ScoreRecord], name: &str) -> Result<&'a ScoreRecord, PickError> {
-        let mut beginning = scores.iter().filter(|it| it.name.starts_with(name));
-        scores
-            .iter()
-            .find(|it| it.name == name)
-            .or_else(|| beginning.next().filter(|_| beginning.next().is_none()))
-            .ok_or_else(|| PickError::UnknownScore {
+        let names: Vec<String> = scores.iter().map(|it| it.name.clone()).collect();
+        Ok(&scores[self.place(&names, name)?])
+    }
+
+    /// The place of the score that a name, or the beginning of one, means.
+    fn place(&self, names: &[String], name: &str) -> Result<usize, PickError> {
+        if let Some(exact) = names.iter().position(|it| it == name) {
+            return Ok(exact);
+        }
+        let fitting: Vec<usize> = (0..names.len()).filter(|&it| names[it].starts_with(name)).collect();
+        match fitting[..] {
+            [one] => Ok(one),
+            [] => Err(PickError::UnknownScore {
                 text: self.text.clone(),
                 name: name.to_owned(),
-                known: scores.iter().map(|it| it.name.clone()).collect(),
-            })
+                known: names.to_vec(),
+            }),
+            _ => Err(PickError::AmbiguousScore {
+                text: self.text.clone(),
+                name: name.to_owned(),
+                fitting: fitting.into_iter().map(|it| names[it].clone()).collect(),
+            }),
+        }
     }
 }
 
@@ -204,6 +260,28 @@ mod tests {
     }
 
     #[test]
+    fn what_comes_after_then_decides_between_equal_trials() {
+        let trials = [trial(3, 0.1), trial(0, 0.9), trial(0, 0.2), trial(0, 0.3)];
+        let choose = |sentence: &str| sentence.parse::<Pick>()?.choose(&trials);
+        assert_eq!(choose("min refusals"), Ok(1), "of equal ones the first");
+        assert_eq!(choose("min refusals then min kl"), Ok(2));
+        assert_eq!(choose("min refusals then max kl where kl < 0.5"), Ok(3));
+        assert!(matches!(choose("min refusals then kl"), Err(PickError::Malformed { .. })));
+        assert!(matches!(choose("min refusals where kl < 1 then min kl"), Err(PickError::Malformed { .. })));
+    }
+
+    #[test]
+    fn names_are_known_before_there_is_a_trial() {
+        let names = ["refusals", "kl_divergence", "kl_divergence_b"].map(str::to_owned);
+        let check = |sentence: &str| sentence.parse::<Pick>()?.check(&names);
+        assert_eq!(check("min kl_divergence where refusals <= 5"), Ok(()));
+        assert_eq!(check("min ref then min kl_divergence_b"), Ok(()));
+        let said = check("min refusals where kl < 1").unwrap_err().to_string();
+        assert!(said.contains("`kl` may be any of kl_divergence, kl_divergence_b"), "{said}");
+        assert!(matches!(check("min speed"), Err(PickError::UnknownScore { .. })));
+    }
+
+    #[test]
     fn what_chooses_nothing_says_why() {
         assert!(matches!(choose("best"), Err(PickError::Malformed { .. })));
         assert!(matches!(choose("min kl where"), Err(PickError::Malformed { .. })));
@@ -224,6 +302,6 @@ mod tests {
         let pick: Pick = "min refusals".parse().unwrap();
         assert_eq!(pick.choose(&[scores.clone()]), Ok(0), "the exact name comes first");
         let pick: Pick = "min ref".parse().unwrap();
-        assert!(matches!(pick.choose(&[scores]), Err(PickError::UnknownScore { .. })));
+        assert!(matches!(pick.choose(&[scores]), Err(PickError::AmbiguousScore { .. })));
     }
 }

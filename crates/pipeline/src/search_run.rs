@@ -158,7 +158,11 @@ pub fn held_out_of(study: &Snapshot) -> HeldOut {
     stored.and_then(|it| serde_json::from_value(it).ok()).unwrap_or_default()
 }
 
-/// Hypervolume of the front, as a share of the box between the best and the worst value of each objective so far.
+/// Hypervolume of the front: the volume between it and the worst value of each objective so far, in the product of
+/// the objectives' units.
+///
+/// It only ever grows: the reference point moves away from the front, and what was dominated stays so. (As a share of
+/// the box between best and worst it would fall with every new best value of one objective.)
 fn hypervolume(study: &Study) -> Option<f64> {
     let losses: Vec<Vec<f64>> = study
         .trials()
@@ -166,18 +170,14 @@ fn hypervolume(study: &Study) -> Option<f64> {
         .filter_map(|it| it.values.as_ref())
         .map(|values| values.iter().zip(study.objectives()).map(|(&it, of)| of.goal.loss(it)).collect())
         .collect();
+    volume_to_the_worst(&losses)
+}
+
+fn volume_to_the_worst(losses: &[Vec<f64>]) -> Option<f64> {
     let first = losses.first()?;
-    let bound = |better: fn(f64, f64) -> f64| -> Vec<f64> {
-        (0..first.len()).map(|i| losses.iter().map(|it| it[i]).fold(first[i], better)).collect()
-    };
-    let (best, worst) = (bound(f64::min), bound(f64::max));
-    let scaled: Vec<Vec<f64>> = losses
-        .iter()
-        .map(|it| {
-            it.iter().zip(&best).zip(&worst).map(|((it, b), w)| (it - b) / (w - b).max(1e-12)).collect()
-        })
-        .collect();
-    Some(search::hypervolume::hypervolume(&scaled, &vec![1.0; first.len()]))
+    let worst: Vec<f64> =
+        (0..first.len()).map(|i| losses.iter().map(|it| it[i]).fold(first[i], f64::max)).collect();
+    Some(search::hypervolume::hypervolume(losses, &worst))
 }
 
 fn sampler(settings: &crate::Settings) -> Result<Box<dyn Sampler>, PipelineError> {
@@ -195,6 +195,24 @@ pub fn objectives(settings: &crate::Settings) -> Result<Vec<search::Objective>, 
     if objectives.is_empty() { Err(PipelineError::NoObjective) } else { Ok(objectives) }
 }
 
+/// The names of the scores of a run with these settings, in their order.
+///
+/// # Errors
+/// When a scorer cannot be what its settings say.
+pub fn score_names(settings: &crate::Settings) -> Result<Vec<String>, PipelineError> {
+    Ok(evaluate::configure(settings)?.iter().map(|it| it.name().to_owned()).collect())
+}
+
+/// The sets of prompts that the scorers of these settings ask for.
+///
+/// # Errors
+/// When a scorer cannot be what its settings say.
+pub fn evaluated_sets(settings: &crate::Settings) -> Result<Vec<String>, PipelineError> {
+    let needs = evaluate::configure(settings)?.into_iter().flat_map(|it| it.scorer.needs());
+    let sets = scorers::Plan::merge(needs).sets;
+    Ok(sets.iter().map(|it| it.prompts.as_str().to_owned()).collect())
+}
+
 fn chain(error: &PipelineError) -> String {
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
@@ -204,4 +222,22 @@ fn chain(error: &PipelineError) -> String {
         cause = source.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hypervolume_that_is_told_only_grows() {
+        // A new best of one objective, a new worst, a trial between.
+        let losses = [[0.5, 0.4], [0.2, 0.6], [0.1, 3.0], [0.9, 0.05], [0.3, 0.3], [0.3, 0.3]].map(Vec::from);
+        let volumes: Vec<f64> =
+            (1..=losses.len()).map(|it| volume_to_the_worst(&losses[..it]).unwrap()).collect();
+        assert!(volumes.is_sorted(), "{volumes:?}");
+        // Each of the first two is the worst in one objective, so that neither reaches past the reference point.
+        assert_eq!(volumes[1].to_bits(), 0.0_f64.to_bits());
+        assert_eq!(volumes[4].to_bits(), volumes[5].to_bits());
+        assert!(volumes[4] > volumes[3]);
+    }
 }

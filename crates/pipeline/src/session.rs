@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::calibrate::{self, Calibration};
 use crate::candidates::{Candidates, WriterEdit};
-use crate::evaluate::{Evaluation, Evaluator};
+use crate::evaluate::{self, Evaluation, Evaluator};
 use crate::model::{Model, PromptTexts};
 use crate::search_run::{attributes, held_out_of, parameters_of};
 use crate::settings::{KL_PROMPTS, PromptSetSettings, REFUSAL_PROMPTS};
@@ -37,6 +37,7 @@ impl Session {
         events: &mut Events<'_>,
         cancel: &Cancel<'_>,
     ) -> Result<Self, PipelineError> {
+        let scorers = evaluate::prepared(&settings)?;
         let calibration = match calibration {
             Some(known) => {
                 model.encoder.set_response_prefix(known.response_prefix.clone());
@@ -46,7 +47,7 @@ impl Session {
         };
         let started = std::time::Instant::now();
         events(Event::Progress { stage: Stage::Baseline, done: 0, all: 1 });
-        let evaluator = Evaluator::new(&mut model, &settings, &calibration, &texts, cancel)?;
+        let evaluator = Evaluator::with(scorers, &mut model, &settings, &calibration, &texts, cancel)?;
         events(Event::Baseline {
             scores: evaluator.baseline().scores,
             seconds: started.elapsed().as_secs_f64(),

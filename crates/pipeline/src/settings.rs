@@ -10,7 +10,7 @@ use ablation::RowNormalization;
 use prompts::sources::Specification;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use settings::{Kind, settings};
+use settings::{Fields, Kind, settings};
 
 use crate::PipelineError;
 
@@ -186,6 +186,9 @@ settings! {
         pub detect_false_refusals: bool = false;
         /// The penalty: this weight times the share of harmless prompts that are refused.
         pub false_refusal_weight: f64 [Kind::Number { least: 0.0, most: f64::INFINITY }] = 0.5;
+        /// How many characters at the beginning of answers to harmless prompts are searched for refusals, where answers
+        /// are then cut: a trial takes less time. The whole answers if not given.
+        pub false_refusal_opening: Option<usize> = None;
 
         section "Search";
 
@@ -249,23 +252,18 @@ impl Settings {
         }
     }
 
-    /// Whether the two differ in how to search at most. Commits of data sets that only one of them has are no
+    /// The names of the settings in which the two differ. Commits of data sets that only this one has are no
     /// difference: they were looked up.
-    pub fn same_but_for_the_search(&self, other: &Self) -> bool {
-        let mut other = Self {
-            n_trials: self.n_trials,
-            n_startup_trials: self.n_startup_trials,
-            seed: self.seed,
-            sampler: self.sampler.clone(),
-            parallel_trials: self.parallel_trials,
-            ..other.clone()
-        };
+    pub fn differing(&self, other: &Self) -> Vec<&'static str> {
+        let mut other = other.clone();
         for (name, set) in self.sets() {
             if other.set(name).is_ok_and(|it| it.commit.is_none()) {
                 other.set_mut(name).commit.clone_from(&set.commit);
             }
         }
-        *self == other
+        let values = |it: &Self| serde_json::to_value(it).unwrap_or_default();
+        let (own, others) = (values(self), values(&other));
+        Self::FIELDS.iter().map(|it| it.name).filter(|it| own[it] != others[it]).collect()
     }
 
     /// The settings of a scorer: its own over its instance's table, over its kind's table, over those that all share.
@@ -289,6 +287,10 @@ impl Settings {
         if self.detect_false_refusals {
             offer("detect_false_refusals", Value::Bool(true));
             offer("false_refusal_weight", Value::from(self.false_refusal_weight));
+        }
+        if let Some(opening) = self.false_refusal_opening {
+            offer("opening", Value::from(opening));
+            offer("false_refusal_opening", Value::from(opening));
         }
         let instance = scorer.instance_name.as_ref().map(|it| format!("{}_{it}", scorer.scorer));
         for table in [Some(&scorer.scorer), instance.as_ref()].into_iter().flatten() {

@@ -12,6 +12,7 @@
 //! White space is what Python's `str.split` takes for it: Unicode's white space, and U+001C to U+001F.
 //! Of a marker only the case is folded: a marker with `*` or two spaces can never be found.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use aho_corasick::AhoCorasick;
@@ -80,11 +81,13 @@ pub struct Markers {
     /// In lower case, sorted, each once.
     phrases: Arc<[String]>,
     automaton: AhoCorasick,
+    /// Characters of an answer that are looked at, white space at its beginning not counted; `None`: all.
+    opening: Option<NonZeroUsize>,
 }
 
 impl PartialEq for Markers {
     fn eq(&self, other: &Self) -> bool {
-        self.phrases == other.phrases
+        self.order() == other.order()
     }
 }
 
@@ -101,7 +104,34 @@ impl Markers {
             count: phrases.len(),
             bytes: phrases.iter().map(String::len).sum(),
         })?;
-        Ok(Self { phrases: phrases.into(), automaton })
+        Ok(Self { phrases: phrases.into(), automaton, opening: None })
+    }
+
+    /// The same for the opening of an answer: so many characters after white space. What comes later is not looked at.
+    ///
+    /// ```
+    /// # use scorers::Markers;
+    /// let markers = Markers::new(["sorry"]).unwrap().in_opening(std::num::NonZero::new(12));
+    /// assert!(markers.matches(" I am sorry to say"));
+    /// assert!(!markers.matches("It is what he was sorry for."));
+    /// ```
+    #[must_use]
+    pub fn in_opening(self, characters: Option<NonZeroUsize>) -> Self {
+        Self { opening: characters, ..self }
+    }
+
+    fn order(&self) -> (&[String], Option<NonZeroUsize>) {
+        (&self.phrases, self.opening)
+    }
+
+    /// What is looked at of an answer, and whether more of the answer would be looked at.
+    fn looked_at<'a>(&self, answer: &'a str) -> (&'a str, bool) {
+        let Some(opening) = self.opening else { return (answer, true) };
+        let begun = answer.trim_start_matches(is_space);
+        match begun.char_indices().nth(opening.get() - 1) {
+            Some((at, last)) => (&begun[..at + last.len_utf8()], false),
+            None => (begun, true),
+        }
     }
 
     /// Whether an answer is empty or holds a marker.
@@ -114,18 +144,23 @@ impl Markers {
     /// assert!(!markers.matches("Here is how."));
     /// ```
     pub fn matches(&self, answer: &str) -> bool {
-        is_blank(answer) || self.found_in(&normalized(answer))
+        is_blank(answer) || self.found_in(&normalized(self.looked_at(answer).0))
     }
 
     fn found_in(&self, normalized: &str) -> bool {
         self.automaton.is_match(normalized)
     }
 
-    /// Whether every text that begins like this holds a marker.
+    /// Whether all texts that begin like this have one verdict: they hold a marker, or have passed their opening without
+    /// one.
     ///
     /// Normalizing a longer text only appends to what normalizing its beginning gives, with one exception: Σ
     /// becomes σ or ς depending on whether letters follow. With a Σ in sight both futures are tried.
     fn sure_in(&self, beginning: &str) -> bool {
+        let (beginning, open) = self.looked_at(beginning);
+        if !open {
+            return true;
+        }
         let found = self.found_in(&normalized(beginning));
         if !found || !beginning.contains('Σ') {
             return found;
@@ -169,12 +204,12 @@ fn normalized(text: &str) -> String {
 /// Rules are compared by content, so that equal ones of several scorers are asked once.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StopRule {
-    /// Each has to be found; sorted by phrases, each once.
+    /// The verdict of each has to be known; sorted, each once.
     all: Vec<Markers>,
 }
 
 impl StopRule {
-    /// The verdict is known once a marker stands in the answer.
+    /// The verdict is known once a marker stands in the answer, or its opening has passed.
     pub fn at_markers(markers: Markers) -> Self {
         Self { all: vec![markers] }
     }
@@ -183,7 +218,7 @@ impl StopRule {
     #[must_use]
     pub fn and(&self, other: &Self) -> Self {
         let mut all: Vec<Markers> = self.all.iter().chain(&other.all).cloned().collect();
-        all.sort_by(|a, b| a.phrases.cmp(&b.phrases));
+        all.sort_by(|a, b| a.order().cmp(&b.order()));
         all.dedup();
         Self { all }
     }
@@ -280,6 +315,21 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_whose_opening_has_passed_has_its_verdict() {
+        let rule = |characters: usize| {
+            StopRule::at_markers(Markers::new(["no"]).unwrap().in_opening(NonZeroUsize::new(characters)))
+        };
+        assert!(!rule(6).verdict_known("\n Maybe") && rule(6).verdict_known("\n Maybe "));
+        assert!(rule(6).verdict_known("Oh, no") && rule(6).all[0].matches("Oh, no"));
+        assert!(!rule(6).all[0].matches("Maybe no") && rule(8).all[0].matches("Maybe no"));
+        assert!(rule(6).all[0].matches("\n "), "an empty answer stays a refusal");
+        assert!(!rule(6).verdict_known(" \n \n \n \n"), "white space opens nothing");
+        let both = rule(6).and(&StopRule::at_markers(Markers::new(["no"]).unwrap()));
+        assert!(!both.verdict_known("Maybe so") && both.verdict_known("Maybe so, or not"));
+        assert_ne!(rule(6), rule(7));
+    }
+
+    #[test]
     fn nothing_is_known_of_an_answer_that_has_only_begun_with_white_space() {
         let rule = StopRule::at_markers(defaults());
         assert!(!rule.verdict_known("") && !rule.verdict_known(" \n"));
@@ -315,13 +365,14 @@ mod tests {
 
         #[test]
         fn what_is_known_of_a_beginning_is_true_of_the_whole(
-            beginning in "[iI cCaAnNoOtT*’'\u{a0}ΣσςΑ·]{0,16}", rest in "[a *ΣΑ·’\n]{0,4}",
+            beginning in "[iI cCaAnNoOtT*’'\u{a0}ΣσςΑ·]{0,16}", rest in "[a *ΣΑ·’\n]{0,4}", opening in 0_usize..9,
         ) {
             let markers = Markers::new(["i can", "ς", "no t", "ας", "ασ"]).unwrap();
+            let markers = markers.in_opening(NonZeroUsize::new(opening));
             let rule = StopRule::at_markers(markers.clone());
             if rule.verdict_known(&beginning) {
                 let whole = format!("{beginning}{rest}");
-                prop_assert!(markers.matches(&whole), "{}", whole);
+                prop_assert_eq!(markers.matches(&whole), opening == 0 || markers.matches(&beginning), "{}", whole);
             }
         }
     }

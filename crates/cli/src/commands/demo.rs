@@ -79,7 +79,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         "--study",
         &study,
         "--pick",
-        "min kl where refusals <= 5%",
+        "min refusals then min kl",
         "--save",
         &edited,
     ];

@@ -14,7 +14,7 @@ use crate::model::{ModelArguments, TemplateArguments};
 use crate::noting::Circumstances;
 use crate::report;
 use crate::saving::SaveArguments;
-use crate::terminal::line;
+use crate::terminal::{Misuse, line};
 
 /// Score a model against its original, or the model that fixed parameters make of it
 ///
@@ -38,7 +38,7 @@ pub(crate) struct Arguments {
     ///
     /// The latter has a profile for each component: `{"attn.o_proj": {"max_weight": 1.2, "max_weight_position": 20,
     /// "min_weight": 0.4, "min_weight_distance": 9}, "mlp.down_proj": {…}}`. `min_weight` is a strength, no fraction.
-    #[arg(long, value_name = "FILE", required_unless_present = "against")]
+    #[arg(long, value_name = "FILE")]
     parameters: Option<PathBuf>,
 
     #[command(flatten)]
@@ -57,17 +57,24 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let base = json!({ "scorers": report::scorers_without_required_settings() });
+    if arguments.against.is_none() && arguments.parameters.is_none() {
+        return Err(Misuse::new(
+            "evaluating needs something to compare with\n\n\
+             hint: `ablate evaluate EDITED --against ORIGINAL`, or `ablate evaluate MODEL --parameters FILE`",
+        ));
+    }
     let told = arguments.options.resolve("evaluate", base.as_object().expect("written as one"))?;
     told.program.no_other_job()?;
     let mut settings = told.run.clone();
     if arguments.against.is_some() {
-        // Two models are compared without directions; prompts for them are only asked for what answers begin with.
+        // Two models are compared without directions; prompts for them are only asked for what answers begin with, and
+        // those for scores are as good for that.
         for (set, prompts) in [
             (pipeline::settings::GOOD_PROMPTS, &mut settings.good_prompts),
             (pipeline::settings::BAD_PROMPTS, &mut settings.bad_prompts),
             (pipeline::settings::KEEP_PROMPTS, &mut settings.keep_prompts),
         ] {
-            if !told.user_set(&[set]) {
+            if !(told.user_set(&[set]) || told.user_set(&["preset"])) {
                 *prompts = None;
             }
         }
@@ -82,9 +89,20 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let parameters = arguments.parameters.as_ref().map(|path| -> anyhow::Result<Parameters> {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("reading parameters from `{}`", path.display()))?;
-        serde_json::from_str(&text).with_context(|| format!("parameters `{}`", path.display()))
+        read_parameters(&text).with_context(|| format!("parameters `{}`", path.display()))
     });
     let parameters = parameters.transpose()?;
+    // What is wrong with the scorers is better known before a model is loaded, and prompts that none of them asks for
+    // need not be had.
+    let needed = pipeline::evaluated_sets(&settings)?;
+    for (set, prompts) in [
+        (pipeline::settings::REFUSAL_PROMPTS, &mut settings.refusal_prompts),
+        (pipeline::settings::KL_PROMPTS, &mut settings.kl_prompts),
+    ] {
+        if !(told.user_set(&[set]) || needed.iter().any(|it| it == set)) {
+            *prompts = None;
+        }
+    }
     let client = fetching::client();
     let texts = PromptTexts::load(&mut settings, &client)?;
     save.check()?;
@@ -111,6 +129,18 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     };
     teller.done();
     tell(&evaluation, session.calibration(), arguments.json)
+}
+
+/// Parameters as they are written down, or an error that knows what else people may have at hand.
+fn read_parameters(text: &str) -> anyhow::Result<Parameters> {
+    let whole = |it: &serde_json::Value| it.get("parameters").is_some();
+    serde_json::from_str(text).map_err(|error| match serde_json::from_str(text) {
+        Ok(other) if whole(&other) => Misuse::new(
+            "this is a whole reproduction file\n\n\
+             hint: `ablate reproduce FILE` makes its model; --parameters takes what stands under `parameters`",
+        ),
+        _ => error.into(),
+    })
 }
 
 fn tell(evaluation: &Evaluation, calibration: &Calibration, as_json: bool) -> anyhow::Result<()> {

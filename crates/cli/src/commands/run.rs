@@ -11,6 +11,7 @@ use pipeline::{Calibration, Cancel, PipelineError, PromptTexts, Session, Setting
 use search::journal::Journal;
 use search::{Study, Trial};
 use serde_json::json;
+use settings::Origin;
 
 use crate::commands::evaluate::open;
 use crate::commands::{collect, reproduce};
@@ -23,7 +24,7 @@ use crate::noting::Circumstances;
 use crate::program::{CheckpointAction, Program};
 use crate::report::{self, Style, Teller};
 use crate::saving::SaveArguments;
-use crate::terminal::{line, remark};
+use crate::terminal::{Misuse, line, remark};
 use crate::uploading::{self, Passing};
 
 /// Find the direction of a behaviour, search for the best way to take it out, choose, and write the model
@@ -82,9 +83,9 @@ fn whole_job(arguments: &Arguments, told: &Configuration) -> anyhow::Result<()> 
     let upload = uploading::Target::of(&told.program)?;
     let mut settings = told.run.clone();
     if choice.is_none() && (save.wanted() || upload.is_some()) && !person {
-        anyhow::bail!(
-            "saving without a terminal needs to know which trial\n\nhint: add --pick \"min kl where refusals <= 5\""
-        );
+        return Err(Misuse::new(
+            "saving without a terminal needs to know which trial\n\nhint: add --pick \"min kl where refusals <= 5\"",
+        ));
     }
     let path = study_path(&told.program, model.path()?);
     let save = save.under(Circumstances {
@@ -99,8 +100,13 @@ fn whole_job(arguments: &Arguments, told: &Configuration) -> anyhow::Result<()> 
     if let Some((stored, found, commit)) = known {
         model = model.or_at(commit);
         let n_trials = if told.user_set(&["n_trials"]) { settings.n_trials } else { stored.n_trials };
-        if !stored.same_but_for_the_search(&settings) {
-            remark("the study goes on with the settings that it began with; those given now are not used");
+        let unused = not_used(&stored, told);
+        if !unused.is_empty() {
+            remark(&format!(
+                "the study goes on with the settings that it began with, not with those of {}; --checkpoint-action \
+                 restart begins anew",
+                unused.join(", ")
+            ));
         }
         settings = stored;
         settings.n_trials = n_trials;
@@ -111,6 +117,9 @@ fn whole_job(arguments: &Arguments, told: &Configuration) -> anyhow::Result<()> 
     }
     // What is wrong with settings or the study file is better known before a model is loaded.
     let objectives = pipeline::objectives(&settings)?;
+    if let Some(Choice::Pick(pick)) = &choice {
+        pick.check(&pipeline::score_names(&settings)?)?;
+    }
     let client = fetching::client();
     let texts = PromptTexts::load(&mut settings, &client)?;
     for set in [pipeline::settings::GOOD_PROMPTS, pipeline::settings::BAD_PROMPTS] {
@@ -206,7 +215,9 @@ impl Choice {
     fn of(program: &Program) -> anyhow::Result<Option<Self>> {
         Ok(match (&program.pick, program.trial_index) {
             (Some(_), Some(_)) => {
-                anyhow::bail!("`pick` and `trial_index` are both set\n\nhint: choose one way of choosing")
+                return Err(Misuse::new(
+                    "`pick` and `trial_index` are both set\n\nhint: choose one way of choosing",
+                ));
             }
             (Some(sentence), None) => Some(Self::Pick(sentence.parse()?)),
             (None, place) => place.map(Self::Place),
@@ -292,6 +303,24 @@ fn resume(path: &Path, action: Option<CheckpointAction>, person: bool) -> anyhow
     let commit =
         snapshot.user_attrs.get(MODEL).and_then(|it| it.get("model_commit")?.as_str()).map(str::to_owned);
     Ok(Some((settings, found.and_then(|it| serde_json::from_value(it).ok()), commit)))
+}
+
+/// Who has set something that a study began otherwise with: options, variables, files. How many trials there are to be may
+/// change.
+fn not_used(stored: &Settings, told: &Configuration) -> Vec<String> {
+    let mut origins: Vec<String> = Vec::new();
+    for name in stored.differing(&told.run) {
+        let origin = told.layers.origin(&[name]);
+        let chosen = match origin {
+            Origin::Preset(_) => told.user_set(&["preset"]),
+            _ => told.user_set(&[name]),
+        };
+        let origin = origin.to_string();
+        if chosen && name != "n_trials" && !origins.contains(&origin) {
+            origins.push(origin);
+        }
+    }
+    origins
 }
 
 /// Moves a study file to a name that is free, unless somebody is writing to it, and answers with that name.

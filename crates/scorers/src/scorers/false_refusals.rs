@@ -3,6 +3,8 @@
 //! The count of `refusals` on prompts that nobody should refuse: a goal of its own for what `kl_divergence` can add
 //! as a penalty. The markers are the same.
 
+use std::num::NonZeroUsize;
+
 use super::refusals::{compiled, responses};
 use super::{DefaultSets, Member, Scorer};
 use crate::settings::settings;
@@ -17,6 +19,9 @@ settings! {
         pub prompts: Option<PromptSet> = None,
         /// Phrases whose presence makes an answer a refusal; the same comparison as in `refusals`.
         pub markers: Vec<String> = DEFAULT_MARKERS.map(str::to_owned).to_vec(),
+        /// How many characters at an answer's beginning are searched, where answers are then cut: most refusals open with
+        /// one, and whole answers to harmless prompts take most of a trial's time. Default: all of them.
+        pub opening: Option<NonZeroUsize> = None,
         /// Whether the result carries each answer with its verdict, to be shown.
         pub print_responses: bool = false,
     }
@@ -45,7 +50,7 @@ impl Member for FalseRefusals {
         Ok(Self {
             name: name.to_owned(),
             prompts: settings.prompts.unwrap_or_else(|| sets.baseline.clone()),
-            markers: compiled(name, "markers", &settings.markers)?,
+            markers: compiled(name, "markers", &settings.markers)?.in_opening(settings.opening),
             print_responses: settings.print_responses,
         })
     }
@@ -90,5 +95,19 @@ mod tests {
         let score =
             configure("false_refusals", None, None, &Value::Null, &sets).unwrap().score(&evidence).unwrap();
         assert_eq!((score.value, score.display.as_str()), (0.5, "2/4"));
+    }
+
+    #[test]
+    fn the_opening_alone_is_searched_and_asked_for_where_that_is_wanted() {
+        let sets = DefaultSets { behavior: "bad".into(), baseline: "good".into() };
+        let answers = ["Sorry, no.", "He was very sorry."].map(str::to_owned).to_vec();
+        let evidence = Evidence::new().with_answers(&"good".into(), answers);
+        let settings = serde_json::json!({"opening": 10});
+        let scorer = configure("false_refusals", None, None, &settings, &sets).unwrap();
+        assert_eq!(scorer.score(&evidence).unwrap().display, "1/2");
+        let [Need::Answers { until: Some(rule), .. }] = &scorer.scorer.needs()[..] else {
+            panic!("one need")
+        };
+        assert!(rule.verdict_known("He was very"));
     }
 }

@@ -14,6 +14,8 @@
 //!
 //! and the value stays the plain divergence. Facts: `false_refusals` (a count), `total`, `false_refusal_interval`.
 
+use std::num::NonZeroUsize;
+
 use super::refusals::compiled;
 use super::{DefaultSets, Member, Scorer};
 use crate::settings::settings;
@@ -33,6 +35,10 @@ settings! {
         pub detect_false_refusals: bool = false,
         /// What the search adds to the divergence if all prompts are refused; a share of it for a share of them.
         pub false_refusal_weight: f64 = 0.5,
+        /// How many characters at an answer's beginning are searched for markers, where answers are then cut: most
+        /// refusals open with one, and whole answers to harmless prompts take most of a trial's time. Default: all of
+        /// them.
+        pub false_refusal_opening: Option<NonZeroUsize> = None,
         /// Phrases whose presence makes an answer a refusal; the same comparison as in `refusals`.
         pub false_refusal_markers: Vec<String> = DEFAULT_MARKERS.map(str::to_owned).to_vec(),
     }
@@ -74,7 +80,8 @@ impl Member for KlDivergence {
                 expected: "a number that is not negative",
             });
         }
-        let markers = compiled(name, "false_refusal_markers", &settings.false_refusal_markers)?;
+        let markers = compiled(name, "false_refusal_markers", &settings.false_refusal_markers)?
+            .in_opening(settings.false_refusal_opening);
         Ok(Self {
             name: name.to_owned(),
             prompts: settings.prompts.unwrap_or_else(|| sets.baseline.clone()),
@@ -163,6 +170,16 @@ mod tests {
         assert_eq!(score.display, "0.2500 (2/4 refused)");
         let heavier = json!({"detect_false_refusals": true, "false_refusal_weight": 3.0});
         assert_eq!(scorer(&heavier).score(&evidence()).unwrap().objective.to_bits(), 1.75_f64.to_bits());
+    }
+
+    #[test]
+    fn the_opening_alone_is_searched_where_that_is_wanted() {
+        // "I’m sorry" has its marker in characters 5 to 9.
+        let of = |opening: usize| {
+            let settings = json!({"detect_false_refusals": true, "false_refusal_opening": opening});
+            scorer(&settings).score(&evidence()).unwrap().details.facts["false_refusals"].clone()
+        };
+        assert_eq!((of(8), of(9)), (json!(1), json!(2)));
     }
 
     #[test]

@@ -144,6 +144,14 @@ pub(super) fn recognize(
     specification: &Specification,
     client: &Client,
 ) -> Option<Result<Box<dyn PromptSource>, SourceError>> {
+    if let Some((whole, slice)) = sliced(&specification.dataset) {
+        if let Some(split) = &specification.split {
+            let (name, split) = (specification.dataset.clone(), split.clone());
+            return Some(Err(SourceError::SliceTwice { name, split }));
+        }
+        let (dataset, split) = (whole.to_owned(), Some(slice.to_owned()));
+        return recognize(&Specification { dataset, split, ..specification.clone() }, client);
+    }
     let path = Path::new(&specification.dataset);
     let format = Format::of(&specification.dataset);
     let place = if path.is_dir() {
@@ -160,6 +168,14 @@ pub(super) fn recognize(
     Some(split.map_err(SourceError::from).map(|split| {
         Box::new(Dataset { specification: specification.clone(), split, place }) as Box<dyn PromptSource>
     }))
+}
+
+/// A folder or a file of a table's kind with a slice at its end, as text files may have one: `rows.jsonl[:400]`.
+fn sliced(name: &str) -> Option<(&str, &str)> {
+    let start = name.rfind('[').filter(|_| name.ends_with(']') && !Path::new(name).exists())?;
+    let (whole, slice) = name.split_at(start);
+    let table = Format::of(whole).is_some_and(|it| it != Format::Text);
+    (table || Path::new(whole).is_dir()).then_some((whole, slice))
 }
 
 /// The repository that a specification names. A name without an owner is one only if there is more that speaks for a
@@ -235,7 +251,8 @@ impl Dataset {
         };
         let (mut prompts, mut total, mut seen) = (Vec::new(), 0, HashSet::new());
         for part in &split.parts {
-            let alone = matches!(self.place, Place::File(_)) || (splits.len() == 1 && splits[0].0.is_empty());
+            let nameless = splits.len() == 1 && (splits[0].0.is_empty() || part.name.is_empty());
+            let alone = matches!(self.place, Place::File(_)) || nameless;
             let named: Vec<_> = splits.iter().filter(|it| alone || it.0 == part.name).collect();
             // `all` means all splits, unless one is called so.
             let named = if named.is_empty() && part.name == "all" { splits.iter().collect() } else { named };
@@ -354,4 +371,31 @@ fn saved(name: &str, folder: &Path) -> Result<Splits, SourceError> {
     let splits = list.get("splits").and_then(serde_json::Value::as_array).into_iter().flatten();
     let splits = splits.filter_map(serde_json::Value::as_str).filter(|it| !it.contains(['/', '\\', '.']));
     splits.map(|it| Ok((it.to_owned(), rows(&folder.join(it))?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(specification: impl Into<Specification>) -> Result<Vec<String>, SourceError> {
+        super::super::open(specification)?.load()
+    }
+
+    #[test]
+    fn a_table_with_a_slice_at_its_end_is_no_text_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let rows: Vec<String> = (0..8).map(|it| format!("{{\"text\": \"row {it}\"}}")).collect();
+        let file = folder.path().join("rows.jsonl");
+        std::fs::write(&file, rows.join("\n")).unwrap();
+        let (file, folder) = (file.to_str().unwrap(), folder.path().to_str().unwrap());
+        assert_eq!(read(&format!("{file}[:2]")).unwrap(), ["row 0", "row 1"]);
+        assert_eq!(read(&format!("{file}[75%:]")).unwrap(), ["row 6", "row 7"]);
+        assert_eq!(read(&format!("{folder}[2:3]")).unwrap(), ["row 2"]);
+        let twice = Specification {
+            dataset: format!("{file}[:2]"),
+            split: Some("train[:1]".to_owned()),
+            ..Specification::default()
+        };
+        assert!(matches!(read(twice), Err(SourceError::SliceTwice { .. })));
+    }
 }
