@@ -2,8 +2,8 @@
 //!
 //! Two formats: a Hugging Face folder (`config.json`, safetensors shards, tokenizer files) and a GGUF file.
 //! This room knows nothing of model families, devices or text: it says what is there, maps it into memory and
-//! turns rows of weights into f32. What a tensor means is the engine's business, what a template means that of
-//! `prompts`. [`mod@write`] puts the same files out again with some tensors replaced.
+//! turns rows of weights into f32, quantized ones included. What a tensor means is the engine's business, what a
+//! template means that of `prompts`. [`mod@write`] puts the same files out again with some tensors replaced.
 //!
 //! Files come from strangers. Every length and offset in them is checked before it is used, no count in a file
 //! decides how much memory is reserved, and whatever is wrong is an error that names the file and the thing.
@@ -16,6 +16,7 @@ pub mod gguf;
 pub mod hugging_face;
 mod json;
 mod mapped_file;
+mod quantized;
 mod tensor;
 mod text_assets;
 pub mod write;
