@@ -4,8 +4,8 @@
 
 `numbers` writes crates/checkpoint/tests/golden/quantized/NAME: a folder of a few small weights, and numbers.safetensors
 with the numbers that they mean in f32, for every variant of every method. `models` writes
-crates/engine/tests/golden/quantized_NAME: whole tiny models, as golden_tiny.py does (see there for the files). Their truth
-is transformers with the numbers that the weights mean, in f32. quantizers.py says who reads what.
+crates/engine/tests/golden/quantized_NAME: whole tiny models, as golden_tiny.py does (see there for the files). Their
+truth is transformers with the numbers that the weights mean, in f32. quantizers.py says who reads what.
 """
 
 import argparse
