@@ -149,7 +149,7 @@ fn an_expert_of_blocks_is_read_by_inputs_and_by_outputs() {
         assert_eq!(own.transposed().transposed().to_f32(), numbers);
         assert_eq!(own.transposed().slice_rows(1..3).to_f32(), turned[inputs..3 * inputs]);
     }
-    assert!(!tensor.slice_rows(1..=inputs).can_be_transposed(), "parts of two experts");
+    assert!(!tensor.slice_rows(1..inputs + 1).can_be_transposed(), "parts of two experts");
     assert!(!tensor.slice_rows(0..1).can_be_transposed(), "a part of one");
 }
 
@@ -169,7 +169,7 @@ fn what_is_written_is_the_model_before_it_was_quantized() {
             // As `dtype` of the configuration says.
             assert_eq!((tensor.dtype(), tensor.shape()), (TensorDtype::BF16, &shape[..]), "{place}: {name}");
             let expected: Vec<f32> = expected.iter().map(|&it| rounded(it, TensorDtype::BF16)).collect();
-            assert_eq!(bits(&tensor.to_f32()), bits(&expected), "{place}: {name}");
+            assert!(bits(&tensor.to_f32()) == bits(&expected), "{place}: {name}");
         }
         let norm = |it: &Checkpoint| it.tensor("norm.weight").unwrap().bytes().to_vec();
         assert_eq!(norm(&before), norm(&after));
