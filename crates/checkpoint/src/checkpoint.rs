@@ -1,6 +1,6 @@
 //! A checkpoint of either format.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io::Read;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::gguf::{self, StoredType};
 use crate::mapped_file::MappedFile;
+use crate::quantized::{self, Numbers};
 use crate::tensor::Layout;
 use crate::{CheckpointError, Tensor, TensorDtype, TextAssets, hugging_face, json};
 
@@ -33,6 +34,8 @@ pub struct Checkpoint {
     entries: Vec<Entry>,
     places: HashMap<Arc<str>, usize>,
     assets: TextAssets,
+    weight_files: Vec<PathBuf>,
+    quantization: Option<&'static str>,
 }
 
 /// A tensor that is not necessarily one that can be decoded.
@@ -44,6 +47,29 @@ pub(crate) struct Entry {
     pub(crate) dtype: Result<TensorDtype, String>,
     pub(crate) file: Arc<MappedFile>,
     pub(crate) range: Range<usize>,
+    /// Where the numbers come from, if these bytes are a quantized weight's and do not mean them by themselves.
+    pub(crate) numbers: Option<Arc<dyn Numbers>>,
+}
+
+impl Entry {
+    /// The tensor; `supported`: what the error says of types that can be decoded.
+    pub(crate) fn tensor(&self, supported: &str) -> Result<Tensor, CheckpointError> {
+        let dtype = self.dtype.as_ref().map_err(|found| CheckpointError::UnsupportedType {
+            name: self.name.to_string(),
+            found: found.clone(),
+            supported: supported.to_owned(),
+        })?;
+        let quantized = |it: &Arc<dyn Numbers>| Layout::Quantized { numbers: Arc::clone(it), first: 0 };
+        Ok(Tensor {
+            name: Arc::clone(&self.name),
+            dtype: *dtype,
+            shape: self.shape.clone(),
+            file: Arc::clone(&self.file),
+            range: self.range.clone(),
+            order: None,
+            layout: self.numbers.as_ref().map_or(Layout::Rows, quantized),
+        })
+    }
 }
 
 impl Checkpoint {
@@ -76,6 +102,7 @@ impl Checkpoint {
                 shape: tensor.shape,
                 file: Arc::clone(&file),
                 range: tensor.range,
+                numbers: None,
             }));
         }
         Self::assemble(Format::HuggingFace, path, config, entries, assets)
@@ -95,6 +122,7 @@ impl Checkpoint {
                 shape: tensor.shape,
                 file: Arc::clone(&file),
                 range: tensor.range,
+                numbers: None,
             }));
         }
         let config = config.unwrap_or_default();
@@ -109,9 +137,9 @@ impl Checkpoint {
         entries: Vec<Entry>,
         assets: TextAssets,
     ) -> Result<Self, CheckpointError> {
-        let mut places: HashMap<Arc<str>, usize> = HashMap::with_capacity(entries.len());
+        let mut places: HashMap<&str, usize> = HashMap::with_capacity(entries.len());
         for (place, entry) in entries.iter().enumerate() {
-            if let Some(first) = places.insert(Arc::clone(&entry.name), place) {
+            if let Some(first) = places.insert(&entry.name, place) {
                 return Err(CheckpointError::InTwoShards {
                     name: entry.name.to_string(),
                     first: entries[first].file.path().to_owned(),
@@ -119,7 +147,15 @@ impl Checkpoint {
                 });
             }
         }
-        Ok(Self { format, path: path.to_owned(), config, entries, places, assets })
+        let files: BTreeSet<&Path> = entries.iter().map(|it| it.file.path()).collect();
+        let weight_files = files.into_iter().map(Path::to_owned).collect();
+        let (entries, quantization) = match format {
+            Format::HuggingFace => quantized::assemble(path, &config, entries)?,
+            Format::Gguf => (entries, None),
+        };
+        let places = entries.iter().enumerate().map(|(place, it)| (Arc::clone(&it.name), place)).collect();
+        let path = path.to_owned();
+        Ok(Self { format, path, config, entries, places, assets, weight_files, quantization })
     }
 
     /// The format.
@@ -134,10 +170,13 @@ impl Checkpoint {
 
     /// The files that hold its weights, in the order of their names.
     pub fn weight_files(&self) -> Vec<&Path> {
-        let mut files: Vec<&Path> = self.entries.iter().map(|it| it.file.path()).collect();
-        files.sort_unstable();
-        files.dedup();
-        files
+        self.weight_files.iter().map(PathBuf::as_path).collect()
+    }
+
+    /// The method by which weights of a folder are quantized, as `quant_method` names it. Such weights are tensors like
+    /// others here, under the names that they have in the model before it was quantized.
+    pub fn quantization(&self) -> Option<&'static str> {
+        self.quantization
     }
 
     /// The model's description, always an object. Of a folder the parsed `config.json`; of a GGUF file all
@@ -170,23 +209,7 @@ impl Checkpoint {
                 hint: similar_names(name, self.names()),
             });
         };
-        let entry = &self.entries[place];
-        match &entry.dtype {
-            Ok(dtype) => Ok(Tensor {
-                name: Arc::clone(&entry.name),
-                dtype: *dtype,
-                shape: entry.shape.clone(),
-                file: Arc::clone(&entry.file),
-                range: entry.range.clone(),
-                order: None,
-                layout: Layout::Rows,
-            }),
-            Err(found) => Err(CheckpointError::UnsupportedType {
-                name: name.to_owned(),
-                found: found.clone(),
-                supported: self.supported_types(),
-            }),
-        }
+        self.entries[place].tensor(&self.supported_types())
     }
 
     /// Tokenizer, chat templates and what else belongs to text.

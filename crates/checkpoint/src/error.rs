@@ -166,6 +166,29 @@ pub enum CheckpointError {
         /// The shape it has.
         found: Vec<usize>,
     },
+    /// The weights are quantized in a way that is not known here.
+    #[error(
+        "`{}`: the quantization's `{key}` is `{found}`; known are {known}\
+         \n\nhint: take the model before it was quantized, or a GGUF file of it", path.display()
+    )]
+    UnknownQuantization {
+        /// The file that describes it.
+        path: PathBuf,
+        /// Which of its settings.
+        key: String,
+        /// What it says.
+        found: String,
+        /// What is known.
+        known: String,
+    },
+    /// The stored tensors of a quantized weight do not fit each other.
+    #[error("tensor `{name}`: {what}\n\nhint: the file is damaged, or quantized in another way than it says")]
+    QuantizedTensor {
+        /// The tensor.
+        name: String,
+        /// What is wrong.
+        what: String,
+    },
     /// A tensor's type cannot be decoded.
     #[error(
         "tensor `{name}`: type {found} cannot be decoded, only {supported}\n\nhint: convert the model to one of these"

@@ -1,5 +1,6 @@
 //! JSON files, as Python writes them.
 
+use std::ops::Range;
 use std::path::Path;
 
 use serde_json::{Map, Value};
@@ -96,6 +97,86 @@ fn end_of_string(string: &str) -> usize {
     string.len()
 }
 
+/// The text of a JSON object without some of its members, nor those of the object that is its member `inner`. All else
+/// stays as it is, spaces and Python's special floats included.
+pub(crate) fn without_members(text: &str, keys: &[&str], inner: &str) -> String {
+    let outer = members(text);
+    let within = outer.iter().find(|it| it.key == inner).map(|it| it.value.clone());
+    let within = within.map_or(Vec::new(), |value| {
+        let shift = |range: Range<usize>| range.start + value.start..range.end + value.start;
+        cuts(&members(&text[value.clone()]), keys).into_iter().map(shift).collect()
+    });
+    let mut cuts = [cuts(&outer, keys), within].concat();
+    cuts.sort_by_key(|it| it.start);
+    let mut result = text.to_owned();
+    for range in cuts.into_iter().rev() {
+        result.replace_range(range, "");
+    }
+    result
+}
+
+/// A member of an object, and where it lies in the text.
+struct Member<'a> {
+    key: &'a str,
+    start: usize,
+    value: Range<usize>,
+}
+
+/// The members of the object that a text starts with; the text is known to be JSON.
+fn members(text: &str) -> Vec<Member<'_>> {
+    let mut members = Vec::new();
+    let mut at = text.find('{').map_or(text.len(), |it| it + 1);
+    while let Some(start) = text[at..].find(['"', '}']).map(|it| at + it) {
+        if text[start..].starts_with('}') {
+            break;
+        }
+        let key_end = start + end_of_string(&text[start..]);
+        let Some(colon) = text[key_end..].find(':').map(|it| key_end + it + 1) else { break };
+        let value_start = colon + text[colon..].len() - text[colon..].trim_start().len();
+        let value = value_start..value_start + end_of_value(&text[value_start..]);
+        at = value.end;
+        members.push(Member { key: text[start..key_end].trim_matches('"'), start, value });
+    }
+    members
+}
+
+/// The length of the JSON value that a text starts with.
+fn end_of_value(text: &str) -> usize {
+    let (mut at, mut depth) = (0, 0_usize);
+    while let Some(&byte) = text.as_bytes().get(at) {
+        match byte {
+            b'"' => {
+                at += end_of_string(&text[at..]);
+                continue;
+            }
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' | b',' if depth == 0 => break,
+            b'}' | b']' => depth -= 1,
+            _ => {}
+        }
+        at += 1;
+        if depth == 0 && matches!(byte, b'}' | b']') {
+            return at;
+        }
+    }
+    text[..at].trim_end().len()
+}
+
+/// What has to go with members of these keys: each up to the next one, and from the last one that stays to the end.
+fn cuts(members: &[Member<'_>], keys: &[&str]) -> Vec<Range<usize>> {
+    let goes = |it: &Member<'_>| keys.contains(&it.key);
+    let last_kept = members.iter().rposition(|it| !goes(it));
+    let (before, tail) = members.split_at(last_kept.map_or(0, |it| it + 1));
+    let mut cuts = Vec::new();
+    for pair in before.windows(2).filter(|it| goes(&it[0])) {
+        cuts.push(pair[0].start..pair[1].start);
+    }
+    if let (Some(first), Some(last)) = (tail.first(), tail.last()) {
+        cuts.push(before.last().map_or(first.start, |it| it.value.end)..last.value.end);
+    }
+    cuts
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,5 +196,24 @@ mod tests {
         assert_eq!(error.line(), 1, "the first thing that is not JSON is NaN: {error}");
         let error = parse("{\"a\": 1,\n  oops}").unwrap_err();
         assert_eq!((error.line(), error.column()), (2, 3));
+    }
+
+    #[test]
+    fn members_go_with_their_commas_and_all_else_stays() {
+        let without = |text: &str| without_members(text, &["q", "r"], "inner");
+        for (text, expected) in [
+            (r#"{"q": {"a": [1, "}"]}, "b": NaN}"#, r#"{"b": NaN}"#),
+            ("{\n  \"a\": 1,\n  \"q\": 2\n}\n", "{\n  \"a\": 1\n}\n"),
+            (r#"{"a":1,"q":{},"r":"\"","b":-Infinity}"#, r#"{"a":1,"b":-Infinity}"#),
+            (r#"{"a": 1, "q": 2, "r": 3}"#, r#"{"a": 1}"#),
+            (r#"{"q": 2}"#, "{}"),
+            (
+                r#"{"inner": {"a": 1, "q": 2}, "q": 3, "other": {"q": 4}}"#,
+                r#"{"inner": {"a": 1}, "other": {"q": 4}}"#,
+            ),
+            ("{}", "{}"),
+        ] {
+            assert_eq!(without(text), expected);
+        }
     }
 }

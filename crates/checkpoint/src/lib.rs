@@ -17,6 +17,7 @@ pub mod hugging_face;
 mod json;
 mod mapped_file;
 mod quantize;
+mod quantized;
 mod tensor;
 mod text_assets;
 pub mod write;

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::mapped_file::MappedFile;
+use crate::quantized::Numbers;
 use crate::{CheckpointError, TensorDtype};
 
 /// A named tensor: a view of a mapped file whose rows are decoded to f32 on demand.
@@ -38,6 +39,12 @@ pub(crate) enum Layout {
         /// Where they lie in it, for all rows that the bytes hold.
         range: Range<usize>,
     },
+    /// In several stored tensors of which the bytes are one.
+    Quantized {
+        numbers: Arc<dyn Numbers>,
+        /// The row of theirs that is the first of this tensor.
+        first: usize,
+    },
 }
 
 /// Numbers of a microscaled block, and the bytes that they take.
@@ -55,7 +62,7 @@ impl Tensor {
         &self.shape
     }
 
-    /// How the numbers are stored.
+    /// How the numbers are stored; of a quantized weight of a folder a type that holds each of its numbers exactly.
     pub fn dtype(&self) -> TensorDtype {
         self.dtype
     }
@@ -65,9 +72,15 @@ impl Tensor {
         self.file.path()
     }
 
-    /// The raw bytes as in the file. Ignores a row order, and the rows taken by [`Self::slice_rows`] after one.
+    /// The raw bytes as in the file. Ignores a row order, and the rows taken by [`Self::slice_rows`] after one. Of a
+    /// quantized weight of a folder those of its main part, whole.
     pub fn bytes(&self) -> &[u8] {
         &self.file.bytes()[self.range.clone()]
+    }
+
+    /// How many bytes its numbers take in its type.
+    pub fn size(&self) -> usize {
+        self.rows() * self.row_bytes()
     }
 
     /// The number of rows: the product of all dimensions but the last; 1 for a vector and for a scalar.
@@ -114,6 +127,11 @@ impl Tensor {
                 let numbers = &self.bytes()[row * blocks * BLOCK.1..][..blocks * BLOCK.1];
                 let scales = &file.bytes()[range.clone()][row * blocks..][..blocks];
                 crate::decode::microscaled(numbers, scales, out);
+            }
+            Layout::Quantized { numbers, first } => {
+                // Members rely on whole rows.
+                assert!(out.len() == self.row_len(), "tensor `{}` has rows of {}", self.name, self.row_len());
+                numbers.read_row(first + row, out);
             }
         }
     }
@@ -214,19 +232,22 @@ impl Tensor {
     }
 
     /// A view of the rows as columns and of the columns as rows, with shape `[row_len, rows]`: of a weight that is stored
-    /// as `[inputs, outputs]`, the usual one. Reading a row of it is slow.
+    /// as `[inputs, outputs]`, the usual one. Reading a row of it is slow, unless it is stored the other way round after all.
     ///
     /// # Panics
     /// When numbers are stored in blocks, or rows were put in another order: such tensors are never transposed.
     #[must_use]
     pub fn transposed(&self) -> Self {
-        assert!(
-            matches!(self.layout, Layout::Rows) && self.order.is_none() && self.dtype.block().0 == 1,
-            "tensor `{}` cannot be transposed",
-            self.name
-        );
+        assert!(self.can_be_transposed(), "tensor `{}` cannot be transposed", self.name);
         let (rows, columns) = (self.rows(), self.row_len());
-        Self { shape: vec![columns, rows], layout: Layout::Columns(columns), ..self.clone() }
+        let layout = match &self.layout {
+            Layout::Quantized { numbers, first } => Layout::Quantized {
+                numbers: numbers.transposed().expect("it was asked for just now").1,
+                first: first / rows * columns,
+            },
+            _ => Layout::Columns(columns),
+        };
+        Self { shape: vec![columns, rows], layout, ..self.clone() }
     }
 
     /// The numbers that blocks of 4 bits, `[…, blocks, 16]` in bytes, and their scales, `[…, blocks]` in bytes, mean: a
@@ -265,6 +286,25 @@ impl Tensor {
         matches!(self.layout, Layout::Microscaled { .. })
     }
 
+    /// Whether [`Self::transposed`] can be asked for.
+    pub fn can_be_transposed(&self) -> bool {
+        let layout = match &self.layout {
+            Layout::Rows => self.dtype.block().0 == 1,
+            // A whole matrix of a stack.
+            Layout::Quantized { numbers, first } => {
+                let rows = self.rows();
+                first.checked_rem(rows) == Some(0) && numbers.transposed().is_some_and(|it| it.0 == rows)
+            }
+            Layout::Columns(_) | Layout::Microscaled { .. } => false,
+        };
+        layout && self.order.is_none()
+    }
+
+    /// Whether its numbers come from several stored tensors of a folder.
+    pub fn is_quantized(&self) -> bool {
+        matches!(self.layout, Layout::Quantized { .. })
+    }
+
     /// A view of some rows, with shape `[rows, row_len]`: one expert of a fused tensor, for example.
     ///
     /// # Panics
@@ -285,6 +325,7 @@ impl Tensor {
         match (&self.order, &mut slice.layout) {
             (Some(order), _) => slice.order = Some(order[rows].into()),
             (None, Layout::Rows) => slice.range = part(&self.range, self.row_bytes()),
+            (None, Layout::Quantized { first, .. }) => *first += rows.start,
             (None, Layout::Columns(_)) => slice.order = Some(rows.map(|it| it as u32).collect()),
             (None, Layout::Microscaled { range, .. }) => {
                 let blocks = self.row_len() / BLOCK.0;

@@ -37,8 +37,8 @@ pub(crate) struct ModelArguments {
 pub(crate) struct ComputeArguments {
     /// Precision of the weights; what they are multiplied in is --arithmetic
     ///
-    /// `auto` keeps what the file has, and f32 where the file is quantized, since only f32 holds those values
-    /// exactly. bf16 and f16 halve the memory.
+    /// `auto` keeps what the file has, and where it is quantized what holds its values exactly: f32, or the type of
+    /// a folder's scales if that has 16 bits. bf16 and f16 halve the memory.
     #[arg(long, value_enum)]
     dtype: Option<DtypeArgument>,
 

@@ -248,6 +248,12 @@ impl SaveArguments {
         for file in &written.left_out {
             remark(&format!("not copied: {}", file.display()));
         }
+        if let Some(method) = session.model.checkpoint.quantization() {
+            remark(&format!(
+                "the weights, quantized with {method}, are written as ordinary ones; quantize them anew with the tool that \
+                 made them"
+            ));
+        }
         if session.model.checkpoint.format() == Format::Gguf {
             card_beside(&target, &card)?;
         }

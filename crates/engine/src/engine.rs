@@ -27,8 +27,8 @@ pub enum Device {
 /// The precision that weights are kept in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DtypeChoice {
-    /// That of the checkpoint's largest tensors; f32 where they are quantized, since only f32 holds their values
-    /// exactly, but for MXFP4, whose values bf16 holds. With [`Arithmetic::Bf16`] always bf16.
+    /// That of the checkpoint's largest tensors; f32 where they are quantized in blocks, or with scales in f32, since only
+    /// f32 holds their values exactly: weights quantized with scales of 16 bits have values of these. With [`Arithmetic::Bf16`] always bf16.
     Auto,
     /// As told.
     Fixed(WeightDtype),
@@ -425,7 +425,7 @@ fn natural_dtype(checkpoint: &Checkpoint) -> WeightDtype {
             TensorDtype::U8 | TensorDtype::F8E8M0 => continue,
             _ => 0,
         };
-        bytes[place].1 += tensor.bytes().len();
+        bytes[place].1 += tensor.size();
     }
     bytes.into_iter().max_by_key(|it| it.1).map_or(WeightDtype::F32, |it| it.0)
 }

@@ -22,6 +22,15 @@ pub enum LoadError {
         /// All that the families know.
         known: String,
     },
+    /// A quantized weight is stored with inputs as rows.
+    #[error(
+        "tensor `{tensor}` is quantized and stored as `[inputs, outputs]`, which cannot be read row by row\n\n\
+         hint: take the model before it was quantized"
+    )]
+    Transposed {
+        /// The tensor.
+        tensor: String,
+    },
     /// A weight is infinite or not a number.
     #[error(
         "tensor `{tensor}`: the weight at row {row}, column {column} is `{value}`\n\n\

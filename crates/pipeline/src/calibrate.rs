@@ -96,12 +96,10 @@ fn divergence_from_file(
     batch_size: usize,
     cancel: &Cancel<'_>,
 ) -> Result<Option<f64>, PipelineError> {
-    let encoded = [KL_PROMPTS, GOOD_PROMPTS].map(|set| encode(model, settings, texts, set, PROMPTS));
-    let Some(prompts) =
-        encoded.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().find(|it| !it.is_empty())
-    else {
+    let prompts = encode(model, settings, texts, [KL_PROMPTS, GOOD_PROMPTS], PROMPTS)?;
+    if prompts.is_empty() {
         return Ok(None);
-    };
+    }
     let info = model.engine.info();
     if info.weights.saturating_mul(info.dtype.bytes()) > memory() {
         return Ok(None);

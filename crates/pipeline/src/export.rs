@@ -192,8 +192,11 @@ mod tests {
 
     /// Of checkpoints in f32: nothing is rounded on the way.
     fn written_is_edited(name: &str) {
-        let checkpoint = golden(name);
-        let mut engine = load(&checkpoint);
+        written_is_edited_of(&golden(name), name);
+    }
+
+    fn written_is_edited_of(checkpoint: &Checkpoint, name: &str) {
+        let mut engine = load(checkpoint);
         let writers = engine.info().writers.clone();
         let original = answers(&mut engine, 0);
         for mode in [RowNormalization::None, RowNormalization::Full] {
@@ -208,7 +211,7 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let out = folder.path().join("out");
             let each = &mut |_| ControlFlow::Continue(());
-            write::write_model(&checkpoint, &replacements, &out, &write::Settings::default(), each).unwrap();
+            write::write_model(checkpoint, &replacements, &out, &write::Settings::default(), each).unwrap();
             let written = answers(&mut load(&Checkpoint::open(&out).unwrap()), 0);
             for (index, (found, expected)) in written.iter().zip(&edited).enumerate() {
                 let place = format!("{name}, {mode:?}, prompt {index}");
@@ -238,5 +241,28 @@ mod tests {
     #[test]
     fn experts_in_one_tensor_that_lies_the_other_way_round_are_written_as_they_are_edited() {
         written_is_edited("gpt_oss_plain");
+    }
+
+    #[test]
+    fn a_quantized_model_is_written_as_an_ordinary_one_and_as_it_is_edited() {
+        let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("../engine/tests/golden");
+        let all = std::fs::read_dir(goldens).unwrap().map(|it| it.unwrap().path());
+        let quantized = |it: &PathBuf| {
+            let name = it.file_name().unwrap().to_string_lossy().into_owned();
+            name.starts_with("quantized_") || name == "gpt_oss_blocks"
+        };
+        let mut seen = 0;
+        for golden in all.filter(quantized) {
+            seen += 1;
+            // In f32, so that nothing is rounded on the way.
+            let folder = tempfile::tempdir().unwrap();
+            let config = std::fs::read_to_string(golden.join("config.json")).unwrap();
+            std::fs::write(folder.path().join("config.json"), config.replace("bfloat16", "float32")).unwrap();
+            let weights = "model.safetensors";
+            std::fs::copy(golden.join(weights), folder.path().join(weights)).unwrap();
+            let checkpoint = Checkpoint::open(folder.path()).unwrap();
+            written_is_edited_of(&checkpoint, &golden.file_name().unwrap().to_string_lossy());
+        }
+        assert!(seen >= 8, "{seen}");
     }
 }

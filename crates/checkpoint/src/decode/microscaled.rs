@@ -31,6 +31,13 @@ pub(super) fn mxfp4(block: &[u8; 17], out: &mut [f32; 32]) {
     }
 }
 
+/// One number of such blocks.
+pub(crate) fn microscaled_at(blocks: &[u8], scales: &[u8], place: usize) -> f32 {
+    let byte = blocks[place / 2];
+    let number = if place.is_multiple_of(2) { byte & 0xf } else { byte >> 4 };
+    E2M1[usize::from(number)] * E8M0[usize::from(scales[place / 32])]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

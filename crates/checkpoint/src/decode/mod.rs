@@ -13,7 +13,7 @@ mod super_blocks;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
-pub(crate) use self::microscaled::microscaled;
+pub(crate) use self::microscaled::{microscaled, microscaled_at};
 use crate::TensorDtype;
 
 impl TensorDtype {

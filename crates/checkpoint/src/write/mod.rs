@@ -1,10 +1,12 @@
 //! Writing a model: the checkpoint that was opened, with some of its tensors replaced.
 //!
-//! What is written has exactly the input's tensor names and shapes, in the input's types and format:
+//! What is written has exactly the checkpoint's tensor names and shapes, in the input's types and format:
 //!
 //! * **A Hugging Face folder** becomes a folder: safetensors files of at most [`Settings::max_shard_size`] bytes, an
 //!   index if there are several, and every other file of the input (configuration, tokenizer, templates, licence)
-//!   byte for byte. Weights in other formats are left behind, and [`Written::left_out`] lists them.
+//!   byte for byte. Weights in other formats are left behind, and [`Written::left_out`] lists them. Of a folder whose
+//!   weights are quantized the model before that is written: the names and shapes of [`Checkpoint::names`], in the type
+//!   that the model computes in, and a configuration that does not speak of quantization (`dequantized.rs` says why).
 //! * **A GGUF file** (or several parts of one) becomes one GGUF file with the same metadata, and the tensors in the same
 //!   order. Replaced tensors whose type is quantized are stored as F16, or F32 on request: to quantize anew is
 //!   another tool's work, and would undo part of an exact edit.
@@ -19,6 +21,7 @@
 //!
 //! This module knows no edits: where the new rows come from is the caller's business.
 
+mod dequantized;
 mod error;
 mod gguf;
 mod new_tensors;

@@ -1,12 +1,13 @@
 //! New numbers for a tensor, and how they are rounded.
 
+use std::cell::RefCell;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use half::{bf16, f16};
 
 use super::{Dequantized, WriteError};
-use crate::{Checkpoint, TensorDtype};
+use crate::{Checkpoint, Tensor, TensorDtype};
 
 /// New content of some tensors, by name.
 pub type Replacements<'a> = BTreeMap<String, Replacement<'a>>;
@@ -29,6 +30,21 @@ impl<'a> Replacement<'a> {
     /// Numbers come in f64 so that they are rounded only once, to the type of the tensor.
     pub fn new(shape: Vec<usize>, fill: impl Fn(usize, &mut [f64]) + 'a) -> Self {
         Self { shape, fill: Box::new(fill) }
+    }
+
+    /// The numbers of a tensor.
+    pub(super) fn of(tensor: Tensor) -> Self {
+        let shape = tensor.shape().to_vec();
+        let row_numbers = RefCell::new(vec![0.0; tensor.row_len()]);
+        Self::new(shape, move |first, out| {
+            let mut numbers = row_numbers.borrow_mut();
+            for (row, out) in (first..).zip(out.chunks_exact_mut(tensor.row_len())) {
+                tensor.read_row(row, &mut numbers);
+                for (out, &number) in out.iter_mut().zip(&*numbers) {
+                    *out = f64::from(number);
+                }
+            }
+        })
     }
 
     /// The length of a row.

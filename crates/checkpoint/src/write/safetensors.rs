@@ -10,9 +10,9 @@ use serde_json::{Map, Value, json};
 
 use super::output::{Content, Meter, Output};
 use super::replacement::stored_as;
-use super::side_files::{SideFiles, write_file};
+use super::side_files::{MODEL_CARD, SideFiles, write_file};
 use super::staging::Staging;
-use super::{Dequantized, Progress, Replacements, Settings, WriteError, Written};
+use super::{Dequantized, Progress, Replacements, Settings, WriteError, Written, dequantized};
 use crate::Checkpoint;
 use crate::checkpoint::Entry;
 
@@ -37,11 +37,14 @@ pub(super) fn write(
     settings: &Settings,
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Written, WriteError> {
-    let planned = plan(checkpoint, replacements)?;
+    let others = dequantized::others(checkpoint, replacements);
+    let planned = plan(checkpoint, replacements, &others)?;
+    let expected = facts(&planned);
     let total = planned.iter().map(|it| it.content.size()).sum();
     let shards = shards(planned, settings.max_shard_size.bytes());
     // Before there is anything of ours that could be found.
-    let side_files = SideFiles::of(checkpoint.path())?;
+    let side_files = SideFiles::of(checkpoint.path(), dequantized::side_files(checkpoint))?;
+    let config = dequantized::config(checkpoint)?;
     let staging = Staging::beside(target)?;
     let needed = total + side_files.bytes;
     staging.expect_space(needed)?;
@@ -60,10 +63,13 @@ pub(super) fn write(
         write_file(&path, needed, |out| out.write_all(text.as_bytes()))?;
         written.files.push(path);
     }
-    side_files.copy(checkpoint.path(), folder, settings.model_card.as_deref(), needed, &mut written)?;
-    check(checkpoint, folder)?;
+    let card = settings.model_card.as_deref().map(|it| (MODEL_CARD, it));
+    let config = config.as_deref().map(|it| (dequantized::CONFIG, it));
+    let texts: Vec<(&str, &str)> = card.into_iter().chain(config).collect();
+    side_files.copy(checkpoint.path(), folder, &texts, needed, &mut written)?;
+    check(&expected, folder)?;
     // What the tensors were read from was not left out, but written anew.
-    let read: HashSet<&Path> = checkpoint.entries().iter().map(|it| it.file.path()).collect();
+    let read: HashSet<&Path> = checkpoint.weight_files().into_iter().collect();
     written.left_out.retain(|it| !read.contains(&**it) && *it != checkpoint.path().join(INDEX));
     let renamed = written.files.iter().map(|it| target.join(it.strip_prefix(folder).unwrap_or(it))).collect();
     staging.keep()?;
@@ -73,18 +79,26 @@ pub(super) fn write(
 fn plan<'a>(
     checkpoint: &'a Checkpoint,
     replacements: &'a Replacements,
+    others: &'a Replacements,
 ) -> Result<Vec<Planned<'a>>, WriteError> {
     let planned = checkpoint.entries().iter().map(|entry| {
-        let content = match (replacements.get(&*entry.name), &entry.dtype) {
+        let replacement = replacements.get(&*entry.name).or_else(|| others.get(&*entry.name));
+        let content = match (replacement, &entry.dtype) {
             (Some(replacement), Ok(dtype)) => {
-                // Safetensors files hold no quantized types, so the second choice is never made.
-                let dtype = stored_as(&entry.name, *dtype, Dequantized::default())?;
+                let dtype = match entry.numbers {
+                    Some(_) => dequantized::dtype(checkpoint, entry),
+                    // Safetensors files hold no types in blocks, so the second choice is never made.
+                    None => stored_as(&entry.name, *dtype, Dequantized::default())?,
+                };
                 Content::Replaced { replacement, dtype }
             }
             _ => Content::Copied { file: &entry.file, range: entry.range.clone() },
         };
-        let dtype = entry.dtype.as_ref().map_or_else(String::as_str, |it| it.name());
-        Ok(Planned { name: &entry.name, shape: &entry.shape, dtype, width: width(entry), content })
+        let (dtype, width) = match (&content, &entry.dtype) {
+            (Content::Replaced { dtype, .. }, _) | (_, Ok(dtype)) => (dtype.name(), dtype.block().1),
+            (_, Err(name)) => (&**name, if name == "C64" { 8 } else { 1 }), // floats of 4 and 6 bits
+        };
+        Ok(Planned { name: &entry.name, shape: &entry.shape, dtype, width, content })
     });
     planned.collect()
 }
@@ -106,15 +120,6 @@ fn shards(planned: Vec<Planned<'_>>, most: u64) -> Vec<Vec<Planned<'_>>> {
         shard.sort_by_key(|it| std::cmp::Reverse(it.width));
     }
     shards
-}
-
-/// How many bytes one number takes.
-fn width(entry: &Entry) -> usize {
-    match &entry.dtype {
-        Ok(dtype) => dtype.block().1,
-        Err(name) if name == "C64" => 8,
-        Err(_) => 1, // the floats of 4 and 6 bits
-    }
 }
 
 fn shard_names(count: usize) -> Vec<String> {
@@ -164,14 +169,20 @@ fn index(shards: &[Vec<Planned>], names: &[String], total: u64) -> String {
     format!("{index:#}\n")
 }
 
-/// Opens what was written and compares names, shapes and types with the input.
-fn check(checkpoint: &Checkpoint, folder: &Path) -> Result<(), WriteError> {
+/// Shape and type of each tensor.
+type Facts = BTreeMap<String, (Vec<usize>, String)>;
+
+fn facts(planned: &[Planned<'_>]) -> Facts {
+    planned.iter().map(|it| (it.name.to_owned(), (it.shape.to_vec(), it.dtype.to_owned()))).collect()
+}
+
+/// Opens what was written and compares names, shapes and types with what was planned.
+fn check(expected: &Facts, folder: &Path) -> Result<(), WriteError> {
     let written = Checkpoint::open(folder)?;
-    let facts = |it: &Checkpoint| -> BTreeMap<String, (Vec<usize>, Result<crate::TensorDtype, String>)> {
-        it.entries().iter().map(|it| (it.name.to_string(), (it.shape.clone(), it.dtype.clone()))).collect()
-    };
-    let (expected, found) = (facts(checkpoint), facts(&written));
-    if expected == found {
+    let dtype = |it: &Entry| it.dtype.as_ref().map_or_else(Clone::clone, ToString::to_string);
+    let found: Facts =
+        written.entries().iter().map(|it| (it.name.to_string(), (it.shape.clone(), dtype(it)))).collect();
+    if *expected == found {
         return Ok(());
     }
     let differs = |name: &&String| expected.get(*name) != found.get(*name);

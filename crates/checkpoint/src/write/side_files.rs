@@ -13,7 +13,7 @@ use crate::CheckpointError;
 const WEIGHTS: [&str; 10] =
     ["safetensors", "gguf", "bin", "pth", "pt", "ckpt", "h5", "msgpack", "ot", "onnx"];
 
-const MODEL_CARD: &str = "README.md";
+pub(super) const MODEL_CARD: &str = "README.md";
 
 /// The folder that tells how the input was made: of what is written it would tell lies.
 const REPRODUCTION: &str = "reproduce";
@@ -30,9 +30,15 @@ pub(super) struct SideFiles {
 impl SideFiles {
     /// Finds them, in the order of their names. Folders whose name starts with a dot (`.git`, `.cache`) are the tools',
     /// not the model's. Links to files are followed, as download caches hold them; links to folders are not.
-    pub(super) fn of(folder: &Path) -> Result<Self, WriteError> {
+    ///
+    /// `without`: names of files of the folder that are not to be copied.
+    pub(super) fn of(folder: &Path, without: &[&str]) -> Result<Self, WriteError> {
         let mut found = Self::default();
         found.search(folder, Path::new(""))?;
+        let (left_out, copied) =
+            found.copied.into_iter().partition(|it| without.iter().any(|name| it == Path::new(name)));
+        found.copied = copied;
+        found.left_out.extend::<Vec<PathBuf>>(left_out);
         Ok(found)
     }
 
@@ -69,17 +75,17 @@ impl SideFiles {
         Ok(())
     }
 
-    /// Copies them, with another model card if there is one.
+    /// Copies them; some have other texts, and what is not there is added.
     pub(super) fn copy(
         self,
         from: &Path,
         to: &Path,
-        model_card: Option<&str>,
+        texts: &[(&str, &str)],
         needed: u64,
         written: &mut Written,
     ) -> Result<(), WriteError> {
         for file in self.copied {
-            if model_card.is_some() && file == Path::new(MODEL_CARD) {
+            if texts.iter().any(|it| file == Path::new(it.0)) {
                 continue;
             }
             let (source, copy) = (from.join(&file), to.join(&file));
@@ -94,10 +100,10 @@ impl SideFiles {
             }
             written.files.push(copy);
         }
-        if let Some(text) = model_card {
-            let card = to.join(MODEL_CARD);
-            write_file(&card, needed, |out| out.write_all(text.as_bytes()))?;
-            written.files.push(card);
+        for (name, text) in texts {
+            let path = to.join(name);
+            write_file(&path, needed, |out| out.write_all(text.as_bytes()))?;
+            written.files.push(path);
         }
         written.left_out.extend(self.left_out.into_iter().map(|it| from.join(it)));
         Ok(())

@@ -6,6 +6,8 @@ mod gguf_builder;
 mod gguf_malformed;
 mod gguf_parts;
 mod gguf_read;
+mod quantized;
+mod quantized_malformed;
 mod round_trips;
 mod safetensors_malformed;
 mod tensors;

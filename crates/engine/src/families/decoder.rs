@@ -33,8 +33,6 @@ pub(super) struct Traits {
     /// Of the older notation: where layers with a window rotate otherwise than those without, the key of their base,
     /// and its value where the configuration has none. They are not scaled.
     pub(super) local_theta: Option<(&'static str, f64)>,
-    /// The `quant_method` of checkpoints whose tensors the family knows how to widen.
-    pub(super) quantization: &'static [&'static str],
     /// Whether the head is the embedding where the configuration does not say.
     pub(super) tied: bool,
 }
@@ -49,7 +47,6 @@ pub(super) const LLAMA: Traits = Traits {
     theta: 10_000.0,
     pairing: Pairing::Halves,
     local_theta: None,
-    quantization: &[],
     tied: false,
 };
 
@@ -127,15 +124,6 @@ impl<'a> Decoder<'a> {
         traits: Traits,
         defaults: Option<&'a Value>,
     ) -> Result<Self, ConfigError> {
-        // Weights that have to be multiplied with scales of their own would be read as if they were numbers.
-        if let Some(quantization) = config.section("quantization_config") {
-            let found = quantization.text("quant_method")?.unwrap_or("(not named)");
-            if !traits.quantization.contains(&found) {
-                let known = "checkpoints without it, and GGUF files".to_owned();
-                let key = "quantization_config".to_owned();
-                return Err(ConfigError::Unsupported { key, found: found.to_owned(), known });
-            }
-        }
         let text = config.section("text_config").unwrap_or(*config);
         let tied = config.flag("tie_word_embeddings")?.or(text.flag("tie_word_embeddings")?);
         let text = text.with_defaults(defaults);

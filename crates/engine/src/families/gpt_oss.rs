@@ -21,8 +21,7 @@ pub(super) const FAMILY: Family = Family {
     gguf: Some(Gguf { architectures: &["gpt-oss"], config: gguf_config, tensor: gguf_tensor }),
 };
 
-const TRAITS: Traits =
-    Traits { epsilon: ("rms_norm_eps", 1e-5), theta: 150_000.0, quantization: &["mxfp4"], ..decoder::LLAMA };
+const TRAITS: Traits = Traits { epsilon: ("rms_norm_eps", 1e-5), theta: 150_000.0, ..decoder::LLAMA };
 
 static DEFAULTS: LazyLock<Value> = LazyLock::new(|| {
     json!({

@@ -191,6 +191,10 @@ impl<'a> Source<'a> {
         tensor.expect_shape(&share.shape(&[rows, row_len]))?;
         let expert = share.expert.map_or(0, |it| it.0);
         let own = tensor.slice_rows(expert * rows..(expert + 1) * rows);
+        if share.transposed && !own.can_be_transposed() {
+            // To read one number of a row of blocks means to decode them all.
+            return Err(LoadError::Transposed { tensor: weight.clone() });
+        }
         let own = if share.transposed { own.transposed() } else { own };
         if share.together == 1 {
             return Ok(own.stepped_rows(share.first, share.step, *outputs));
