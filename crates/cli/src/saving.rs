@@ -7,7 +7,7 @@ use anyhow::Context;
 use checkpoint::write::{Dequantized, Settings, ShardSize};
 use checkpoint::{Checkpoint, Format};
 use clap::ValueEnum;
-use engine::Engine;
+use engine::{Engine, LoadOptions};
 use engine::backend::WeightDtype;
 use pipeline::reproduction::Writing;
 use pipeline::{AdapterKind, Cancel, Model, Product, ScoreRecord, Session};
