@@ -22,6 +22,8 @@ pub struct Blueprint {
     pub embedding: Embedding,
     /// The blocks, first to last.
     pub blocks: Vec<Block>,
+    /// Where blocks have embeddings of their own.
+    pub per_layer: Option<PerLayerEmbedding>,
     /// The norm before the head.
     pub final_norm: Norm,
     /// Where vectors become logits.
@@ -37,6 +39,19 @@ pub struct Embedding {
     pub scale: f32,
 }
 
+/// The embeddings of all blocks, side by side in one matrix `[tokens, blocks * width]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PerLayerEmbedding {
+    /// The tensor's name.
+    pub weight: String,
+    /// How many tokens it knows, at least the vocabulary.
+    pub tokens: usize,
+    /// How wide the embedding of a block is.
+    pub width: usize,
+    /// What its rows are multiplied with.
+    pub scale: f32,
+}
+
 /// The output projection `[vocab, d_model]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Head {
@@ -48,7 +63,7 @@ pub struct Head {
     pub softcap: Option<f32>,
 }
 
-/// A decoder block: two branches that write to the residual stream.
+/// A decoder block: two branches that write to the residual stream, in some models three.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Block {
     /// Mixes positions.
@@ -57,6 +72,10 @@ pub struct Block {
     pub mlp: Branch<Mlp>,
     /// What the second branch reads.
     pub arrangement: Arrangement,
+    /// Adds what the block knows of the token itself, after the other two.
+    pub per_layer: Option<Branch<PerLayer>>,
+    /// What the stream is multiplied with when all has been added to it.
+    pub scale: f32,
 }
 
 /// What the second branch of a block reads.
@@ -99,6 +118,8 @@ pub enum Mixer {
 pub enum Mlp {
     /// The same for every token.
     Gated(Gated),
+    /// The same without a gate.
+    Plain(Plain),
     /// A choice of several for each token.
     Experts(Experts),
 }
@@ -109,6 +130,17 @@ pub struct Gated {
     /// Goes through the activation.
     pub gate: Projection,
     /// Is multiplied with it.
+    pub up: Projection,
+    /// The activation.
+    pub activation: Activation,
+    /// The writer.
+    pub down: Projection,
+}
+
+/// `down(activation(up(x)))`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plain {
+    /// Goes through the activation.
     pub up: Projection,
     /// The activation.
     pub activation: Activation,
@@ -173,6 +205,33 @@ pub struct Groups {
     pub best: usize,
 }
 
+/// `projection(activation(gate(x)) ∘ own)`, where `own = table[token] + scale * norm(context(e))`: e is the row that the
+/// model's embedding has for the token, and the table the block's part of [`PerLayerEmbedding`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct PerLayer {
+    /// Goes through the activation, `[width, d_model]`.
+    pub gate: Projection,
+    /// The activation.
+    pub activation: Activation,
+    /// Reads the model's embedding, `[width, d_model]`.
+    pub context: Projection,
+    /// The norm behind it.
+    pub context_norm: Norm,
+    /// What is added to the table's row is multiplied with this.
+    pub context_scale: f32,
+    /// The writer, `[d_model, width]`.
+    pub projection: Projection,
+}
+
+/// Whose keys and values a block attends to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Memory {
+    /// Its own.
+    Own,
+    /// Those that a block before it has stored; it computes queries alone.
+    Of(usize),
+}
+
 /// Softmax attention.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Attention {
@@ -180,14 +239,22 @@ pub struct Attention {
     pub shape: AttentionShape,
     /// Queries.
     pub query: Projection,
-    /// Keys.
+    /// Keys; those of another block have its projections and norms here.
     pub key: Projection,
     /// Values.
     pub value: Projection,
+    /// Whose keys and values these are.
+    pub memory: Memory,
     /// A norm of each query head, or of all of them together where it is as wide as they are.
     pub query_norm: Option<Norm>,
     /// The same of keys.
     pub key_norm: Option<Norm>,
+    /// The same of values.
+    pub value_norm: Option<Norm>,
+    /// Whether queries and keys are rotated before their norms.
+    pub norms_last: bool,
+    /// Queries, keys and values are kept within ± this, after norms.
+    pub clip: Option<f32>,
     /// How queries and keys are rotated; `None`: not at all.
     pub rope: Option<Rope>,
     /// A tensor `[n_heads]` of scores for a position with value zero.
@@ -259,6 +326,8 @@ pub enum Gain {
     },
     /// A tensor `[width]` for each head.
     Each(Vec<String>),
+    /// None: ones.
+    Ones,
 }
 
 /// What a norm divides by.
@@ -275,8 +344,20 @@ pub enum NormKind {
 pub enum Activation {
     /// `x / (1 + e^−x)`.
     Silu,
+    /// x times the share of the normal distribution below it (Hendrycks & Gimpel 2016, arXiv:1606.08415).
+    Gelu,
     /// The tanh approximation of GELU.
     GeluTanh,
+    /// The square of x, or zero where x is negative (So et al. 2021, arXiv:2109.08668).
+    SquaredRelu,
+    /// `positive x² + x / 2` above zero, `negative (e^x − 1 − x) + x / 2` below (xIELU, Huang & Schlag 2024,
+    /// arXiv:2411.13010).
+    Xielu {
+        /// How strongly it is bent above zero.
+        positive: f32,
+        /// How strongly below.
+        negative: f32,
+    },
     /// `x / (1 + e^(−steepness x))` of x up to a limit; what it is multiplied with is kept within ± the limit, and then
     /// 1 larger.
     ClampedSilu {
@@ -330,7 +411,7 @@ impl Norm {
     pub fn shared_gain(&self) -> Option<&str> {
         match &self.gain {
             Gain::Shared(tensor) => Some(tensor),
-            Gain::Rows { .. } | Gain::Each(_) => None,
+            Gain::Rows { .. } | Gain::Each(_) | Gain::Ones => None,
         }
     }
 }
@@ -338,8 +419,11 @@ impl Norm {
 impl Block {
     /// Numbers that are kept of every token of a sequence: its keys and values.
     pub fn cached_numbers(&self) -> usize {
-        let Mixer::Attention(Attention { key, value, .. }) = &self.mixer.inner;
-        key.outputs.saturating_add(value.outputs)
+        let Mixer::Attention(Attention { key, value, memory, .. }) = &self.mixer.inner;
+        match memory {
+            Memory::Own => key.outputs.saturating_add(value.outputs),
+            Memory::Of(_) => 0,
+        }
     }
 
     /// Positions for which its rotary embedding holds, where there is such a limit.
@@ -350,19 +434,25 @@ impl Block {
 
     /// Weights that take part in products for a token: of experts, those of as many as it is sent to.
     pub fn weights(&self) -> usize {
-        let Mixer::Attention(Attention { query, key, value, output, .. }) = &self.mixer.inner;
-        let attention = [query, key, value, output].into_iter().map(Projection::weights);
+        let Mixer::Attention(Attention { query, key, value, memory, output, .. }) = &self.mixer.inner;
+        let own: &[_] = if *memory == Memory::Own { &[query, key, value, output] } else { &[query, output] };
+        let per_layer = self.per_layer.iter().flat_map(|it| {
+            let PerLayer { gate, context, projection, .. } = &it.inner;
+            [gate, context, projection]
+        });
+        let dense = own.iter().copied().chain(per_layer).map(Projection::weights);
         let mlp = match &self.mlp.inner {
             Mlp::Gated(gated) => gated.weights(),
+            Mlp::Plain(Plain { up, down, .. }) => up.weights().saturating_add(down.weights()),
             Mlp::Experts(Experts { router, routing, experts, shared, .. }) => {
                 let used = experts.iter().take(routing.chosen).chain(shared).map(Gated::weights);
                 used.fold(router.weights(), usize::saturating_add)
             }
         };
-        attention.fold(mlp, usize::saturating_add)
+        dense.fold(mlp, usize::saturating_add)
     }
 
-    /// Everything that writes to the stream: which half of the block it belongs to, which expert it is, if one of
+    /// Everything that writes to the stream: which part of the block it belongs to, which expert it is, if one of
     /// several, and the norm behind it.
     pub fn writers(&self) -> Vec<DeclaredWriter<'_>> {
         let Mixer::Attention(Attention { output, .. }) = &self.mixer.inner;
@@ -380,11 +470,18 @@ impl Block {
         }];
         match &self.mlp.inner {
             Mlp::Gated(gated) => writers.push(of_mlp(None, &gated.down)),
+            Mlp::Plain(plain) => writers.push(of_mlp(None, &plain.down)),
             Mlp::Experts(Experts { experts, shared, .. }) => {
                 writers.extend(shared.iter().map(|it| of_mlp(None, &it.down)));
                 writers.extend(experts.iter().enumerate().map(|(index, it)| of_mlp(Some(index), &it.down)));
             }
         }
+        writers.extend(self.per_layer.as_ref().map(|it| DeclaredWriter {
+            component: Component::PerLayerProjection,
+            expert: None,
+            projection: &it.inner.projection,
+            post_norm: it.post_norm.as_ref(),
+        }));
         writers
     }
 }
@@ -392,7 +489,7 @@ impl Block {
 /// A layer that writes to the residual stream.
 #[derive(Clone, Copy, Debug)]
 pub struct DeclaredWriter<'a> {
-    /// Which half of the block it belongs to.
+    /// Which part of the block it belongs to.
     pub component: Component,
     /// Which expert it is; `None` in a dense block, and for the expert that every token is sent to.
     pub expert: Option<usize>,

@@ -3,12 +3,16 @@
 //! The executor strings a back end's fused operations together as the blueprint says. It looks at no element and
 //! knows no family, no text and no sequence: rows come with their positions and the pages that they attend to.
 
+mod per_layer;
+
 use std::time::{Duration, Instant};
 
 use glossary::{Component, EditSet, LayerIndex, Writer};
 
-use crate::backend::{Backend, ExpertParams, GatedParams, HeadNorms, HeadOutput, HeadWants, WriteParams};
-use crate::blueprint::{Arrangement, Attention, Block, Blueprint, Experts, Gated, Mixer, Mlp};
+use crate::backend::{
+    Backend, ExpertParams, GatedParams, HeadNorms, HeadOutput, HeadWants, NormParams, WriteParams,
+};
+use crate::blueprint::{Arrangement, Attention, Block, Blueprint, Experts, Gated, Memory, Mixer, Mlp, Plain};
 use crate::model::{BlockWeights, MixerWeights, MlpWeights, Model};
 use crate::plan::Plan;
 use crate::stage::Stage;
@@ -67,7 +71,8 @@ pub(crate) struct Executor<B: Backend> {
     model: Model<B>,
     /// Rotary angles, one for each distinct embedding.
     angles: PerBlock<Option<B::Angles>>,
-    pages: Vec<B::Pages>,
+    /// Of blocks that store keys and values.
+    pages: Vec<Option<B::Pages>>,
     /// By block.
     edits: Vec<BlockEdits<B>>,
     buffers: Buffers<B>,
@@ -84,6 +89,7 @@ struct BlockEdits<B: Backend> {
     mlp: Option<B::Edits>,
     /// By expert; empty where none is edited.
     experts: Vec<Option<B::Edits>>,
+    per_layer: Option<B::Edits>,
 }
 
 /// Activations, kept from pass to pass.
@@ -100,6 +106,8 @@ struct Buffers<B: Backend> {
     hidden: PerBlock<B::Rows>,
     /// What routers say.
     scores: PerBlock<B::Rows>,
+    /// What blocks have of a token, what the embedding adds to that, and what passes the gate.
+    per_layer: [B::Rows; 3],
     /// Where chosen rows of the buffers above go.
     chosen: B::Rows,
     chosen_qkv: B::Rows,
@@ -130,17 +138,17 @@ impl<T> PerBlock<T> {
     }
 }
 
-/// The MLP that every token goes through, if there is one.
-fn dense(block: &Block) -> Option<&Gated> {
+/// How wide the MLP is that every token goes through, if there is one.
+fn hidden_cols(block: &Block) -> usize {
     match &block.mlp.inner {
-        Mlp::Gated(gated) => Some(gated),
-        Mlp::Experts(Experts { shared, .. }) => shared.as_ref(),
+        Mlp::Gated(Gated { down, .. }) | Mlp::Plain(Plain { down, .. }) => down.inputs,
+        Mlp::Experts(Experts { shared, .. }) => shared.as_ref().map_or(0, |it| it.down.inputs),
     }
 }
 
 fn experts(block: &Block) -> &[Gated] {
     match &block.mlp.inner {
-        Mlp::Gated(_) => &[],
+        Mlp::Gated(_) | Mlp::Plain(_) => &[],
         Mlp::Experts(Experts { experts, .. }) => experts,
     }
 }
@@ -148,6 +156,28 @@ fn experts(block: &Block) -> &[Gated] {
 fn attention(block: &Block) -> &Attention {
     let Mixer::Attention(attention) = &block.mixer.inner;
     attention
+}
+
+/// Columns of what a block's first product makes: queries, and keys and values if they are its own.
+fn qkv_cols(block: &Block) -> usize {
+    let Attention { shape, memory, .. } = attention(block);
+    match memory {
+        Memory::Own => shape.qkv_cols(),
+        Memory::Of(_) => shape.query_cols(),
+    }
+}
+
+/// The norm that what follows on a block reads through: the next block, or the head.
+fn next_norm<B: Backend>(model: &Model<B>, index: usize) -> Option<&NormParams<B::Vector>> {
+    match model.blocks.get(index + 1) {
+        Some(next) => next.mixer.pre_norm.as_ref(),
+        None => Some(&model.final_norm),
+    }
+}
+
+/// `residual += y` and no more.
+fn plainly<'a, B: Backend>() -> WriteParams<'a, B> {
+    WriteParams { edits: None, bias: None, post_norm: None, scale: 1.0, stream_scale: 1.0, next_norm: None }
 }
 
 /// Adds the time since `start` to a part and starts anew.
@@ -164,7 +194,11 @@ impl<B: Backend> Executor<B> {
             PerBlock::new(blocks.iter().map(width), |&cols| backend.rows(cols))
         };
         let d = blueprint.d_model;
-        let qkv_cols = |it: &Block| attention(it).shape.qkv_cols();
+        let per_layer = blueprint.per_layer.as_ref().map_or(0, |it| it.width);
+        let own_pages = |it: &Block| {
+            let Attention { shape, memory, .. } = attention(it);
+            (*memory == Memory::Own).then(|| backend.pages(shape))
+        };
         let buffers = Buffers {
             residual: backend.rows(d),
             x: backend.rows(d),
@@ -172,8 +206,9 @@ impl<B: Backend> Executor<B> {
             shared: backend.rows(d),
             qkv: widths(&qkv_cols),
             mixed: widths(&|it| attention(it).output.inputs),
-            hidden: widths(&|it| dense(it).map_or(0, |it| it.down.inputs)),
+            hidden: widths(&hidden_cols),
             scores: widths(&|it| experts(it).len()),
+            per_layer: std::array::from_fn(|_| backend.rows(per_layer)),
             chosen: backend.rows(d),
             chosen_qkv: backend.rows(blocks.last().map_or(d, qkv_cols)),
             tap: Vec::new(),
@@ -182,10 +217,10 @@ impl<B: Backend> Executor<B> {
             angles: PerBlock::new(blocks.iter().map(|it| attention(it).rope.as_ref()), |rope| {
                 rope.map(|it| backend.angles(it))
             }),
-            pages: blocks.iter().map(|it| backend.pages(&attention(it).shape)).collect(),
+            pages: blocks.iter().map(own_pages).collect(),
             edits: blocks
                 .iter()
-                .map(|_| BlockEdits { mixer: None, mlp: None, experts: Vec::new() })
+                .map(|_| BlockEdits { mixer: None, mlp: None, experts: Vec::new(), per_layer: None })
                 .collect(),
             buffers,
             selected: Plan::default(),
@@ -224,18 +259,33 @@ impl<B: Backend> Executor<B> {
     /// `keep` names the rows that go on where not all do.
     fn mix(&mut self, index: usize, plan: &Plan, keep: Option<&[u32]>, next: Next) {
         let Self { backend, blueprint, model, angles, pages, edits, buffers, selected, times, .. } = self;
-        let (block, BlockWeights { mixer: weights, mlp }) = (&blueprint.blocks[index], &model.blocks[index]);
+        let (block, BlockWeights { mixer: weights, mlp, .. }) =
+            (&blueprint.blocks[index], &model.blocks[index]);
         let attention = attention(block);
-        let MixerWeights::Attention { qkv: matrix, bias, query_norm, key_norm, sinks, output, output_bias } =
-            &weights.inner;
+        let MixerWeights::Attention {
+            qkv: matrix,
+            bias,
+            query_norm,
+            key_norm,
+            value_norm,
+            sinks,
+            output,
+            output_bias,
+        } = &weights.inner;
         let qkv = buffers.qkv.get(index);
         let mut start = Instant::now();
         let input = if weights.pre_norm.is_some() { &buffers.x } else { &buffers.residual };
         backend.linear(input, matrix, bias.as_ref(), qkv);
         lap(&mut times.products, &mut start);
-        let norms = HeadNorms { query: query_norm.as_ref(), key: key_norm.as_ref() };
+        let norms = HeadNorms {
+            query: query_norm.as_ref(),
+            key: key_norm.as_ref(),
+            value: value_norm.as_ref(),
+            last: attention.norms_last,
+            clip: attention.clip,
+        };
         let angles = angles.get(index).as_mut();
-        backend.rotate_and_store(qkv, &attention.shape, norms, angles, plan, &mut pages[index]);
+        backend.rotate_and_store(qkv, &attention.shape, norms, angles, plan, pages[index].as_mut());
         let (mut qkv, mut plan) = (&*qkv, plan);
         if let Some(keep) = keep {
             if keep.is_empty() {
@@ -253,7 +303,12 @@ impl<B: Backend> Executor<B> {
         }
         lap(&mut times.rest, &mut start);
         let mixed = buffers.mixed.get(index);
-        backend.attend(qkv, &attention.shape, sinks.as_ref(), plan, &pages[index], mixed);
+        let source = match attention.memory {
+            Memory::Own => index,
+            Memory::Of(block) => block,
+        };
+        let pages = pages[source].as_ref().expect("the block whose keys and values are read stores them");
+        backend.attend(qkv, &attention.shape, sinks.as_ref(), plan, pages, mixed);
         lap(&mut times.attention, &mut start);
         backend.linear(mixed, output, None, &mut buffers.y);
         lap(&mut times.products, &mut start);
@@ -262,6 +317,7 @@ impl<B: Backend> Executor<B> {
             bias: output_bias.as_ref(),
             post_norm: weights.post_norm.as_ref(),
             scale: block.mixer.scale,
+            stream_scale: 1.0,
             next_norm: match next {
                 Next::Mlp => mlp.pre_norm.as_ref(),
                 Next::Nothing => None,
@@ -271,7 +327,8 @@ impl<B: Backend> Executor<B> {
         lap(&mut times.rest, &mut start);
     }
 
-    /// The MLP of a block, and the norm that the next block or the head reads through.
+    /// The MLP of a block, what it has of the tokens themselves, and the norm that the next block or the head reads
+    /// through.
     fn transform(&mut self, index: usize, plan: &Plan) {
         let Self { backend, blueprint, model, edits, buffers, times, .. } = self;
         let (block, weights) = (&blueprint.blocks[index], &model.blocks[index].mlp);
@@ -282,22 +339,29 @@ impl<B: Backend> Executor<B> {
         };
         let input = if normed { &buffers.x } else { &buffers.residual };
         let hidden = buffers.hidden.get(index);
-        let next_norm = match model.blocks.get(index + 1) {
-            Some(next) => next.mixer.pre_norm.as_ref(),
-            None => Some(&model.final_norm),
+        // The last branch ends the block.
+        let (stream_scale, next_norm) = match &model.blocks[index].per_layer {
+            Some(per_layer) => (1.0, per_layer.pre_norm.as_ref()),
+            None => (block.scale, next_norm(model, index)),
         };
         let mut params = WriteParams {
-            edits: None,
-            bias: None,
             post_norm: weights.post_norm.as_ref(),
             scale: block.mlp.scale,
+            stream_scale,
             next_norm,
+            ..plainly()
         };
         let own_edits = &edits[index];
         match (&block.mlp.inner, &weights.inner) {
             (Mlp::Gated(gated), MlpWeights::Gated(matrices)) => {
                 let GatedParams { gate_up, gate_up_bias, down, down_bias } = matrices;
                 backend.gated_linear(input, gate_up, gate_up_bias.as_ref(), gated.activation, hidden);
+                backend.linear(hidden, down, None, &mut buffers.y);
+                params = WriteParams { edits: own_edits.mlp.as_ref(), bias: down_bias.as_ref(), ..params };
+            }
+            (Mlp::Plain(plain), MlpWeights::Plain { up, up_bias, down, down_bias }) => {
+                backend.linear(input, up, up_bias.as_ref(), hidden);
+                backend.gate(hidden, plain.activation, None);
                 backend.linear(hidden, down, None, &mut buffers.y);
                 params = WriteParams { edits: own_edits.mlp.as_ref(), bias: down_bias.as_ref(), ..params };
             }
@@ -324,9 +388,7 @@ impl<B: Backend> Executor<B> {
                     let join = WriteParams {
                         edits: own_edits.mlp.as_ref(),
                         bias: down_bias.as_ref(),
-                        post_norm: None,
-                        scale: 1.0,
-                        next_norm: None,
+                        ..plainly()
                     };
                     backend.write(&mut buffers.shared, join, plan, &mut buffers.y, &mut buffers.chosen);
                 }
@@ -336,6 +398,7 @@ impl<B: Backend> Executor<B> {
         lap(&mut times.products, &mut start);
         backend.write(&mut buffers.y, params, plan, &mut buffers.residual, &mut buffers.x);
         lap(&mut times.rest, &mut start);
+        self.add_per_layer(index, plan);
     }
 
     /// Makes rows of copies of rows, where what is to enter a block is.
@@ -442,7 +505,7 @@ impl<B: Backend> Compute for Executor<B> {
     }
 
     fn reserve(&mut self, pages: usize) {
-        for layer in &mut self.pages {
+        for layer in self.pages.iter_mut().flatten() {
             self.backend.reserve(layer, pages);
         }
     }
@@ -466,6 +529,7 @@ impl<B: Backend> Compute for Executor<B> {
                 mixer: of(Writer::dense(layer, Component::AttentionOutput)),
                 mlp: of(Writer::dense(layer, Component::MlpOutput)),
                 experts,
+                per_layer: of(Writer::dense(layer, Component::PerLayerProjection)),
             };
         }
     }

@@ -4,7 +4,10 @@ use checkpoint::Tensor;
 
 use crate::LoadError;
 use crate::backend::{Backend, GatedParams, NormParams, Stacking, WeightDtype};
-use crate::blueprint::{Attention, Blueprint, Branch, Experts, Gain, Gated, Mixer, Mlp, Norm, Projection};
+use crate::blueprint::{
+    Attention, Blueprint, Branch, Experts, Gain, Gated, Memory, Mixer, Mlp, Norm, PerLayer, PerLayerEmbedding,
+    Plain, Projection,
+};
 use crate::families::Source;
 
 /// All weights of a model.
@@ -18,6 +21,7 @@ pub(crate) struct Model<B: Backend> {
 pub(crate) struct BlockWeights<B: Backend> {
     pub(crate) mixer: BranchWeights<B, MixerWeights<B>>,
     pub(crate) mlp: BranchWeights<B, MlpWeights<B>>,
+    pub(crate) per_layer: Option<BranchWeights<B, PerLayerWeights<B>>>,
 }
 
 pub(crate) struct BranchWeights<B: Backend, T> {
@@ -28,10 +32,12 @@ pub(crate) struct BranchWeights<B: Backend, T> {
 
 pub(crate) enum MixerWeights<B: Backend> {
     Attention {
+        /// Queries alone, where keys and values are another block's.
         qkv: B::Matrix,
         bias: Option<B::Vector>,
         query_norm: Option<NormParams<B::Vector>>,
         key_norm: Option<NormParams<B::Vector>>,
+        value_norm: Option<NormParams<B::Vector>>,
         sinks: Option<B::Vector>,
         output: B::Matrix,
         output_bias: Option<B::Vector>,
@@ -40,6 +46,12 @@ pub(crate) enum MixerWeights<B: Backend> {
 
 pub(crate) enum MlpWeights<B: Backend> {
     Gated(GatedParams<B>),
+    Plain {
+        up: B::Matrix,
+        up_bias: Option<B::Vector>,
+        down: B::Matrix,
+        down_bias: Option<B::Vector>,
+    },
     Experts {
         router: B::Matrix,
         router_bias: Option<B::Vector>,
@@ -47,6 +59,14 @@ pub(crate) enum MlpWeights<B: Backend> {
         experts: Vec<GatedParams<B>>,
         shared: Option<GatedParams<B>>,
     },
+}
+
+pub(crate) struct PerLayerWeights<B: Backend> {
+    pub(crate) table: B::Table,
+    pub(crate) context: B::Matrix,
+    pub(crate) context_norm: NormParams<B::Vector>,
+    pub(crate) gate: B::Matrix,
+    pub(crate) projection: B::Matrix,
 }
 
 /// Brings tensors onto a back end, one matrix after the other.
@@ -66,11 +86,18 @@ impl<B: Backend> Loader<'_, B> {
         let (vocab, d_model) = (blueprint.vocab, blueprint.d_model);
         let embedding = self.source.tensor(&blueprint.embedding.weight, &[vocab, d_model])?;
         let head = self.source.tensor(&blueprint.head.weight, &[vocab, d_model])?;
-        let mut blocks = Vec::with_capacity(blueprint.blocks.len());
+        let all = blueprint.blocks.len();
+        let per_layer = blueprint.per_layer.as_ref().map(|it| self.per_layer_tables(it, all)).transpose()?;
+        let mut blocks = Vec::with_capacity(all);
         for block in &blueprint.blocks {
+            let table = per_layer.as_ref().map(|it| &it[blocks.len()]);
             blocks.push(BlockWeights {
                 mixer: self.branch(&block.mixer, |it| self.mixer(it))?,
                 mlp: self.branch(&block.mlp, |it| self.mlp(it))?,
+                per_layer: table
+                    .zip(block.per_layer.as_ref())
+                    .map(|(table, branch)| self.branch(branch, |it| self.per_layer(it, table)))
+                    .transpose()?,
             });
             progress(blocks.len());
         }
@@ -95,6 +122,29 @@ impl<B: Backend> Loader<'_, B> {
         })
     }
 
+    /// The embeddings of each of so many blocks, `[tokens, width]`.
+    fn per_layer_tables(
+        &self,
+        embedding: &PerLayerEmbedding,
+        blocks: usize,
+    ) -> Result<Vec<Tensor>, LoadError> {
+        let PerLayerEmbedding { weight, tokens, width, .. } = embedding;
+        let all = self.source.tensor(weight, &[*tokens, blocks * width])?;
+        Ok((0..blocks).map(|block| all.slice_columns(block * width..(block + 1) * width)).collect())
+    }
+
+    fn per_layer(&self, per_layer: &PerLayer, table: &Tensor) -> Result<PerLayerWeights<B>, LoadError> {
+        let PerLayer { gate, context, context_norm, projection, .. } = per_layer;
+        let matrix = |it| self.matrix(&[it], Stacking::EndToEnd);
+        Ok(PerLayerWeights {
+            table: self.backend.table(table, self.dtype)?,
+            context: matrix(context)?,
+            context_norm: self.norm(context_norm)?,
+            gate: matrix(gate)?,
+            projection: matrix(projection)?,
+        })
+    }
+
     fn mixer(&self, mixer: &Mixer) -> Result<MixerWeights<B>, LoadError> {
         match mixer {
             Mixer::Attention(attention) => self.attention(attention),
@@ -102,14 +152,20 @@ impl<B: Backend> Loader<'_, B> {
     }
 
     fn attention(&self, attention: &Attention) -> Result<MixerWeights<B>, LoadError> {
-        let parts = [&attention.query, &attention.key, &attention.value];
+        let Attention { query, key, value, .. } = attention;
+        let parts: &[_] = match attention.memory {
+            Memory::Own => &[query, key, value],
+            Memory::Of(_) => &[query],
+        };
         let optional = |norm: &Option<Norm>| norm.as_ref().map(|it| self.norm(it)).transpose();
+        let own = |norm| if attention.memory == Memory::Own { norm } else { &None };
         let sinks = attention.sinks.as_ref();
         Ok(MixerWeights::Attention {
-            qkv: self.matrix(&parts, Stacking::EndToEnd)?,
-            bias: self.bias(&parts, 1)?,
+            qkv: self.matrix(parts, Stacking::EndToEnd)?,
+            bias: self.bias(parts, 1)?,
             query_norm: optional(&attention.query_norm)?,
-            key_norm: optional(&attention.key_norm)?,
+            key_norm: optional(own(&attention.key_norm))?,
+            value_norm: optional(own(&attention.value_norm))?,
             sinks: sinks.map(|name| self.vector(name, attention.shape.n_heads)).transpose()?,
             output: self.matrix(&[&attention.output], Stacking::EndToEnd)?,
             output_bias: self.bias(&[&attention.output], 1)?,
@@ -119,6 +175,12 @@ impl<B: Backend> Loader<'_, B> {
     fn mlp(&self, mlp: &Mlp) -> Result<MlpWeights<B>, LoadError> {
         match mlp {
             Mlp::Gated(gated) => self.gated(gated).map(MlpWeights::Gated),
+            Mlp::Plain(Plain { up, down, .. }) => Ok(MlpWeights::Plain {
+                up: self.matrix(&[up], Stacking::EndToEnd)?,
+                up_bias: self.bias(&[up], 1)?,
+                down: self.matrix(&[down], Stacking::EndToEnd)?,
+                down_bias: self.bias(&[down], 1)?,
+            }),
             Mlp::Experts(Experts { router, correction, experts, shared, .. }) => Ok(MlpWeights::Experts {
                 router: self.matrix(&[router], Stacking::EndToEnd)?,
                 router_bias: self.bias(&[router], 1)?,
@@ -178,6 +240,7 @@ impl<B: Backend> Loader<'_, B> {
         let width = norm.width;
         let mut rows: Vec<Vec<f32>> = match &norm.gain {
             Gain::Shared(name) => vec![self.values(name, width)?],
+            Gain::Ones => return Ok(self.backend.vector(&vec![1.0; width])),
             Gain::Each(names) => names.iter().map(|it| self.values(it, width)).collect::<Result<_, _>>()?,
             Gain::Rows { tensor, heads } => {
                 let tensor = self.source.tensor(tensor, &[*heads, width])?;

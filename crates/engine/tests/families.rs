@@ -183,32 +183,39 @@ fn silence(width: usize) -> Edit {
     Edit::new(width, Vec::new(), Vec::new(), Some(vec![0.0; width])).unwrap()
 }
 
+/// But for the number that some models multiply the stream with at the end of each block, which is told of them.
 #[test]
 fn silencing_all_declared_writers_makes_each_block_the_identity() {
+    let mut scaled = 0;
     for golden in goldens() {
-        // An edit comes before a writer's bias, which it does not silence.
         let checkpoint = Checkpoint::open(&golden.folder).unwrap();
-        if checkpoint.names().any(|it| it.ends_with("o_proj.bias") || it.ends_with("down_proj.bias")) {
-            continue;
-        }
         for device in devices() {
             let mut engine = golden.engine(device);
+            // An edit comes before a writer's bias, which it does not silence.
+            let biased = |writer: &str| checkpoint.contains(&writer.replace(".weight", ".bias"));
+            if engine.info().writers.iter().any(|it| biased(it.weight.name())) {
+                continue;
+            }
             let width = engine.info().d_model;
+            let scales = engine.info().stream_scales.clone();
+            scaled += usize::from(scales.iter().any(|&it| it != 1.0));
             let sites = engine.info().n_layers + 1;
             let all: EditSet = engine.info().writers.iter().map(|it| (it.writer, silence(width))).collect();
             engine.set_edits(&[all]).unwrap();
             let requests: Vec<Request> =
                 requests(&golden).into_iter().map(|it| Request { edit: 1, ..it }).collect();
             for answer in engine.generate(&requests, &EVERYTHING, &mut |_, _| false).unwrap() {
+                let mut expected = answer.residuals[..width].to_vec();
                 // The last site is read after the final norm.
                 for site in 1..sites - 1 {
-                    let (before, after) =
-                        (&answer.residuals[..width], &answer.residuals[site * width..][..width]);
-                    assert_eq!(before, after, "{}, {device:?}: block {} writes", golden.name, site - 1);
+                    expected.iter_mut().for_each(|it| *it *= scales[site - 1]);
+                    let found = &answer.residuals[site * width..][..width];
+                    assert_eq!(expected, found, "{}, {device:?}: block {} writes", golden.name, site - 1);
                 }
             }
         }
     }
+    assert!(scaled > 0);
 }
 
 #[test]
@@ -309,9 +316,9 @@ fn what_a_container_has_beside_its_language_model_is_written_unchanged() {
             let replaced = replacements.contains_key(name);
             assert_eq!(before.bytes() == after.bytes(), !replaced, "{}: {name}", golden.name);
         }
-        assert!(checkpoint.names().any(|it| it.contains("vision")), "{}", golden.name);
+        assert!(checkpoint.names().any(|it| it.contains("vis")), "{}", golden.name);
         let silent = support::engine(&out, Device::Cpu);
         assert_eq!(silent.info().writers.len(), written.len());
     }
-    assert_eq!(seen, 3);
+    assert!(seen > 7, "{seen}");
 }

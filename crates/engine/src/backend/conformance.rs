@@ -191,6 +191,11 @@ macro_rules! conformance {
             }
 
             #[test]
+            fn gates_agree_with_the_oracle() {
+                for_all(rows::gates(), 48, |it| agree($backends, it));
+            }
+
+            #[test]
             fn mixtures_of_experts_agree_with_the_oracle() {
                 for_all(experts::mixtures(), 96, |it| agree($backends, it));
             }
@@ -248,6 +253,11 @@ mod cpu_bits {
     #[test]
     fn gated_layers_have_the_same_bits_in_any_company() {
         for_all(products::gates(), 24, same_bits);
+    }
+
+    #[test]
+    fn gates_have_the_same_bits_in_any_company() {
+        for_all(rows::gates(), 24, same_bits);
     }
 
     #[test]

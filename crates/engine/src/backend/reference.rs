@@ -95,9 +95,24 @@ fn norm_row(x: &[f32], norm: &NormParams<Vec<f32>>, head: usize) -> Vec<f32> {
         .collect()
 }
 
+/// Norms heads, one after the other or all together.
+fn norm_heads(heads: &mut [f32], norm: Option<&NormParams<Vec<f32>>>) {
+    let Some(norm) = norm else { return };
+    for (head, numbers) in heads.chunks_mut(norm.width).enumerate() {
+        numbers.copy_from_slice(&norm_row(numbers, norm, head));
+    }
+}
+
 fn activate(activation: Activation, x: f64, up: f64) -> f64 {
     match activation {
         Activation::Silu => x / (1.0 + (-x).exp()) * up,
+        Activation::Gelu => 0.5 * x * (1.0 + erf(x / std::f64::consts::SQRT_2)) * up,
+        Activation::SquaredRelu => x.max(0.0).powi(2) * up,
+        Activation::Xielu { positive, negative } => {
+            let curve = if x > 0.0 { x * x } else { x.exp_m1() - x };
+            let bend = f64::from(if x > 0.0 { positive } else { negative });
+            (bend * curve + 0.5 * x) * up
+        }
         Activation::GeluTanh => {
             let u = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3));
             0.5 * x * (1.0 + u.tanh()) * up
@@ -108,6 +123,20 @@ fn activate(activation: Activation, x: f64, up: f64) -> f64 {
             x / (1.0 + (-steepness * x).exp()) * (up.clamp(-limit, limit) + 1.0)
         }
     }
+}
+
+/// The error function: its power series, and past 6 the 1 that it is there to f64's precision.
+fn erf(x: f64) -> f64 {
+    if x.is_nan() || x.abs() > 6.0 {
+        return if x.is_nan() { x } else { x.signum() };
+    }
+    // 2 / sqrt(π) e^(−x²) Σ 2^n x^(2n+1) / (1 · 3 · … · (2n+1)): all terms have one sign, so nothing cancels.
+    let (mut term, mut sum) = (x, x);
+    for n in 1..200 {
+        term *= 2.0 * x * x / f64::from(2 * n + 1);
+        sum += term;
+    }
+    std::f64::consts::FRAC_2_SQRT_PI * (-x * x).exp() * sum
 }
 
 /// The experts of a row and their shares.
@@ -282,6 +311,15 @@ impl Backend for Reference {
         out.rows = both.rows.iter().map(gated).collect();
     }
 
+    fn gate(&mut self, x: &mut Grid, activation: Activation, by: Option<&Grid>) {
+        for (row, values) in x.rows.iter_mut().enumerate() {
+            for (i, x) in values.iter_mut().enumerate() {
+                let by = by.map_or(1.0, |it| f64::from(it.rows[row][i]));
+                *x = activate(activation, f64::from(*x), by) as f32;
+            }
+        }
+    }
+
     fn experts(
         &mut self,
         x: &Grid,
@@ -321,27 +359,35 @@ impl Backend for Reference {
         norms: HeadNorms<'_, Vec<f32>>,
         angles: Option<&mut Rope>,
         plan: &Plan,
-        pages: &mut Cache,
+        mut pages: Option<&mut Cache>,
     ) {
         let d = shape.d_head;
         let rope = angles.map(|it| &*it);
+        let n_kv_heads = if pages.is_some() { shape.n_kv_heads } else { 0 };
         for (row, values) in qkv.rows.iter_mut().enumerate() {
             let (queries, rest) = values.split_at_mut(shape.n_heads * d);
-            let keys = &mut rest[..shape.n_kv_heads * d];
-            for (heads, norm) in [(queries, norms.query), (keys, norms.key)] {
-                if let Some(norm) = norm {
-                    for (head, numbers) in heads.chunks_mut(norm.width).enumerate() {
-                        numbers.copy_from_slice(&norm_row(numbers, norm, head));
-                    }
-                }
-            }
-            for head in values.chunks_mut(d).take(shape.n_heads + shape.n_kv_heads) {
+            let (keys, held) = rest.split_at_mut(n_kv_heads * d);
+            let rotate_all = |heads: &mut [f32]| {
                 if let Some(rope) = rope {
-                    rotate(head, rope, plan.positions[row]);
+                    heads.chunks_mut(d).for_each(|head| rotate(head, rope, plan.positions[row]));
                 }
+            };
+            let clip = |heads: &mut [f32]| {
+                if let Some(clip) = norms.clip {
+                    heads.iter_mut().for_each(|it| *it = it.clamp(-clip, clip));
+                }
+            };
+            for (heads, norm) in [(queries, norms.query), (keys, norms.key)] {
+                norm_heads(heads, norm.filter(|_| !norms.last));
+                clip(heads);
+                rotate_all(heads);
+                norm_heads(heads, norm.filter(|_| norms.last));
             }
+            norm_heads(held, norms.value);
+            clip(held);
+            let Some(pages) = pages.as_deref_mut() else { continue };
             let keys = shape.n_heads * d;
-            let width = shape.n_kv_heads * d;
+            let width = n_kv_heads * d;
             for slot in std::iter::once(plan.slots[row]).chain(plan.echoes(row)) {
                 let (page, offset) = (slot.page as usize, slot.offset as usize);
                 pages.keys[page][offset] = values[keys..keys + width].to_vec();
@@ -417,7 +463,7 @@ impl Backend for Reference {
                 *y = norm_row(y, norm, 0);
             }
             for (residual, y) in residual.rows[row].iter_mut().zip(y) {
-                *residual += params.scale * *y;
+                *residual = params.stream_scale * (*residual + params.scale * *y);
             }
         }
         if let Some(norm) = params.next_norm {

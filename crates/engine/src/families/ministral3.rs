@@ -14,7 +14,7 @@ use crate::{Config, ConfigError};
 /// The family.
 pub(super) const FAMILY: Family = Family {
     name: "ministral3",
-    architectures: &["Ministral3ForCausalLM", "Mistral3ForConditionalGeneration"],
+    architectures: &["Ministral3ForCausalLM"],
     blueprint,
     gguf: None,
 };

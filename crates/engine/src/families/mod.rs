@@ -5,25 +5,36 @@
 //! passes `tests/families.rs`: golden tensors of the reference stack at every residual site, and the laws (a
 //! batch equals single runs; silencing all writers makes each block the identity).
 
+mod apertus;
+mod arcee;
 mod cohere;
+mod containers;
 mod decoder;
 mod exaone4;
 mod experts;
+mod gemma;
 mod gemma2;
 mod gemma3;
+mod gemma4;
 mod gguf;
+mod glm;
 mod glm4;
 mod granite;
+mod helium;
 mod llama;
 mod ministral3;
 mod mixtral;
 mod names;
+mod nemotron;
 mod olmo;
+mod olmo1;
 mod phi3;
 mod qwen2;
 mod qwen3;
 mod qwen3_moe;
+mod seed_oss;
 mod stablelm;
+mod starcoder2;
 
 use checkpoint::{Checkpoint, Format, Tensor};
 use serde_json::Value;
@@ -37,8 +48,10 @@ use crate::{Config, ConfigError, LoadError};
 /// All families, in the order shown to users.
 pub const FAMILIES: &[&Family] = &[
     &llama::FAMILY,
+    &gemma::FAMILY,
     &gemma2::FAMILY,
     &gemma3::FAMILY,
+    &gemma4::FAMILY,
     &qwen2::FAMILY,
     &qwen3::FAMILY,
     &phi3::FAMILY,
@@ -51,6 +64,14 @@ pub const FAMILIES: &[&Family] = &[
     &exaone4::FAMILY,
     &qwen3_moe::FAMILY,
     &mixtral::FAMILY,
+    &glm::FAMILY,
+    &olmo1::FAMILY,
+    &seed_oss::FAMILY,
+    &helium::FAMILY,
+    &nemotron::FAMILY,
+    &arcee::FAMILY,
+    &apertus::FAMILY,
+    &starcoder2::FAMILY,
 ];
 
 /// A family of models.
@@ -190,7 +211,7 @@ fn architecture(checkpoint: &Checkpoint) -> String {
         Format::Gguf => config.get("general.architecture"),
         Format::HuggingFace => config.get("architectures").and_then(|it| it.get(0)),
     };
-    name.and_then(Value::as_str).unwrap_or("(none named)").to_owned()
+    containers::language_model(name.and_then(Value::as_str).unwrap_or("(none named)"), config)
 }
 
 fn known(format: Format, by_family: bool) -> String {
@@ -199,5 +220,7 @@ fn known(format: Format, by_family: bool) -> String {
         (false, Format::HuggingFace) => family.architectures.to_vec(),
         (false, Format::Gguf) => family.gguf.as_ref().map_or(Vec::new(), |it| it.architectures.to_vec()),
     });
+    let containers = containers::architectures().filter(|_| !by_family && format == Format::HuggingFace);
+    let names = names.chain(containers);
     names.map(|it| format!("`{it}`")).collect::<Vec<_>>().join(", ")
 }

@@ -1,8 +1,10 @@
-//! Qwen 3: Llama with a norm of each query and key head.
+//! Qwen 3: Llama with a norm of each query and key head. Alone, or the language model of a container with an image tower.
 
-use serde_json::Value;
+use std::sync::LazyLock;
 
-use super::decoder::{self, Decoder};
+use serde_json::{Value, json};
+
+use super::decoder::{self, Decoder, Traits};
 use super::gguf::{self, Gguf};
 use super::{Family, qwen2};
 use crate::blueprint::{Attention, Blueprint};
@@ -11,7 +13,7 @@ use crate::{Config, ConfigError};
 /// The family.
 pub(super) const FAMILY: Family = Family {
     name: "qwen3",
-    architectures: &["Qwen3ForCausalLM"],
+    architectures: &["Qwen3ForCausalLM", "Qwen3VLForConditionalGeneration"],
     blueprint,
     gguf: Some(Gguf {
         architectures: &["qwen3"],
@@ -20,8 +22,27 @@ pub(super) const FAMILY: Family = Family {
     }),
 };
 
+/// In a container.
+const HELD: Traits = Traits { theta: 500_000.0, ..decoder::LLAMA };
+
+// The language model of a container writes down only what is not usual.
+static DEFAULTS: LazyLock<Value> = LazyLock::new(|| {
+    json!({
+        "vocab_size": 151_936,
+        "hidden_size": 4096,
+        "intermediate_size": 22_016,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 32,
+        "head_dim": 128,
+        "max_position_embeddings": 128_000,
+    })
+});
+
 fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
-    let decoder = Decoder::read(config, decoder::LLAMA, None)?;
+    let held = config.section("vision_config").is_some();
+    let (traits, defaults) = if held { (HELD, Some(&*DEFAULTS)) } else { (decoder::LLAMA, None) };
+    let decoder = Decoder::read(config, traits, defaults)?;
     decoder.blueprint(|layer| {
         let attention = attention(&decoder, layer, qwen2::slides(&decoder, layer)?)?;
         decoder.block(layer, attention, decoder.gated(layer)?, decoder::BEFORE)

@@ -1,4 +1,4 @@
-//! Rotary position embedding, fused with the norms of query and key heads and with storing keys and values.
+//! Rotary position embedding, fused with the norms of heads and with storing keys and values.
 
 use super::Vector;
 use super::attention::Pages;
@@ -60,26 +60,33 @@ pub(super) fn rotate_and_store(
     norms: &HeadNorms<'_, Vector>,
     angles: Option<&mut Angles>,
     plan: &Plan,
-    pages: &mut Pages,
+    pages: Option<&mut Pages>,
 ) {
-    assert_eq!(qkv.cols(), shape.qkv_cols(), "queries, keys and values side by side");
+    let pages = pages.map(|it| &*it);
+    let expected = if pages.is_some() { shape.qkv_cols() } else { shape.query_cols() };
+    assert_eq!(qkv.cols(), expected, "queries, keys and values side by side");
     let angles = angles.map(|angles| {
         angles.reach(plan.positions.iter().max().map_or(0, |&it| it as usize + 1));
         &*angles
     });
     let (rows, cols) = (qkv.rows(), qkv.cols());
-    let (qkv, pages) = (qkv.shared(), &*pages);
-    let (query_norm, key_norm) = (norms.query.map(super::norm_view), norms.key.map(super::norm_view));
+    let qkv = qkv.shared();
+    let (last, clip) = (norms.last, norms.clip);
+    let [query_norm, key_norm, value_norm] =
+        [norms.query, norms.key, norms.value].map(|it| it.map(super::norm_view));
     let d = shape.d_head;
     super::parallel_rows(rows, super::ROW_GRAIN, |row| {
         // SAFETY: each task has its own row.
         let row_values = unsafe { std::slice::from_raw_parts_mut(qkv.at(row, 0), cols) };
         let (queries, rest) = row_values.split_at_mut(shape.n_heads * d);
-        let (keys, values) = rest.split_at_mut(shape.n_kv_heads * d);
+        let (keys, values) = rest.split_at_mut(rest.len() / 2);
         let at = angles.map(|it| (it.pairing, it.at(plan.positions[row] as usize)));
         for (heads, norm) in [(&mut *queries, &query_norm), (&mut *keys, &key_norm)] {
-            if let Some(norm) = norm {
+            if let Some(norm) = norm.as_ref().filter(|_| !last) {
                 norm_heads(isa, heads, norm);
+            }
+            if let Some(clip) = clip {
+                heads.iter_mut().for_each(|it| *it = it.clamp(-clip, clip));
             }
             for head in heads.chunks_exact_mut(d) {
                 match at {
@@ -91,6 +98,16 @@ pub(super) fn rotate_and_store(
                     Some((Pairing::Neighbors, (cos, sin))) => rotate_neighbors(head, cos, sin),
                 }
             }
+            if let Some(norm) = norm.as_ref().filter(|_| last) {
+                norm_heads(isa, heads, norm);
+            }
+        }
+        let Some(pages) = pages else { return };
+        if let Some(norm) = &value_norm {
+            norm_heads(isa, values, norm);
+        }
+        if let Some(clip) = clip {
+            values.iter_mut().for_each(|it| *it = it.clamp(-clip, clip));
         }
         for slot in std::iter::once(plan.slots[row]).chain(plan.echoes(row)) {
             for (head, (key, value)) in keys.chunks_exact(d).zip(values.chunks_exact(d)).enumerate() {
