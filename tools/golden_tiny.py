@@ -106,6 +106,8 @@ def respell(config: dict, spelling: int) -> dict:
         return dict(sorted(first_spelling_of_gemma4(config).items()))
     if "text_config" in config:
         config["text_config"] = respell(config["text_config"], spelling)
+        if config["model_type"] in {"qwen2_vl", "qwen2_5_vl"}:  # flat, as on the hub
+            config = {**config.pop("text_config"), **config}
         return dict(sorted(config.items()))
     scaling = config.pop("rope_parameters")
     by_layer_type = "full_attention" in scaling
@@ -119,7 +121,11 @@ def respell(config: dict, spelling: int) -> dict:
         config["partial_rotary_factor"] = scaling.pop("partial_rotary_factor")
     if scaling["rope_type"] == "linear" and not by_layer_type:  # as files from 2023 have it
         scaling["type"] = scaling.pop("rope_type")
-    config["rope_scaling"] = None if scaling.get("rope_type") == "default" else scaling
+    if "mrope_section" in scaling and "mrope_interleaved" not in scaling:
+        scaling["type"] = "mrope"
+        del scaling["rope_type"]
+    plain = scaling.get("rope_type") == "default" and "mrope_section" not in scaling
+    config["rope_scaling"] = None if plain else scaling
     return dict(sorted(config.items()))
 
 

@@ -121,4 +121,27 @@ GEMMA = [
     ),
 ]
 
+GEMMA += [
+    Variant(
+        name="gemma4_experts",
+        seed=4005,
+        architecture="Gemma4Text",
+        model_class="Gemma4ForCausalLM",
+        config={
+            **GEMMA_4,
+            "hidden_size": 24,
+            "intermediate_size": 16,
+            "num_hidden_layers": 2,
+            "layer_types": [SLIDING, FULL],
+            "enable_moe_block": True,
+            "num_experts": 6,
+            "top_k_experts": 2,
+            "moe_intermediate_size": 12,
+        },
+        embedding=0.1,
+        about="two of six experts beside the MLP",
+        misread={"experts of a token": {"top_k_experts": 3}},
+    ),
+]
+
 VARIANTS = GEMMA

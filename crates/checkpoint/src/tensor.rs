@@ -300,7 +300,9 @@ impl Tensor {
         match (&self.order, &mut slice.layout) {
             (Some(order), _) => slice.order = Some(order[rows].into()),
             (None, Layout::Rows) => slice.range = part(&self.range, self.row_bytes()),
-            (None, Layout::Columns(_) | Layout::Parts { .. }) => slice.order = Some(rows.map(|it| it as u32).collect()),
+            (None, Layout::Columns(_) | Layout::Parts { .. }) => {
+                slice.order = Some(rows.map(|it| it as u32).collect())
+            }
             (None, Layout::Microscaled { range, .. }) => {
                 let blocks = self.row_len() / BLOCK.0;
                 *range = part(range, blocks);

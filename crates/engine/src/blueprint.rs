@@ -122,6 +122,8 @@ pub enum Mlp {
     Plain(Plain),
     /// A choice of several for each token.
     Experts(Experts),
+    /// One for every token, and beside it a choice of several.
+    Beside(Beside),
 }
 
 /// `down(activation(gate(x)) ∘ up(x))`.
@@ -161,6 +163,26 @@ pub struct Experts {
     pub experts: Vec<Gated>,
     /// One that every token is sent to, with a share of 1.
     pub shared: Option<Gated>,
+}
+
+/// `norm(dense(x)) + norm(Σ share_e expert_e(norm(stream)))`: an MLP that reads through the branch's norm, and a mixture
+/// with norms of its own.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Beside {
+    /// For every token.
+    pub dense: Gated,
+    /// The norm that it writes through.
+    pub dense_norm: Norm,
+    /// The mixture, all of it.
+    pub experts: Experts,
+    /// The norm that its router reads the stream through.
+    pub router_norm: Norm,
+    /// The norm that its experts read the stream through.
+    pub experts_pre_norm: Norm,
+    /// The norm that they write through.
+    pub experts_post_norm: Norm,
+    /// A tensor `[experts]` that shares are multiplied with last.
+    pub share_scales: String,
 }
 
 /// From what the router says of a token to its experts and their shares.
@@ -326,6 +348,13 @@ pub enum Gain {
     },
     /// A tensor `[width]` for each head.
     Each(Vec<String>),
+    /// A tensor `[width]`, multiplied with a number.
+    Scaled {
+        /// The tensor's name.
+        tensor: String,
+        /// The number.
+        by: f32,
+    },
     /// None: ones.
     Ones,
 }
@@ -411,7 +440,7 @@ impl Norm {
     pub fn shared_gain(&self) -> Option<&str> {
         match &self.gain {
             Gain::Shared(tensor) => Some(tensor),
-            Gain::Rows { .. } | Gain::Each(_) | Gain::Ones => None,
+            Gain::Rows { .. } | Gain::Each(_) | Gain::Scaled { .. } | Gain::Ones => None,
         }
     }
 }
@@ -444,10 +473,8 @@ impl Block {
         let mlp = match &self.mlp.inner {
             Mlp::Gated(gated) => gated.weights(),
             Mlp::Plain(Plain { up, down, .. }) => up.weights().saturating_add(down.weights()),
-            Mlp::Experts(Experts { router, routing, experts, shared, .. }) => {
-                let used = experts.iter().take(routing.chosen).chain(shared).map(Gated::weights);
-                used.fold(router.weights(), usize::saturating_add)
-            }
+            Mlp::Experts(experts) => experts.weights(),
+            Mlp::Beside(Beside { dense, experts, .. }) => dense.weights().saturating_add(experts.weights()),
         };
         dense.fold(mlp, usize::saturating_add)
     }
@@ -475,6 +502,11 @@ impl Block {
                 writers.extend(shared.iter().map(|it| of_mlp(None, &it.down)));
                 writers.extend(experts.iter().enumerate().map(|(index, it)| of_mlp(Some(index), &it.down)));
             }
+            // Of the two norms behind each the one that both share is named.
+            Mlp::Beside(Beside { dense, experts: Experts { experts, .. }, .. }) => {
+                writers.push(of_mlp(None, &dense.down));
+                writers.extend(experts.iter().enumerate().map(|(index, it)| of_mlp(Some(index), &it.down)));
+            }
         }
         writers.extend(self.per_layer.as_ref().map(|it| DeclaredWriter {
             component: Component::PerLayerProjection,
@@ -497,6 +529,15 @@ pub struct DeclaredWriter<'a> {
     pub projection: &'a Projection,
     /// The norm between it and the stream.
     pub post_norm: Option<&'a Norm>,
+}
+
+impl Experts {
+    /// Weights that take part in products for a token.
+    fn weights(&self) -> usize {
+        let Self { router, routing, experts, shared, .. } = self;
+        let used = experts.iter().take(routing.chosen).chain(shared).map(Gated::weights);
+        used.fold(router.weights(), usize::saturating_add)
+    }
 }
 
 impl Gated {

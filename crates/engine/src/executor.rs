@@ -3,6 +3,7 @@
 //! The executor strings a back end's fused operations together as the blueprint says. It looks at no element and
 //! knows no family, no text and no sequence: rows come with their positions and the pages that they attend to.
 
+mod beside;
 mod per_layer;
 
 use std::time::{Duration, Instant};
@@ -12,7 +13,9 @@ use glossary::{Component, EditSet, LayerIndex, Writer};
 use crate::backend::{
     Backend, ExpertParams, GatedParams, HeadNorms, HeadOutput, HeadWants, NormParams, WriteParams,
 };
-use crate::blueprint::{Arrangement, Attention, Block, Blueprint, Experts, Gated, Memory, Mixer, Mlp, Plain};
+use crate::blueprint::{
+    Arrangement, Attention, Beside, Block, Blueprint, Experts, Gated, Memory, Mixer, Mlp, Plain,
+};
 use crate::model::{BlockWeights, MixerWeights, MlpWeights, Model};
 use crate::plan::Plan;
 use crate::stage::Stage;
@@ -76,7 +79,7 @@ pub(crate) struct Executor<B: Backend> {
     /// By block.
     edits: Vec<BlockEdits<B>>,
     buffers: Buffers<B>,
-    /// The plan of the rows that are left in the last block.
+    /// The plan of the rows that are left when keys and values have been stored for all.
     selected: Plan,
     stage: Stage,
     times: PartTimes,
@@ -110,7 +113,7 @@ struct Buffers<B: Backend> {
     per_layer: [B::Rows; 3],
     /// Where chosen rows of the buffers above go.
     chosen: B::Rows,
-    chosen_qkv: B::Rows,
+    chosen_qkv: PerBlock<B::Rows>,
     tap: Vec<f32>,
 }
 
@@ -143,13 +146,15 @@ fn hidden_cols(block: &Block) -> usize {
     match &block.mlp.inner {
         Mlp::Gated(Gated { down, .. }) | Mlp::Plain(Plain { down, .. }) => down.inputs,
         Mlp::Experts(Experts { shared, .. }) => shared.as_ref().map_or(0, |it| it.down.inputs),
+        Mlp::Beside(Beside { dense, .. }) => dense.down.inputs,
     }
 }
 
 fn experts(block: &Block) -> &[Gated] {
     match &block.mlp.inner {
         Mlp::Gated(_) | Mlp::Plain(_) => &[],
-        Mlp::Experts(Experts { experts, .. }) => experts,
+        Mlp::Experts(Experts { experts, .. })
+        | Mlp::Beside(Beside { experts: Experts { experts, .. }, .. }) => experts,
     }
 }
 
@@ -210,7 +215,7 @@ impl<B: Backend> Executor<B> {
             scores: widths(&|it| experts(it).len()),
             per_layer: std::array::from_fn(|_| backend.rows(per_layer)),
             chosen: backend.rows(d),
-            chosen_qkv: backend.rows(blocks.last().map_or(d, qkv_cols)),
+            chosen_qkv: widths(&qkv_cols),
             tap: Vec::new(),
         };
         Self {
@@ -292,8 +297,9 @@ impl<B: Backend> Executor<B> {
                 return;
             }
             plan.select(keep, selected);
-            backend.select(qkv, keep, &mut buffers.chosen_qkv);
-            (qkv, plan) = (&buffers.chosen_qkv, selected);
+            let chosen = buffers.chosen_qkv.get(index);
+            backend.select(qkv, keep, chosen);
+            (qkv, plan) = (chosen, selected);
             backend.select(&buffers.residual, keep, &mut buffers.chosen);
             std::mem::swap(&mut buffers.residual, &mut buffers.chosen);
             if block.arrangement == Arrangement::Parallel {
@@ -337,8 +343,6 @@ impl<B: Backend> Executor<B> {
             Arrangement::Sequential => weights.pre_norm.is_some(),
             Arrangement::Parallel => model.blocks[index].mixer.pre_norm.is_some(),
         };
-        let input = if normed { &buffers.x } else { &buffers.residual };
-        let hidden = buffers.hidden.get(index);
         // The last branch ends the block.
         let (stream_scale, next_norm) = match &model.blocks[index].per_layer {
             Some(per_layer) => (1.0, per_layer.pre_norm.as_ref()),
@@ -352,6 +356,11 @@ impl<B: Backend> Executor<B> {
             ..plainly()
         };
         let own_edits = &edits[index];
+        if let (Mlp::Beside(both), MlpWeights::Beside(matrices)) = (&block.mlp.inner, &weights.inner) {
+            beside::beside(backend, index, (both, matrices), own_edits, buffers, plan);
+        }
+        let input = if normed { &buffers.x } else { &buffers.residual };
+        let hidden = buffers.hidden.get(index);
         match (&block.mlp.inner, &weights.inner) {
             (Mlp::Gated(gated), MlpWeights::Gated(matrices)) => {
                 let GatedParams { gate_up, gate_up_bias, down, down_bias } = matrices;
@@ -374,6 +383,7 @@ impl<B: Backend> Executor<B> {
                 let mixture = ExpertParams {
                     routing,
                     correction: correction.as_ref(),
+                    share_scales: None,
                     experts: matrices,
                     activation: experts[0].activation,
                     edits: &own_edits.experts,
@@ -385,14 +395,12 @@ impl<B: Backend> Executor<B> {
                     backend.gated_linear(input, gate_up, gate_up_bias.as_ref(), shared.activation, hidden);
                     backend.linear(hidden, down, None, &mut buffers.shared);
                     // What it writes joins what the experts wrote as a writer's output joins the stream.
-                    let join = WriteParams {
-                        edits: own_edits.mlp.as_ref(),
-                        bias: down_bias.as_ref(),
-                        ..plainly()
-                    };
+                    let join =
+                        WriteParams { edits: own_edits.mlp.as_ref(), bias: down_bias.as_ref(), ..plainly() };
                     backend.write(&mut buffers.shared, join, plan, &mut buffers.y, &mut buffers.chosen);
                 }
             }
+            (Mlp::Beside(_), MlpWeights::Beside(_)) => {}
             _ => unreachable!("weights are loaded as the blueprint says"),
         }
         lap(&mut times.products, &mut start);
@@ -412,7 +420,7 @@ impl<B: Backend> Executor<B> {
         }
     }
 
-    /// One pass; in the last block every row is computed for itself.
+    /// One pass; in the last block every row is computed for itself, if it is computed at all.
     fn pass(&mut self, pass: &Plan, stage: &mut Stage, outputs: &[u32], wants: &Wants, out: &mut Output) {
         let blocks = self.blueprint.blocks.len();
         let sites = blocks + 1;
@@ -436,36 +444,42 @@ impl<B: Backend> Executor<B> {
         }
         lap(&mut self.times.rest, &mut start);
 
+        // Past the last block that stores keys and values, rows without an output are needed for nothing. Rows that follow
+        // others are all there in the last block only.
+        let stores = |it: &Block| attention(it).memory == Memory::Own;
+        let last_stored = self.blueprint.blocks.iter().rposition(stores).filter(|_| !shared);
+        let narrows = last_stored.unwrap_or(blocks.saturating_sub(1));
+        let mut narrowed: Option<Plan> = None;
         for index in 0..blocks {
             if shared && let Some(copies) = stage.advance(pass, index) {
                 self.spread(index, copies);
             }
             if taps {
                 let rows = if shared { stage.places(outputs) } else { outputs };
-                self.tap(Tap::Residual, Some(rows), index, first_row, out);
+                self.tap(Tap::Residual, narrowed.is_none().then_some(rows), index, first_row, out);
             }
             lap(&mut self.times.rest, &mut start);
-            let plan = if shared { &stage.plan } else { pass };
+            let plan = narrowed.as_ref().unwrap_or(if shared { &stage.plan } else { pass });
             self.block_rows += plan.rows() as u64;
-            let last = index + 1 == blocks;
-            // The last block's keys and values are all that rows without an output are still needed for.
-            let keep = (last && outputs.len() < plan.rows()).then_some(outputs);
+            // This block's keys and values are all that rows without an output are still needed for.
+            let keep = (index == narrows && outputs.len() < plan.rows()).then_some(outputs);
             let next = match self.blueprint.blocks[index].arrangement {
                 Arrangement::Sequential => Next::Mlp,
                 Arrangement::Parallel => Next::Nothing,
             };
             self.mix(index, plan, keep, next);
-            if last && outputs.is_empty() {
+            if index == narrows && outputs.is_empty() {
                 return;
             }
             if keep.is_some() {
-                let selected = std::mem::take(&mut self.selected);
-                self.transform(index, &selected);
-                self.selected = selected;
-            } else {
-                self.transform(index, plan);
+                narrowed = Some(std::mem::take(&mut self.selected));
             }
+            let plan = narrowed.as_ref().unwrap_or(if shared { &stage.plan } else { pass });
+            self.transform(index, plan);
             start = Instant::now();
+        }
+        if let Some(selected) = narrowed {
+            self.selected = selected;
         }
         if taps {
             self.tap(Tap::Normed, None, blocks, first_row, out);

@@ -5,8 +5,8 @@ use checkpoint::Tensor;
 use crate::LoadError;
 use crate::backend::{Backend, GatedParams, NormParams, Stacking, WeightDtype};
 use crate::blueprint::{
-    Attention, Blueprint, Branch, Experts, Gain, Gated, Memory, Mixer, Mlp, Norm, PerLayer, PerLayerEmbedding,
-    Plain, Projection,
+    Attention, Beside, Blueprint, Branch, Experts, Gain, Gated, Memory, Mixer, Mlp, Norm, PerLayer,
+    PerLayerEmbedding, Plain, Projection,
 };
 use crate::families::Source;
 
@@ -59,6 +59,18 @@ pub(crate) enum MlpWeights<B: Backend> {
         experts: Vec<GatedParams<B>>,
         shared: Option<GatedParams<B>>,
     },
+    Beside(BesideWeights<B>),
+}
+
+pub(crate) struct BesideWeights<B: Backend> {
+    pub(crate) dense: GatedParams<B>,
+    pub(crate) dense_norm: NormParams<B::Vector>,
+    pub(crate) router: B::Matrix,
+    pub(crate) router_norm: NormParams<B::Vector>,
+    pub(crate) experts: Vec<GatedParams<B>>,
+    pub(crate) experts_pre_norm: NormParams<B::Vector>,
+    pub(crate) experts_post_norm: NormParams<B::Vector>,
+    pub(crate) share_scales: B::Vector,
 }
 
 pub(crate) struct PerLayerWeights<B: Backend> {
@@ -175,6 +187,7 @@ impl<B: Backend> Loader<'_, B> {
     fn mlp(&self, mlp: &Mlp) -> Result<MlpWeights<B>, LoadError> {
         match mlp {
             Mlp::Gated(gated) => self.gated(gated).map(MlpWeights::Gated),
+            Mlp::Beside(beside) => self.beside(beside).map(MlpWeights::Beside),
             Mlp::Plain(Plain { up, down, .. }) => Ok(MlpWeights::Plain {
                 up: self.matrix(&[up], Stacking::EndToEnd)?,
                 up_bias: self.bias(&[up], 1)?,
@@ -189,6 +202,20 @@ impl<B: Backend> Loader<'_, B> {
                 shared: shared.as_ref().map(|it| self.gated(it)).transpose()?,
             }),
         }
+    }
+
+    fn beside(&self, beside: &Beside) -> Result<BesideWeights<B>, LoadError> {
+        let Experts { router, experts, .. } = &beside.experts;
+        Ok(BesideWeights {
+            dense: self.gated(&beside.dense)?,
+            dense_norm: self.norm(&beside.dense_norm)?,
+            router: self.matrix(&[router], Stacking::EndToEnd)?,
+            router_norm: self.norm(&beside.router_norm)?,
+            experts: experts.iter().map(|it| self.gated(it)).collect::<Result<_, _>>()?,
+            experts_pre_norm: self.norm(&beside.experts_pre_norm)?,
+            experts_post_norm: self.norm(&beside.experts_post_norm)?,
+            share_scales: self.vector(&beside.share_scales, experts.len())?,
+        })
     }
 
     fn gated(&self, Gated { gate, up, down, .. }: &Gated) -> Result<GatedParams<B>, LoadError> {
@@ -240,6 +267,9 @@ impl<B: Backend> Loader<'_, B> {
         let width = norm.width;
         let mut rows: Vec<Vec<f32>> = match &norm.gain {
             Gain::Shared(name) => vec![self.values(name, width)?],
+            Gain::Scaled { tensor, by } => {
+                vec![self.values(tensor, width)?.into_iter().map(|it| it * by).collect()]
+            }
             Gain::Ones => return Ok(self.backend.vector(&vec![1.0; width])),
             Gain::Each(names) => names.iter().map(|it| self.values(it, width)).collect::<Result<_, _>>()?,
             Gain::Rows { tensor, heads } => {

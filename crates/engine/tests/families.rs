@@ -127,6 +127,31 @@ fn a_configuration_in_the_other_notation_is_the_same_model() {
 }
 
 #[test]
+fn an_unknown_architecture_is_read_as_the_family_that_is_named() {
+    let golden = goldens().into_iter().find(|it| it.name == "llama_gqa_tied").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    for file in std::fs::read_dir(&golden.folder).unwrap().map(|it| it.unwrap().path()) {
+        std::fs::copy(&file, folder.path().join(file.file_name().unwrap())).unwrap();
+    }
+    let path = folder.path().join("config.json");
+    let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    config["architectures"] = serde_json::json!(["GloboForCausalLM"]);
+    config["model_type"] = "globo".into();
+    std::fs::write(&path, config.to_string()).unwrap();
+    let checkpoint = Checkpoint::open(folder.path()).unwrap();
+    let load = |family: Option<&str>| {
+        let family = family.map(str::to_owned);
+        let options = LoadOptions { threads: 1, family, ..LoadOptions::default() };
+        Engine::load(&checkpoint, &options, &mut |_, _| {})
+    };
+    assert!(load(None).is_err());
+    let mut engine = load(Some("llama")).unwrap();
+    let found = engine.generate(&requests(&golden), &EVERYTHING, &mut |_, _| false).unwrap();
+    assert_eq!(found, answers(&golden, Device::Cpu));
+    assert!(load(Some("phi3")).is_err(), "tensors of another family are not there");
+}
+
+#[test]
 fn a_batch_has_the_bits_of_single_runs() {
     for golden in goldens() {
         for isa in Isa::available() {

@@ -203,6 +203,8 @@ pub struct ExpertParams<'a, B: Backend> {
     pub routing: &'a Routing,
     /// `[experts]`, added to the scores when experts are chosen.
     pub correction: Option<&'a B::Vector>,
+    /// `[experts]`, multiplied with the shares of the chosen last.
+    pub share_scales: Option<&'a B::Vector>,
     /// The experts, all of the same shape.
     pub experts: &'a [GatedParams<B>],
     /// Their activation.

@@ -332,6 +332,7 @@ impl Backend for Reference {
         for (row, (x, scores)) in x.rows.iter().zip(&scores.rows).enumerate() {
             let mut sum: Vec<f64> = Vec::new();
             for (index, share) in route(scores, params.correction, params.routing) {
+                let share = share * params.share_scales.map_or(1.0, |it| f64::from(it[index]));
                 let expert = &params.experts[index];
                 let (mut hidden, mut y) = (Grid::default(), Grid::default());
                 let x = Grid { rows: vec![x.clone()] };

@@ -14,7 +14,9 @@ impl<B: Backend> Executor<B> {
     pub(super) fn add_per_layer(&mut self, index: usize, plan: &Plan) {
         let Self { backend, blueprint, model, edits, buffers, times, .. } = self;
         let block = &blueprint.blocks[index];
-        let (Some(branch), Some(weights)) = (&block.per_layer, &model.blocks[index].per_layer) else { return };
+        let (Some(branch), Some(weights)) = (&block.per_layer, &model.blocks[index].per_layer) else {
+            return;
+        };
         let scale = blueprint.per_layer.as_ref().map_or(1.0, |it| it.scale);
         let [own, context, gated] = &mut buffers.per_layer;
         let mut start = Instant::now();

@@ -13,11 +13,7 @@ use crate::{Config, ConfigError};
 pub(super) const FAMILY: Family =
     Family { name: "apertus", architectures: &["ApertusForCausalLM"], blueprint, gguf: None };
 
-const TRAITS: Traits = Traits {
-    epsilon: ("rms_norm_eps", 1e-5),
-    theta: 12_000_000.0,
-    ..decoder::LLAMA
-};
+const TRAITS: Traits = Traits { epsilon: ("rms_norm_eps", 1e-5), theta: 12_000_000.0, ..decoder::LLAMA };
 
 const LEARNED: &str = "xielu";
 
@@ -40,7 +36,8 @@ static ROTATION: LazyLock<Value> = LazyLock::new(|| {
 });
 
 fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
-    let says = ["rope_parameters", "rope_scaling", "rope_theta"].into_iter().any(|it| config.get(it).is_some());
+    let says =
+        ["rope_parameters", "rope_scaling", "rope_theta"].into_iter().any(|it| config.get(it).is_some());
     let defaults = if says { None } else { Some(&*ROTATION) };
     let decoder = Decoder { mlp_bias: false, ..Decoder::read(config, TRAITS, defaults)? };
     let learned = config.text("hidden_act")?.unwrap_or(LEARNED) == LEARNED;
@@ -55,7 +52,7 @@ fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
 /// The activation of a layer, made of the numbers that it has in the checkpoint.
 fn xielu(decoder: &Decoder<'_>, layer: usize) -> Result<Activation, ConfigError> {
     const SLOPE: f64 = 0.5;
-    let number = |name: &str| {
+    let number = |name: &str| -> Result<Option<f64>, ConfigError> {
         let name = decoder.name(layer, &format!("mlp.act_fn.{name}"));
         match decoder.config.tensor_values(&name).as_deref() {
             None => Ok(None),
@@ -67,9 +64,10 @@ fn xielu(decoder: &Decoder<'_>, layer: usize) -> Result<Activation, ConfigError>
             }),
         }
     };
-    let needed = |name: &str| number(name)?.ok_or_else(|| ConfigError::Missing {
-        key: decoder.name(layer, &format!("mlp.act_fn.{name}")),
-    });
+    let needed = |name: &str| {
+        let key = || decoder.name(layer, &format!("mlp.act_fn.{name}"));
+        number(name)?.ok_or_else(|| ConfigError::Missing { key: key() })
+    };
     if let Some(slope) = number("beta")?.filter(|&it| it != SLOPE) {
         return Err(ConfigError::Unsupported {
             key: decoder.name(layer, "mlp.act_fn.beta"),

@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use crate::backend::AttentionShape;
 use crate::blueprint::{
-    Activation, Arrangement, Attention, Block, Blueprint, Branch, Embedding, Gain, Gated, Head, Memory, Mixer,
-    Mlp, Norm, Plain, NormKind, Pairing, Projection, Rope, Share,
+    Activation, Arrangement, Attention, Block, Blueprint, Branch, Embedding, Gain, Gated, Head, Memory,
+    Mixer, Mlp, Norm, NormKind, Pairing, Plain, Projection, Rope, Share,
 };
 use crate::rope::{plain_rope, rope};
 use crate::{Config, ConfigError};
@@ -347,8 +347,7 @@ impl<'a> Decoder<'a> {
 
     /// The same with an activation of the layer's own.
     pub(super) fn plain_with(&self, layer: usize, [up, down]: [&str; 2], activation: Activation) -> Mlp {
-        let projection =
-            |name, outputs, inputs| self.projection(layer, name, self.mlp_bias, outputs, inputs);
+        let projection = |name, outputs, inputs| self.projection(layer, name, self.mlp_bias, outputs, inputs);
         Mlp::Plain(Plain {
             up: projection(up, self.d_mlp, self.d_model),
             activation,

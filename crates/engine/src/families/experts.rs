@@ -26,8 +26,9 @@ pub(super) enum Tensors {
 }
 
 /// What routers are called within a layer.
-const ROUTERS: [&str; 5] = [
+const ROUTERS: [&str; 6] = [
     "mlp.gate",
+    "router.proj",
     "mlp.router",
     "block_sparse_moe.gate",
     "block_sparse_moe.router",
@@ -36,7 +37,7 @@ const ROUTERS: [&str; 5] = [
 
 /// What experts are called: as transformers 4 and 5 hold those of most families, of Mixtral and Phi, and of Granite; and
 /// what [`super::gguf`] has names for.
-const TENSORS: [Tensors; 6] = [
+const TENSORS: [Tensors; 7] = [
     Tensors::Listed { module: "mlp.experts", names: ["gate_proj", "up_proj", "down_proj"] },
     Tensors::Fused { gate_up: "mlp.experts.gate_up_proj", down: "mlp.experts.down_proj" },
     Tensors::Listed { module: "block_sparse_moe.experts", names: ["w1", "w3", "w2"] },
@@ -48,6 +49,7 @@ const TENSORS: [Tensors; 6] = [
         gate_up: "block_sparse_moe.experts.gate_up_proj",
         down: "block_sparse_moe.experts.down_proj",
     },
+    Tensors::Fused { gate_up: "experts.gate_up_proj", down: "experts.down_proj" },
     Tensors::Stacked([
         "mlp.experts.gate_proj.weight",
         "mlp.experts.up_proj.weight",

@@ -1,6 +1,7 @@
 //! Gemma 4: Gemma 3 with heads of another width in the layers that see everything, norms of values, scores that are not
 //! scaled, and a factor for the stream at the end of each block. The last layers may read keys and values of layers before
-//! them, and every layer may have an embedding of its own. Alone, or the language model of a container.
+//! them, every layer may have an embedding of its own, and experts beside its MLP. Alone, or the language model of a
+//! container.
 
 use std::sync::LazyLock;
 
@@ -11,8 +12,8 @@ use super::decoder::{self, Decoder, FULL, SLIDING, Traits};
 use super::gemma2;
 use crate::backend::AttentionShape;
 use crate::blueprint::{
-    Attention, Block, Blueprint, Branch, Gain, Memory, Mlp, Norm, Pairing, PerLayer, PerLayerEmbedding,
-    Projection, Rope, Share,
+    Attention, Beside, Block, Blueprint, Branch, Gain, Memory, Mlp, Norm, Pairing, PerLayer,
+    PerLayerEmbedding, Projection, Rope, Routing, Scores, Share,
 };
 use crate::config::NoTensors;
 use crate::rope::{plain_rope, rope};
@@ -59,7 +60,6 @@ fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
     let text = &decoder.config;
     // Of a container's images; text is read from the left in either case.
     text.word("use_bidirectional_attention", "vision", &[("vision", ())])?;
-    decoder::refuse_flag(text, "enable_moe_block")?;
     let layers = Layer::all(&decoder)?;
     let per_layer = per_layer_embedding(&decoder)?;
     let blueprint = decoder.blueprint(|index| {
@@ -146,7 +146,34 @@ impl<'a> Layer<'a> {
         let Decoder { config, d_mlp, .. } = &self.decoder;
         let wide = self.memory != Memory::Own && config.flag("use_double_wide_mlp")? == Some(true);
         let width = if wide { d_mlp.saturating_mul(2) } else { *d_mlp };
-        self.decoder.gated_in(self.index, "mlp", width).map(Mlp::Gated)
+        let dense = self.decoder.gated_in(self.index, "mlp", width)?;
+        if config.flag("enable_moe_block")? != Some(true) {
+            return Ok(Mlp::Gated(dense));
+        }
+        let d_model = self.decoder.d_model;
+        let norm = |name| self.decoder.norm(self.index, name, d_model);
+        let experts_pre_norm = norm("pre_feedforward_layernorm_2")?;
+        let gain = Gain::Scaled {
+            tensor: self.decoder.name(self.index, "router.scale"),
+            by: (1.0 / (d_model as f64).sqrt()) as f32,
+        };
+        let routing = Routing {
+            chosen: config.size("top_k_experts")?,
+            scores: Scores::Softmax,
+            groups: None,
+            normalized: true,
+            scale: 1.0,
+        };
+        let width = config.size("moe_intermediate_size")?;
+        Ok(Mlp::Beside(Beside {
+            dense,
+            dense_norm: norm("post_feedforward_layernorm_1")?,
+            experts: self.decoder.experts(self.index, width, routing)?,
+            router_norm: Norm { gain, ..experts_pre_norm.clone() },
+            experts_pre_norm,
+            experts_post_norm: norm("post_feedforward_layernorm_2")?,
+            share_scales: self.decoder.name(self.index, "router.per_expert_scale"),
+        }))
     }
 }
 
@@ -199,7 +226,11 @@ fn rotation(decoder: &Decoder<'_>, slides: bool) -> Result<Rope, ConfigError> {
 /// The table of all layers' embeddings, unless the model has none.
 fn per_layer_embedding(decoder: &Decoder<'_>) -> Result<Option<PerLayerEmbedding>, ConfigError> {
     let text = &decoder.config;
-    let Some(width) = text.count("hidden_size_per_layer_input")?.filter(|&it| it > 0) else { return Ok(None) };
+    const WIDTH: &str = "hidden_size_per_layer_input";
+    if text.count(WIDTH)?.unwrap_or(0) == 0 {
+        return Ok(None);
+    }
+    let width = text.size(WIDTH)?;
     let (tokens, vocab) = (text.size("vocab_size_per_layer_input")?, text.size("vocab_size")?);
     if tokens < vocab {
         return Err(ConfigError::Unsupported {

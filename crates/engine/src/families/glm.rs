@@ -10,7 +10,8 @@ pub(super) const FAMILY: Family =
     Family { name: "glm", architectures: &["GlmForCausalLM"], blueprint, gguf: None };
 
 fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
-    let decoder = Decoder { output_bias: false, ..Decoder::read(config, glm4::TRAITS, Some(&glm4::DEFAULTS))? };
+    let decoder =
+        Decoder { output_bias: false, ..Decoder::read(config, glm4::TRAITS, Some(&glm4::DEFAULTS))? };
     decoder.blueprint(|layer| {
         let attention = decoder.attention(layer, false)?;
         decoder.block(layer, attention, decoder.gated_in_one(layer)?, decoder::BEFORE)

@@ -38,7 +38,8 @@ fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
 
 /// What the language model of a container is where its configuration does not say: only what is not usual is written.
 fn defaults(text: Config<'_>) -> Result<&'static Value, ConfigError> {
-    text.word("model_type", "llama", &[("llama", &*LLAMA_DEFAULTS), ("mistral", &*MISTRAL_DEFAULTS)])
+    let mistral = text.text("model_type")? == Some("mistral");
+    Ok(if mistral { &*MISTRAL_DEFAULTS } else { &*LLAMA_DEFAULTS })
 }
 
 static LLAMA_DEFAULTS: LazyLock<Value> = LazyLock::new(|| {

@@ -12,12 +12,8 @@ use crate::blueprint::Blueprint;
 use crate::{Config, ConfigError};
 
 /// The family.
-pub(super) const FAMILY: Family = Family {
-    name: "ministral3",
-    architectures: &["Ministral3ForCausalLM"],
-    blueprint,
-    gguf: None,
-};
+pub(super) const FAMILY: Family =
+    Family { name: "ministral3", architectures: &["Ministral3ForCausalLM"], blueprint, gguf: None };
 
 static DEFAULTS: LazyLock<Value> = LazyLock::new(|| {
     json!({

@@ -74,6 +74,14 @@ pub const FAMILIES: &[&Family] = &[
     &starcoder2::FAMILY,
 ];
 
+/// Architectures that do not fit, and why.
+const OTHERS: &[(&str, &str)] =
+    &[("Gemma3nForCausalLM", ALT_UP), ("Gemma3nForConditionalGeneration", ALT_UP)];
+
+const ALT_UP: &str = "it keeps four residual streams that every block mixes (AltUp), and a block's writers add to one of \
+                      them: a direction of one stream says nothing of the others, so nothing is edited rather than the \
+                      wrong thing";
+
 /// A family of models.
 pub struct Family {
     /// The name used in settings and reports.
@@ -105,9 +113,13 @@ impl<'a> Source<'a> {
                 family.gguf.as_ref().is_some_and(|it| it.architectures.contains(&found.as_str()))
             }
         };
-        let family = *FAMILIES.iter().find(knows).ok_or_else(|| LoadError::UnknownArchitecture {
-            found: forced.map_or(found.clone(), str::to_owned),
-            known: known(format, forced.is_some()),
+        let known = || known(format, forced.is_some());
+        let family = *FAMILIES.iter().find(knows).ok_or_else(|| match forced {
+            Some(family) => LoadError::UnknownFamily { found: family.to_owned(), known: known() },
+            None => match OTHERS.iter().find(|it| it.0 == found) {
+                Some(it) => LoadError::OtherStream { found: found.clone(), why: it.1 },
+                None => LoadError::UnknownArchitecture { found: found.clone(), known: known() },
+            },
         })?;
         let config = match (format, &family.gguf) {
             (Format::Gguf, Some(gguf)) => (gguf.config)(checkpoint.config(), &found)?,

@@ -48,8 +48,7 @@ static DEFAULTS: LazyLock<Value> = LazyLock::new(|| {
 fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
     let held = config.section("vision_config").is_some();
     let (traits, defaults) = if held { (HELD, Some(&*DEFAULTS)) } else { (decoder::LLAMA, None) };
-    let decoder =
-        Decoder { qkv_bias: true, output_bias: false, ..Decoder::read(config, traits, defaults)? };
+    let decoder = Decoder { qkv_bias: true, output_bias: false, ..Decoder::read(config, traits, defaults)? };
     decoder.blueprint(|layer| {
         let attention = decoder.attention(layer, slides(&decoder, layer)?)?;
         decoder.block(layer, attention, decoder.gated(layer)?, decoder::BEFORE)

@@ -20,12 +20,8 @@ const TRAITS: Traits = Traits {
 
 fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
     let bias = config.flag("use_bias")?.unwrap_or(true);
-    let decoder = Decoder {
-        qkv_bias: bias,
-        output_bias: bias,
-        mlp_bias: bias,
-        ..Decoder::read(config, TRAITS, None)?
-    };
+    let decoder =
+        Decoder { qkv_bias: bias, output_bias: bias, mlp_bias: bias, ..Decoder::read(config, TRAITS, None)? };
     decoder.blueprint(|layer| {
         let attention = decoder.attention(layer, true)?;
         let mlp = decoder.plain(layer, ["mlp.c_fc", "mlp.c_proj"])?;

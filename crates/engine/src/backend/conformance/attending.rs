@@ -215,8 +215,12 @@ impl Case for Rotate {
         let magnitude = self.preparation.rope.map_or(1.0, |it| f64::from(it.2));
         let rotated_first = self.preparation.last;
         let before_norms = if rotated_first {
-            let no_norms =
-                Preparation { query_norm: None, key_norm: None, value_norm: None, ..self.preparation.clone() };
+            let no_norms = Preparation {
+                query_norm: None,
+                key_norm: None,
+                value_norm: None,
+                ..self.preparation.clone()
+            };
             Self { preparation: no_norms, ..self.clone() }.outcome(&mut super::Reference::default())
         } else {
             self.qkv()
@@ -227,6 +231,7 @@ impl Case for Rotate {
             let keys = &rest[..n_kv_heads * d_head];
             let values = &raw[(n_heads + n_kv_heads) * d_head..];
             let errors = |norm: Option<HeadNorm>, heads: &[f32], seed| {
+                let norm = norm.filter(|_| !heads.is_empty());
                 norm.map_or(vec![0.0; heads.len() / d_head], |it| it.errors(heads, roundings, d_head, seed))
             };
             let mut normed = errors(self.preparation.query_norm, queries, self.seed);

@@ -143,17 +143,8 @@ pub(super) fn writes() -> impl Strategy<Value = Write> {
         (select(&WIDTHS[..]), 1..40_usize, prop::collection::vec(edit, 0..=4)),
         (any::<bool>(), norm(), select(vec![1.0, 0.22, -1.5]), select(vec![1.0, 0.7]), norm(), any::<u64>()),
     )
-        .prop_map(|((cols, rows, edits), (bias, post_norm, scale, stream_scale, next_norm, seed))| Write {
-            cols,
-            rows,
-            edits,
-            bias,
-            post_norm,
-            scale,
-            stream_scale,
-            next_norm,
-            seed,
-            only: None,
+        .prop_map(|((cols, rows, edits), (bias, post_norm, scale, stream_scale, next_norm, seed))| {
+            Write { cols, rows, edits, bias, post_norm, scale, stream_scale, next_norm, seed, only: None }
         })
 }
 
@@ -306,17 +297,9 @@ pub(super) fn gates() -> impl Strategy<Value = Gate> {
         xielu,
     ]);
     let sizes = (select(&WIDTHS[..]), 1..40_usize, select(vec![0.01, 1.0, 100.0]));
-    (sizes, activation, any::<bool>(), any::<u64>()).prop_map(
-        |((cols, rows, size), activation, by, seed)| Gate {
-            cols,
-            rows,
-            activation,
-            by,
-            size,
-            seed,
-            only: None,
-        },
-    )
+    (sizes, activation, any::<bool>(), any::<u64>()).prop_map(|((cols, rows, size), activation, by, seed)| {
+        Gate { cols, rows, activation, by, size, seed, only: None }
+    })
 }
 
 impl Gate {

@@ -245,7 +245,10 @@ unsafe fn gate_by_kernel<S: Simd>(activation: Activation, lines: usize, x: *mut 
         // SAFETY: the caller promises whole lines behind both pointers.
         unsafe {
             let x = x.add(i * LANES);
-            let by = by.map_or(S::splat(1.0), |by| S::load(by.add(i * LANES)));
+            let by = match by {
+                Some(by) => S::load(by.add(i * LANES)),
+                None => S::splat(1.0),
+            };
             S::store(x, activate::<S>(activation, S::load(x), by));
         }
     }
