@@ -39,18 +39,23 @@ import torch
 import transformers
 
 import reference
+import golden_tiny_dense
 import golden_tiny_experts
+import golden_tiny_gemma4
 import golden_tiny_latent
 import golden_tiny_recurrent
 import golden_tiny_variants
 from golden_tiny_variants import Variant
 
-VARIANTS = [
-    *golden_tiny_variants.VARIANTS,
-    *golden_tiny_experts.VARIANTS,
-    *golden_tiny_latent.VARIANTS,
-    *golden_tiny_recurrent.VARIANTS,
+MODULES = [
+    golden_tiny_variants,
+    golden_tiny_experts,
+    golden_tiny_latent,
+    golden_tiny_recurrent,
+    golden_tiny_gemma4,
+    golden_tiny_dense,
 ]
+VARIANTS = [variant for module in MODULES for variant in module.VARIANTS]
 
 PROMPT_LENGTHS = [1, 3, 5, 6, 17, 40]
 ANSWER_TOKENS = 16
@@ -95,6 +100,8 @@ def draw_weights(model, variant: Variant, generator: torch.Generator) -> None:
     for name, buffer in sorted(model.named_buffers()):
         if name.endswith("e_score_correction_bias"):
             buffer.copy_(0.3 * torch.randn(buffer.shape, generator=generator))
+        elif name.endswith("layer_scalar"):
+            buffer.copy_(0.8 + 0.2 * torch.randn(buffer.shape, generator=generator))
 
 
 def respell(config: dict, spelling: int) -> dict:
@@ -106,8 +113,12 @@ def respell(config: dict, spelling: int) -> dict:
         config["torch_dtype"] = config.pop("dtype")
     if config.get("model_type") in {"qwen3_moe", "olmoe"}:
         config["num_experts"] = config.pop("num_local_experts", config.get("num_experts"))
+    if config.get("model_type") == "gemma4_text":
+        return dict(sorted(first_spelling_of_gemma4(config).items()))
     if "text_config" in config:
         config["text_config"] = respell(config["text_config"], spelling)
+        if config["model_type"] in {"qwen2_vl", "qwen2_5_vl"}:  # flat, as on the hub
+            config = {**config.pop("text_config"), **config}
         return dict(sorted(config.items()))
     scaling = config.pop("rope_parameters")
     by_layer_type = "full_attention" in scaling
@@ -121,8 +132,20 @@ def respell(config: dict, spelling: int) -> dict:
         config["partial_rotary_factor"] = scaling.pop("partial_rotary_factor")
     if scaling["rope_type"] == "linear" and not by_layer_type:  # as files from 2023 have it
         scaling["type"] = scaling.pop("rope_type")
-    config["rope_scaling"] = None if scaling.get("rope_type") == "default" else scaling
+    if "mrope_section" in scaling and "mrope_interleaved" not in scaling:
+        scaling["type"] = "mrope"
+        del scaling["rope_type"]
+    plain = scaling.get("rope_type") == "default" and "mrope_section" not in scaling
+    config["rope_scaling"] = None if plain else scaling
     return dict(sorted(config.items()))
+
+
+def first_spelling_of_gemma4(config: dict) -> dict:
+    """As the first files have it, with two keys for the layers that see everything. transformers 4 knew no Gemma 4."""
+    layers = list(config.pop("per_layer_config").values())
+    config["global_head_dim"] = layers[0]["head_dim"]
+    config["num_global_key_value_heads"] = layers[0].get("num_key_value_heads")
+    return config
 
 
 def write_checkpoint(variant: Variant, folder: pathlib.Path) -> None:

@@ -32,6 +32,13 @@ pub(crate) enum Layout {
     Rows,
     /// As the columns of a matrix that has so many of them.
     Columns(usize),
+    /// Each as a part of a longer row.
+    Parts {
+        /// Where the part begins in that row.
+        first: usize,
+        /// How long that row is.
+        of: usize,
+    },
     /// In blocks of 32 numbers of 4 bits, two of them a byte, the scales of the blocks elsewhere: a byte for each.
     Microscaled {
         /// The file of the scales.
@@ -121,6 +128,10 @@ impl Tensor {
                 for (number, out) in column.zip(out) {
                     self.dtype.decode(&number[..bytes], std::slice::from_mut(out));
                 }
+            }
+            Layout::Parts { first, of } => {
+                let [start, length, whole] = [*first, self.row_len(), *of].map(|it| self.bytes_of(it));
+                self.dtype.decode(&self.bytes()[row * whole + start..][..length], out);
             }
             Layout::Microscaled { file, range } => {
                 let blocks = self.row_len() / BLOCK.0;
@@ -250,6 +261,30 @@ impl Tensor {
         Self { shape: vec![columns, rows], layout, ..self.clone() }
     }
 
+    /// A view of some of the columns, with shape `[rows, columns]`: of a matrix that holds several side by side, one.
+    ///
+    /// # Panics
+    /// When they are not within `0..self.row_len()` or cut a block of numbers in two, or when the tensor is a view of
+    /// columns, of experts' blocks, or of rows in another order already.
+    #[must_use]
+    pub fn slice_columns(&self, columns: Range<usize>) -> Self {
+        let block = self.dtype.block().0;
+        let whole_blocks = columns.start.is_multiple_of(block) && columns.len().is_multiple_of(block);
+        assert!(
+            columns.start <= columns.end && columns.end <= self.row_len() && whole_blocks,
+            "tensor `{}` has {} columns in blocks of {block}, columns {columns:?} were asked for",
+            self.name,
+            self.row_len()
+        );
+        assert!(
+            matches!(self.layout, Layout::Rows) && self.order.is_none(),
+            "tensor `{}` is a view already",
+            self.name
+        );
+        let layout = Layout::Parts { first: columns.start, of: self.row_len() };
+        Self { shape: vec![self.rows(), columns.len()], layout, ..self.clone() }
+    }
+
     /// The numbers that blocks of 4 bits, `[…, blocks, 16]` in bytes, and their scales, `[…, blocks]` in bytes, mean: a
     /// tensor `[…, 32 blocks]` with the name of the blocks. OCP Microscaling Formats 1.0, MXFP4.
     ///
@@ -295,7 +330,7 @@ impl Tensor {
                 let rows = self.rows();
                 first.checked_rem(rows) == Some(0) && numbers.transposed().is_some_and(|it| it.0 == rows)
             }
-            Layout::Columns(_) | Layout::Microscaled { .. } => false,
+            Layout::Columns(_) | Layout::Parts { .. } | Layout::Microscaled { .. } => false,
         };
         layout && self.order.is_none()
     }
@@ -326,7 +361,9 @@ impl Tensor {
             (Some(order), _) => slice.order = Some(order[rows].into()),
             (None, Layout::Rows) => slice.range = part(&self.range, self.row_bytes()),
             (None, Layout::Quantized { first, .. }) => *first += rows.start,
-            (None, Layout::Columns(_)) => slice.order = Some(rows.map(|it| it as u32).collect()),
+            (None, Layout::Columns(_) | Layout::Parts { .. }) => {
+                slice.order = Some(rows.map(|it| it as u32).collect());
+            }
             (None, Layout::Microscaled { range, .. }) => {
                 let blocks = self.row_len() / BLOCK.0;
                 *range = part(range, blocks);
@@ -343,7 +380,12 @@ impl Tensor {
     }
 
     fn row_bytes(&self) -> usize {
-        self.dtype.row_bytes(self.row_len()).expect("the loader refuses rows that are not whole blocks")
+        self.bytes_of(self.row_len())
+    }
+
+    /// The bytes of so many numbers of a row.
+    fn bytes_of(&self, numbers: usize) -> usize {
+        self.dtype.row_bytes(numbers).expect("the loader refuses rows that are not whole blocks")
     }
 }
 

@@ -214,13 +214,13 @@ fn attention(criterion: &mut Criterion) {
         }
         let noise =
             cpu.table(&tensor(sequences, ATTENTION.qkv_cols()), WeightDtype::F32).expect("noise is finite");
-        let none = || HeadNorms { query: None, key: None, last: false, clip: None };
+        let none = || HeadNorms { query: None, key: None, value: None, last: false, clip: None };
         let mut qkv = cpu.rows(ATTENTION.qkv_cols());
         let mut layers: Vec<_> = (0..LAYERS).map(|_| cpu.pages(&ATTENTION)).collect();
         for layer in &mut layers {
             cpu.reserve(layer, table.pages());
             cpu.embed(&noise, &filling, 1.0, &mut qkv);
-            cpu.rotate_and_store(&mut qkv, &ATTENTION, none(), None, &filling, layer);
+            cpu.rotate_and_store(&mut qkv, &ATTENTION, none(), None, &filling, Some(layer));
         }
         cpu.embed(&noise, &last, 1.0, &mut qkv);
         let mut out = cpu.rows(ATTENTION.n_heads * ATTENTION.d_head);
@@ -263,6 +263,7 @@ fn writes(criterion: &mut Criterion) {
                     gates: None,
                     // What is added again and again must not grow out of the numbers.
                     scale: 1e-6,
+                    stream_scale: 1.0,
                     next_norm: Some(&norm),
                 };
                 cpu.write(&mut y, params, &plan, &mut residual, &mut x);

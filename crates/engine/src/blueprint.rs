@@ -28,6 +28,8 @@ pub struct Blueprint {
     pub embedding: Embedding,
     /// The blocks, first to last.
     pub blocks: Vec<Block>,
+    /// Where blocks have embeddings of their own.
+    pub per_layer: Option<PerLayerEmbedding>,
     /// The norm before the head.
     pub final_norm: Norm,
     /// Where vectors become logits.
@@ -39,6 +41,19 @@ pub struct Blueprint {
 pub struct Embedding {
     /// The tensor's name.
     pub weight: String,
+    /// What its rows are multiplied with.
+    pub scale: f32,
+}
+
+/// The embeddings of all blocks, side by side in one matrix `[tokens, blocks * width]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PerLayerEmbedding {
+    /// The tensor's name.
+    pub weight: String,
+    /// How many tokens it knows, at least the vocabulary.
+    pub tokens: usize,
+    /// How wide the embedding of a block is.
+    pub width: usize,
     /// What its rows are multiplied with.
     pub scale: f32,
 }
@@ -56,7 +71,7 @@ pub struct Head {
     pub softcap: Option<f32>,
 }
 
-/// A decoder block: two branches that write to the residual stream.
+/// A decoder block: two branches that write to the residual stream, in some models three.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Block {
     /// Mixes positions.
@@ -65,6 +80,10 @@ pub struct Block {
     pub mlp: Branch<Mlp>,
     /// What the second branch reads.
     pub arrangement: Arrangement,
+    /// Adds what the block knows of the token itself, after the other two.
+    pub per_layer: Option<Branch<PerLayer>>,
+    /// What the stream is multiplied with when all has been added to it.
+    pub scale: f32,
 }
 
 /// What the second branch of a block reads.
@@ -119,10 +138,14 @@ pub enum Mixer {
 pub enum Mlp {
     /// The same for every token.
     Gated(Gated),
+    /// The same without a gate.
+    Plain(Plain),
     /// A choice of several for each token.
     Experts(Experts),
     /// Nothing, in blocks of a mixer alone.
     Nothing,
+    /// One for every token, and beside it a choice of several.
+    Beside(Beside),
 }
 
 /// `down(activation(gate(x)) ∘ up(x))`.
@@ -131,6 +154,17 @@ pub struct Gated {
     /// Goes through the activation.
     pub gate: Projection,
     /// Is multiplied with it.
+    pub up: Projection,
+    /// The activation.
+    pub activation: Activation,
+    /// The writer.
+    pub down: Projection,
+}
+
+/// `down(activation(up(x)))`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plain {
+    /// Goes through the activation.
     pub up: Projection,
     /// The activation.
     pub activation: Activation,
@@ -153,6 +187,26 @@ pub struct Experts {
     pub shared: Option<Gated>,
     /// One number from a token, the logistic function of which is that one's share; `None`: a share of 1.
     pub shared_gate: Option<Projection>,
+}
+
+/// `norm(dense(x)) + norm(Σ share_e expert_e(norm(stream)))`: an MLP that reads through the branch's norm, and a mixture
+/// with norms of its own.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Beside {
+    /// For every token.
+    pub dense: Gated,
+    /// The norm that it writes through.
+    pub dense_norm: Norm,
+    /// The mixture, all of it.
+    pub experts: Experts,
+    /// The norm that its router reads the stream through.
+    pub router_norm: Norm,
+    /// The norm that its experts read the stream through.
+    pub experts_pre_norm: Norm,
+    /// The norm that they write through.
+    pub experts_post_norm: Norm,
+    /// A tensor `[experts]` that shares are multiplied with last.
+    pub share_scales: String,
 }
 
 /// From what the router says of a token to its experts and their shares.
@@ -197,6 +251,33 @@ pub struct Groups {
     pub best: usize,
 }
 
+/// `projection(activation(gate(x)) ∘ own)`, where `own = table[token] + scale * norm(context(e))`: e is the row that the
+/// model's embedding has for the token, and the table the block's part of [`PerLayerEmbedding`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct PerLayer {
+    /// Goes through the activation, `[width, d_model]`.
+    pub gate: Projection,
+    /// The activation.
+    pub activation: Activation,
+    /// Reads the model's embedding, `[width, d_model]`.
+    pub context: Projection,
+    /// The norm behind it.
+    pub context_norm: Norm,
+    /// What is added to the table's row is multiplied with this.
+    pub context_scale: f32,
+    /// The writer, `[d_model, width]`.
+    pub projection: Projection,
+}
+
+/// Whose keys and values a block attends to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Memory {
+    /// Its own.
+    Own,
+    /// Those that a block before it has stored; it computes queries alone.
+    Of(usize),
+}
+
 /// Softmax attention.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Attention {
@@ -204,16 +285,20 @@ pub struct Attention {
     pub shape: AttentionShape,
     /// Queries.
     pub query: Projection,
-    /// Keys.
+    /// Keys; those of another block have its projections and norms here.
     pub key: Projection,
     /// Values.
     pub value: Projection,
+    /// Whose keys and values these are.
+    pub memory: Memory,
     /// A norm of each query head, or of all of them together where it is as wide as they are.
     pub query_norm: Option<Norm>,
     /// The same of keys.
     pub key_norm: Option<Norm>,
     /// What the output is multiplied with, after a sigmoid: parts end to end, `[n_heads * d_head]`; empty: nothing.
     pub gate: Vec<Projection>,
+    /// The same of values.
+    pub value_norm: Option<Norm>,
     /// Whether queries and keys are rotated before their norms.
     pub norms_last: bool,
     /// Queries, keys and values are kept within ± this, after norms.
@@ -320,6 +405,15 @@ pub enum Gain {
     },
     /// A tensor `[width]` for each head.
     Each(Vec<String>),
+    /// A tensor `[width]`, multiplied with a number.
+    Scaled {
+        /// The tensor's name.
+        tensor: String,
+        /// The number.
+        by: f32,
+    },
+    /// None: ones.
+    Ones,
 }
 
 /// What a norm divides by.
@@ -336,8 +430,20 @@ pub enum NormKind {
 pub enum Activation {
     /// `x / (1 + e^−x)`.
     Silu,
+    /// x times the share of the normal distribution below it (Hendrycks & Gimpel 2016, arXiv:1606.08415).
+    Gelu,
     /// The tanh approximation of GELU.
     GeluTanh,
+    /// The square of x, or zero where x is negative (So et al. 2021, arXiv:2109.08668).
+    SquaredRelu,
+    /// `positive x² + x / 2` above zero, `negative (e^x − 1 − x) + x / 2` below (xIELU, Huang & Schlag 2024,
+    /// arXiv:2411.13010).
+    Xielu {
+        /// How strongly it is bent above zero.
+        positive: f32,
+        /// How strongly below.
+        negative: f32,
+    },
     /// `x / (1 + e^(−steepness x))` of x up to a limit; what it is multiplied with is kept within ± the limit, and then
     /// 1 larger.
     ClampedSilu {
@@ -397,7 +503,7 @@ impl Norm {
     pub fn shared_gain(&self) -> Option<&str> {
         match &self.gain {
             Gain::Shared(tensor) => Some(tensor),
-            Gain::Rows { .. } | Gain::Each(_) => None,
+            Gain::Rows { .. } | Gain::Each(_) | Gain::Scaled { .. } | Gain::Ones => None,
         }
     }
 }
@@ -415,9 +521,14 @@ impl From<LatentAttention> for Mixer {
 }
 
 impl Attention {
-    /// What the stream is multiplied with, in the order in which it is laid out: queries, keys, values, the gate.
+    /// What the stream is multiplied with, in the order in which it is laid out: queries, the block's own keys and values,
+    /// the gate.
     pub fn inputs(&self) -> Vec<&Projection> {
-        [&self.query, &self.key, &self.value].into_iter().chain(&self.gate).collect()
+        let own: &[_] = match self.memory {
+            Memory::Own => &[&self.key, &self.value],
+            Memory::Of(_) => &[],
+        };
+        [&self.query].into_iter().chain(own.iter().copied()).chain(&self.gate).collect()
     }
 }
 
@@ -438,6 +549,15 @@ impl Mixer {
         match self {
             Self::Attention(attention) => Some(attention),
             Self::Latent(_) | Self::ShortConvolution(_) | Self::Recurrence(_) | Self::Nothing => None,
+        }
+    }
+
+    /// Whether later positions need something of a row that it leaves behind.
+    pub fn remembers(&self) -> bool {
+        match self {
+            Self::Attention(attention) => attention.memory == Memory::Own,
+            Self::Latent(_) | Self::ShortConvolution(_) | Self::Recurrence(_) => true,
+            Self::Nothing => false,
         }
     }
 
@@ -482,6 +602,7 @@ impl Block {
     /// Numbers that are kept of every token of a sequence: its keys and values, or what they are made of.
     pub fn cached_numbers(&self) -> usize {
         match &self.mixer.inner {
+            Mixer::Attention(Attention { memory: Memory::Of(_), .. }) => 0,
             Mixer::Attention(Attention { key, value, .. }) => key.outputs.saturating_add(value.outputs),
             Mixer::Latent(LatentAttention { latent, .. }) => latent.outputs,
             Mixer::ShortConvolution(_) | Mixer::Recurrence(_) | Mixer::Nothing => 0,
@@ -507,16 +628,19 @@ impl Block {
         let mlp = match &self.mlp.inner {
             Mlp::Nothing => 0,
             Mlp::Gated(gated) => gated.weights(),
-            Mlp::Experts(Experts { router, routing, experts, shared, shared_gate, .. }) => {
-                let used = experts.iter().take(routing.chosen).chain(shared).map(Gated::weights);
-                let choice = [router].into_iter().chain(shared_gate).map(Projection::weights);
-                used.chain(choice).fold(0, usize::saturating_add)
-            }
+            Mlp::Plain(Plain { up, down, .. }) => up.weights().saturating_add(down.weights()),
+            Mlp::Experts(experts) => experts.weights(),
+            Mlp::Beside(Beside { dense, experts, .. }) => dense.weights().saturating_add(experts.weights()),
         };
-        self.mixer.inner.projections().into_iter().map(Projection::weights).fold(mlp, usize::saturating_add)
+        let per_layer = self.per_layer.iter().flat_map(|it| {
+            let PerLayer { gate, context, projection, .. } = &it.inner;
+            [gate, context, projection]
+        });
+        let others = self.mixer.inner.projections().into_iter().chain(per_layer);
+        others.map(Projection::weights).fold(mlp, usize::saturating_add)
     }
 
-    /// Everything that writes to the stream: which half of the block it belongs to, which expert it is, if one of
+    /// Everything that writes to the stream: which part of the block it belongs to, which expert it is, if one of
     /// several, and the norm behind it.
     pub fn writers(&self) -> Vec<DeclaredWriter<'_>> {
         let of_mlp = |expert, projection| DeclaredWriter {
@@ -535,11 +659,23 @@ impl Block {
         match &self.mlp.inner {
             Mlp::Nothing => {}
             Mlp::Gated(gated) => writers.push(of_mlp(None, &gated.down)),
+            Mlp::Plain(plain) => writers.push(of_mlp(None, &plain.down)),
             Mlp::Experts(Experts { experts, shared, .. }) => {
                 writers.extend(shared.iter().map(|it| of_mlp(None, &it.down)));
                 writers.extend(experts.iter().enumerate().map(|(index, it)| of_mlp(Some(index), &it.down)));
             }
+            // Of the two norms behind each the one that both share is named.
+            Mlp::Beside(Beside { dense, experts: Experts { experts, .. }, .. }) => {
+                writers.push(of_mlp(None, &dense.down));
+                writers.extend(experts.iter().enumerate().map(|(index, it)| of_mlp(Some(index), &it.down)));
+            }
         }
+        writers.extend(self.per_layer.as_ref().map(|it| DeclaredWriter {
+            component: Component::PerLayerProjection,
+            expert: None,
+            projection: &it.inner.projection,
+            post_norm: it.post_norm.as_ref(),
+        }));
         writers
     }
 }
@@ -547,7 +683,7 @@ impl Block {
 /// A layer that writes to the residual stream.
 #[derive(Clone, Copy, Debug)]
 pub struct DeclaredWriter<'a> {
-    /// Which half of the block it belongs to.
+    /// Which part of the block it belongs to.
     pub component: Component,
     /// Which expert it is; `None` in a dense block, and for the expert that every token is sent to.
     pub expert: Option<usize>,
@@ -555,6 +691,15 @@ pub struct DeclaredWriter<'a> {
     pub projection: &'a Projection,
     /// The norm between it and the stream.
     pub post_norm: Option<&'a Norm>,
+}
+
+impl Experts {
+    /// Weights that take part in products for a token.
+    fn weights(&self) -> usize {
+        let Self { router, routing, experts, shared, .. } = self;
+        let used = experts.iter().take(routing.chosen).chain(shared).map(Gated::weights);
+        used.fold(router.weights(), usize::saturating_add)
+    }
 }
 
 impl Gated {

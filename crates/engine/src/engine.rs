@@ -91,6 +91,8 @@ pub struct ModelInfo {
     pub arithmetic: Arithmetic,
     /// All writers, in order of layer.
     pub writers: Vec<WriterInfo>,
+    /// What each block multiplies the stream with at its end; 1 in most models.
+    pub stream_scales: Vec<f32>,
     /// Weights that take part in a product for a token, the head's not counted; of experts, those of as many as it is
     /// sent to.
     pub block_weights: usize,
@@ -465,6 +467,7 @@ fn describe(
         weight_bytes: 0,
         arithmetic,
         writers,
+        stream_scales: blueprint.blocks.iter().map(|it| it.scale).collect(),
         block_weights: blueprint
             .blocks
             .iter()

@@ -15,7 +15,10 @@ pub enum LoadError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// No family knows the architecture.
-    #[error("unknown architecture `{found}`\n\nhint: known are {known}")]
+    #[error(
+        "unknown architecture `{found}`\n\n\
+         hint: known are {known}; `--family llama` reads it as a Llama (or as one of another family), at your risk"
+    )]
     UnknownArchitecture {
         /// What the checkpoint says.
         found: String,
@@ -30,6 +33,22 @@ pub enum LoadError {
     Transposed {
         /// The tensor.
         tensor: String,
+    },
+    /// An architecture that has no residual stream as the engine knows it.
+    #[error("architecture `{found}`: {why}")]
+    OtherStream {
+        /// What the checkpoint says.
+        found: String,
+        /// What is in the way.
+        why: &'static str,
+    },
+    /// There is no family of this name.
+    #[error("unknown family `{found}`\n\nhint: known are {known}")]
+    UnknownFamily {
+        /// What was asked for.
+        found: String,
+        /// All families.
+        known: String,
     },
     /// A weight is infinite or not a number.
     #[error(

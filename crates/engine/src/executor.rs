@@ -3,15 +3,17 @@
 //! The executor strings a back end's fused operations together as the blueprint says. It looks at no element and
 //! knows no family, no text and no sequence: rows come with their positions and the pages that they attend to.
 
+mod beside;
 mod latent;
 mod mixing;
+mod per_layer;
 
 use std::time::{Duration, Instant};
 
 use glossary::{Component, EditSet, LayerIndex, Writer};
 
 use crate::backend::{Backend, ExpertParams, GatedParams, HeadOutput, HeadWants, WriteParams};
-use crate::blueprint::{Arrangement, Block, Blueprint, Experts, Gated, Mixer, Mlp};
+use crate::blueprint::{self, Arrangement, Beside, Block, Blueprint, Experts, Gated, Mixer, Mlp, Plain};
 use crate::model::{MlpWeights, Model};
 use crate::plan::Plan;
 use crate::stage::Stage;
@@ -76,7 +78,7 @@ pub(crate) struct Executor<B: Backend> {
     /// By block.
     edits: Vec<BlockEdits<B>>,
     buffers: Buffers<B>,
-    /// The plan of the rows that are left in the last block.
+    /// The plan of the rows that are left when keys and values have been stored for all.
     selected: Plan,
     stage: Stage,
     times: PartTimes,
@@ -98,7 +100,10 @@ enum Memory<B: Backend> {
 impl<B: Backend> Memory<B> {
     fn new(backend: &B, mixer: &Mixer) -> Self {
         match mixer {
-            Mixer::Attention(attention) => Self::Pages(backend.pages(&attention.shape)),
+            Mixer::Attention(attention) => match attention.memory {
+                blueprint::Memory::Own => Self::Pages(backend.pages(&attention.shape)),
+                blueprint::Memory::Of(_) => Self::Nothing,
+            },
             Mixer::Latent(attention) => Self::Pages(backend.pages(&attention.shape.over_latents())),
             Mixer::ShortConvolution(it) => {
                 Self::States { window: backend.states(it.convolution.state_numbers()), state: None }
@@ -118,6 +123,7 @@ struct BlockEdits<B: Backend> {
     mlp: Option<B::Edits>,
     /// By expert; empty where none is edited.
     experts: Vec<Option<B::Edits>>,
+    per_layer: Option<B::Edits>,
 }
 
 /// Activations, kept from pass to pass.
@@ -138,10 +144,12 @@ struct Buffers<B: Backend> {
     hidden: PerBlock<B::Rows>,
     /// What routers say.
     scores: PerBlock<B::Rows>,
+    /// What blocks have of a token, what the embedding adds to that, and what passes the gate.
+    per_layer: [B::Rows; 3],
     /// Where chosen rows of the buffers above go.
     chosen: B::Rows,
-    chosen_inputs: B::Rows,
-    chosen_mixed: B::Rows,
+    chosen_inputs: PerBlock<B::Rows>,
+    chosen_mixed: PerBlock<B::Rows>,
     tap: Vec<f32>,
 }
 
@@ -169,19 +177,21 @@ impl<T> PerBlock<T> {
     }
 }
 
-/// The MLP that every token goes through, if there is one.
-fn dense(block: &Block) -> Option<&Gated> {
+/// How wide the MLP is that every token goes through, if there is one.
+fn hidden_cols(block: &Block) -> usize {
     match &block.mlp.inner {
-        Mlp::Gated(gated) => Some(gated),
-        Mlp::Experts(Experts { shared, .. }) => shared.as_ref(),
-        Mlp::Nothing => None,
+        Mlp::Gated(Gated { down, .. }) | Mlp::Plain(Plain { down, .. }) => down.inputs,
+        Mlp::Experts(Experts { shared, .. }) => shared.as_ref().map_or(0, |it| it.down.inputs),
+        Mlp::Beside(Beside { dense, .. }) => dense.down.inputs,
+        Mlp::Nothing => 0,
     }
 }
 
 fn experts(block: &Block) -> &[Gated] {
     match &block.mlp.inner {
-        Mlp::Gated(_) | Mlp::Nothing => &[],
-        Mlp::Experts(Experts { experts, .. }) => experts,
+        Mlp::Gated(_) | Mlp::Plain(_) | Mlp::Nothing => &[],
+        Mlp::Experts(Experts { experts, .. })
+        | Mlp::Beside(Beside { experts: Experts { experts, .. }, .. }) => experts,
     }
 }
 
@@ -202,6 +212,19 @@ fn convolved_cols(block: &Block) -> usize {
     }
 }
 
+/// `residual += y` and no more.
+fn plainly<'a, B: Backend>() -> WriteParams<'a, B> {
+    WriteParams {
+        edits: None,
+        bias: None,
+        post_norm: None,
+        gates: None,
+        scale: 1.0,
+        stream_scale: 1.0,
+        next_norm: None,
+    }
+}
+
 /// Adds the time since `start` to a part and starts anew.
 fn lap(part: &mut Duration, start: &mut Instant) {
     let now = Instant::now();
@@ -216,7 +239,7 @@ impl<B: Backend> Executor<B> {
             PerBlock::new(blocks.iter().map(width), |&cols| backend.rows(cols))
         };
         let d = blueprint.d_model;
-        let last = blocks.last();
+        let per_layer = blueprint.per_layer.as_ref().map_or(0, |it| it.width);
         let buffers = Buffers {
             residual: backend.rows(d),
             x: backend.rows(d),
@@ -227,11 +250,12 @@ impl<B: Backend> Executor<B> {
             latent: latent::Buffers::new(&backend, blocks),
             mixed: widths(&mixed_cols),
             shared_gate: backend.rows(1),
-            hidden: widths(&|it| dense(it).map_or(0, |it| it.down.inputs)),
+            hidden: widths(&hidden_cols),
             scores: widths(&|it| experts(it).len()),
+            per_layer: std::array::from_fn(|_| backend.rows(per_layer)),
             chosen: backend.rows(d),
-            chosen_inputs: backend.rows(last.map_or(d, input_cols)),
-            chosen_mixed: backend.rows(last.map_or(d, mixed_cols)),
+            chosen_inputs: widths(&input_cols),
+            chosen_mixed: widths(&mixed_cols),
             tap: Vec::new(),
         };
         Self {
@@ -241,7 +265,7 @@ impl<B: Backend> Executor<B> {
             memory: blocks.iter().map(|it| Memory::new(&backend, &it.mixer.inner)).collect(),
             edits: blocks
                 .iter()
-                .map(|_| BlockEdits { mixer: None, mlp: None, experts: Vec::new() })
+                .map(|_| BlockEdits { mixer: None, mlp: None, experts: Vec::new(), per_layer: None })
                 .collect(),
             buffers,
             selected: Plan::default(),
@@ -287,22 +311,35 @@ impl<B: Backend> Executor<B> {
             Arrangement::Sequential => weights.pre_norm.is_some(),
             Arrangement::Parallel => model.blocks[index].mixer.pre_norm.is_some(),
         };
-        let input = if normed { &buffers.x } else { &buffers.residual };
-        let hidden = buffers.hidden.get(index);
-        let next_norm = model.entry_norm(index + 1);
+        // The last branch ends the block.
+        let (stream_scale, next_norm) = match &model.blocks[index].per_layer {
+            Some(per_layer) => (1.0, per_layer.pre_norm.as_ref()),
+            None => (block.scale, model.entry_norm(index + 1)),
+        };
         let mut params = WriteParams {
-            edits: None,
-            bias: None,
             post_norm: weights.post_norm.as_ref(),
             gates: None,
             scale: block.mlp.scale,
+            stream_scale,
             next_norm,
+            ..plainly()
         };
         let own_edits = &edits[index];
+        if let (Mlp::Beside(both), MlpWeights::Beside(matrices)) = (&block.mlp.inner, &weights.inner) {
+            beside::beside(backend, index, (both, matrices), own_edits, buffers, plan);
+        }
+        let input = if normed { &buffers.x } else { &buffers.residual };
+        let hidden = buffers.hidden.get(index);
         match (&block.mlp.inner, &weights.inner) {
             (Mlp::Gated(gated), MlpWeights::Gated(matrices)) => {
                 let GatedParams { gate_up, gate_up_bias, down, down_bias } = matrices;
                 backend.gated_linear(input, gate_up, gate_up_bias.as_ref(), gated.activation, hidden);
+                backend.linear(hidden, down, None, &mut buffers.y);
+                params = WriteParams { edits: own_edits.mlp.as_ref(), bias: down_bias.as_ref(), ..params };
+            }
+            (Mlp::Plain(plain), MlpWeights::Plain { up, up_bias, down, down_bias }) => {
+                backend.linear(input, up, up_bias.as_ref(), hidden);
+                backend.gate(hidden, plain.activation, None);
                 backend.linear(hidden, down, None, &mut buffers.y);
                 params = WriteParams { edits: own_edits.mlp.as_ref(), bias: down_bias.as_ref(), ..params };
             }
@@ -322,6 +359,7 @@ impl<B: Backend> Executor<B> {
                 let mixture = ExpertParams {
                     routing,
                     correction: correction.as_ref(),
+                    share_scales: None,
                     experts: matrices,
                     activation: experts[0].activation,
                     edits: &own_edits.experts,
@@ -339,19 +377,19 @@ impl<B: Backend> Executor<B> {
                     let join = WriteParams {
                         edits: own_edits.mlp.as_ref(),
                         bias: down_bias.as_ref(),
-                        post_norm: None,
                         gates: shared_gate.as_ref().map(|_| &buffers.shared_gate),
-                        scale: 1.0,
-                        next_norm: None,
+                        ..plainly()
                     };
                     backend.write(&mut buffers.shared, join, plan, &mut buffers.y, &mut buffers.chosen);
                 }
             }
+            (Mlp::Beside(_), MlpWeights::Beside(_)) => {}
             _ => unreachable!("weights are loaded as the blueprint says"),
         }
         lap(&mut times.products, &mut start);
         backend.write(&mut buffers.y, params, plan, &mut buffers.residual, &mut buffers.x);
         lap(&mut times.rest, &mut start);
+        self.add_per_layer(index, plan);
     }
 
     /// Makes rows of copies of rows, where what is to enter a block is.
@@ -365,7 +403,7 @@ impl<B: Backend> Executor<B> {
         }
     }
 
-    /// One pass; in the last block every row is computed for itself.
+    /// One pass; in the last block every row is computed for itself, if it is computed at all.
     fn pass(&mut self, pass: &Plan, stage: &mut Stage, outputs: &[u32], wants: &Wants, out: &mut Output) {
         let blocks = self.blueprint.blocks.len();
         let sites = blocks + 1;
@@ -387,33 +425,45 @@ impl<B: Backend> Executor<B> {
         }
         lap(&mut self.times.rest, &mut start);
 
+        // Past the last block that stores keys and values, rows without an output are needed for nothing. Rows that follow
+        // others are all there in the last block only.
+        let stores = |it: &Block| it.mixer.inner.remembers();
+        let last_stored = self.blueprint.blocks.iter().rposition(stores).filter(|_| !shared);
+        let narrows = last_stored.unwrap_or(blocks.saturating_sub(1));
+        let mut narrowed: Option<Plan> = None;
         for index in 0..blocks {
             if shared && let Some(copies) = stage.advance(pass, index) {
                 self.spread(index, copies);
             }
             if taps {
                 let rows = if shared { stage.places(outputs) } else { outputs };
-                self.tap(Tap::Residual, Some(rows), index, first_row, out);
+                self.tap(Tap::Residual, narrowed.is_none().then_some(rows), index, first_row, out);
             }
             lap(&mut self.times.rest, &mut start);
-            let plan = if shared { &stage.plan } else { pass };
+            let plan = narrowed.as_ref().unwrap_or(if shared { &stage.plan } else { pass });
             self.block_rows += plan.rows() as u64;
-            let last = index + 1 == blocks;
-            // The last block's keys and values are all that rows without an output are still needed for.
-            let keep = (last && outputs.len() < plan.rows()).then_some(outputs);
-            let mut selected = std::mem::take(&mut self.selected);
+            // This block's keys and values are all that rows without an output are still needed for.
+            let keep = (index == narrows && outputs.len() < plan.rows()).then_some(outputs);
+            let mut chosen = std::mem::take(&mut self.selected);
             if let Some(keep) = keep {
-                plan.select(keep, &mut selected);
+                plan.select(keep, &mut chosen);
             }
-            self.mix(index, plan, keep.map(|it| (it, &selected)));
-            if !(last && outputs.is_empty()) {
-                self.transform(index, if keep.is_some() { &selected } else { plan });
-            }
-            self.selected = selected;
-            if last && outputs.is_empty() {
+            self.mix(index, plan, keep.map(|it| (it, &chosen)));
+            if index == narrows && outputs.is_empty() {
+                self.selected = chosen;
                 return;
             }
+            if keep.is_some() {
+                narrowed = Some(chosen);
+            } else {
+                self.selected = chosen;
+            }
+            let plan = narrowed.as_ref().unwrap_or(if shared { &stage.plan } else { pass });
+            self.transform(index, plan);
             start = Instant::now();
+        }
+        if let Some(selected) = narrowed {
+            self.selected = selected;
         }
         if taps {
             self.tap(Tap::Normed, None, blocks, first_row, out);
@@ -479,6 +529,7 @@ impl<B: Backend> Compute for Executor<B> {
                 mixer: of(Writer::dense(layer, Component::AttentionOutput)),
                 mlp: of(Writer::dense(layer, Component::MlpOutput)),
                 experts,
+                per_layer: of(Writer::dense(layer, Component::PerLayerProjection)),
             };
         }
     }

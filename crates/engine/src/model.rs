@@ -10,8 +10,8 @@ use crate::backend::{
     Stacking, WeightDtype,
 };
 use crate::blueprint::{
-    Attention, Blueprint, Branch, Convolution, Experts, Gain, Gated, LatentAttention, Mixer, Mlp, Norm,
-    Projection, Rate, Recurrence, Rule,
+    Attention, Beside, Blueprint, Branch, Convolution, Experts, Gain, Gated, LatentAttention, Memory, Mixer,
+    Mlp, Norm, PerLayer, PerLayerEmbedding, Plain, Projection, Rate, Recurrence, Rule,
 };
 use crate::families::Source;
 use crate::quantization::{Kept, Quantizing};
@@ -28,6 +28,7 @@ pub(crate) struct Model<B: Backend> {
 pub(crate) struct BlockWeights<B: Backend> {
     pub(crate) mixer: BranchWeights<B, MixerWeights<B>>,
     pub(crate) mlp: BranchWeights<B, MlpWeights<B>>,
+    pub(crate) per_layer: Option<BranchWeights<B, PerLayerWeights<B>>>,
 }
 
 pub(crate) struct BranchWeights<B: Backend, T> {
@@ -38,10 +39,12 @@ pub(crate) struct BranchWeights<B: Backend, T> {
 
 pub(crate) enum MixerWeights<B: Backend> {
     Attention {
+        /// Queries alone, where keys and values are another block's.
         qkv: B::Matrix,
         bias: Option<B::Vector>,
         query_norm: Option<NormParams<B::Vector>>,
         key_norm: Option<NormParams<B::Vector>>,
+        value_norm: Option<NormParams<B::Vector>>,
         sinks: Option<B::Vector>,
         output: WriterWeights<B>,
     },
@@ -97,6 +100,12 @@ impl<B: Backend> MixerWeights<B> {
 
 pub(crate) enum MlpWeights<B: Backend> {
     Gated(GatedParams<B>),
+    Plain {
+        up: B::Matrix,
+        up_bias: Option<B::Vector>,
+        down: B::Matrix,
+        down_bias: Option<B::Vector>,
+    },
     Experts {
         router: B::Matrix,
         router_bias: Option<B::Vector>,
@@ -106,6 +115,7 @@ pub(crate) enum MlpWeights<B: Backend> {
         shared_gate: Option<B::Matrix>,
     },
     Nothing,
+    Beside(BesideWeights<B>),
 }
 
 impl<B: Backend> Model<B> {
@@ -113,12 +123,31 @@ impl<B: Backend> Model<B> {
     pub(crate) fn entry_norm(&self, block: usize) -> Option<&NormParams<B::Vector>> {
         match self.blocks.get(block) {
             None => Some(&self.final_norm),
-            Some(BlockWeights { mixer, mlp }) => match mixer.inner {
+            Some(BlockWeights { mixer, mlp, .. }) => match mixer.inner {
                 MixerWeights::Nothing => mlp.pre_norm.as_ref(),
                 _ => mixer.pre_norm.as_ref(),
             },
         }
     }
+}
+
+pub(crate) struct BesideWeights<B: Backend> {
+    pub(crate) dense: GatedParams<B>,
+    pub(crate) dense_norm: NormParams<B::Vector>,
+    pub(crate) router: B::Matrix,
+    pub(crate) router_norm: NormParams<B::Vector>,
+    pub(crate) experts: Vec<GatedParams<B>>,
+    pub(crate) experts_pre_norm: NormParams<B::Vector>,
+    pub(crate) experts_post_norm: NormParams<B::Vector>,
+    pub(crate) share_scales: B::Vector,
+}
+
+pub(crate) struct PerLayerWeights<B: Backend> {
+    pub(crate) table: B::Table,
+    pub(crate) context: B::Matrix,
+    pub(crate) context_norm: NormParams<B::Vector>,
+    pub(crate) gate: B::Matrix,
+    pub(crate) projection: B::Matrix,
 }
 
 /// Brings tensors onto a back end, one matrix after the other.
@@ -172,11 +201,18 @@ impl<'a, B: Backend> Loader<'a, B> {
         let embedding = self.source.tensor(&blueprint.embedding.weight, &[vocab, d_model])?;
         let head = self.source.tensor(&blueprint.head.weight, &[vocab, d_model])?;
         let head_bias = blueprint.head.bias.as_ref();
-        let mut blocks = Vec::with_capacity(blueprint.blocks.len());
+        let all = blueprint.blocks.len();
+        let per_layer = blueprint.per_layer.as_ref().map(|it| self.per_layer_tables(it, all)).transpose()?;
+        let mut blocks = Vec::with_capacity(all);
         for block in &blueprint.blocks {
+            let table = per_layer.as_ref().map(|it| &it[blocks.len()]);
             blocks.push(BlockWeights {
                 mixer: self.branch(&block.mixer, |it| self.mixer(it))?,
                 mlp: self.branch(&block.mlp, |it| self.mlp(it))?,
+                per_layer: table
+                    .zip(block.per_layer.as_ref())
+                    .map(|(table, branch)| self.branch(branch, |it| self.per_layer(it, table)))
+                    .transpose()?,
             });
             progress(blocks.len());
         }
@@ -203,6 +239,29 @@ impl<'a, B: Backend> Loader<'a, B> {
             pre_norm: optional(&branch.pre_norm)?,
             inner: inner(&branch.inner)?,
             post_norm: optional(&branch.post_norm)?,
+        })
+    }
+
+    /// The embeddings of each of so many blocks, `[tokens, width]`.
+    fn per_layer_tables(
+        &self,
+        embedding: &PerLayerEmbedding,
+        blocks: usize,
+    ) -> Result<Vec<Tensor>, LoadError> {
+        let PerLayerEmbedding { weight, tokens, width, .. } = embedding;
+        let all = self.source.tensor(weight, &[*tokens, blocks * width])?;
+        Ok((0..blocks).map(|block| all.slice_columns(block * width..(block + 1) * width)).collect())
+    }
+
+    fn per_layer(&self, per_layer: &PerLayer, table: &Tensor) -> Result<PerLayerWeights<B>, LoadError> {
+        let PerLayer { gate, context, context_norm, projection, .. } = per_layer;
+        let matrix = |it| self.matrix(&[it], Stacking::EndToEnd);
+        Ok(PerLayerWeights {
+            table: self.backend.table(table, self.dtype)?,
+            context: matrix(context)?,
+            context_norm: self.norm(context_norm)?,
+            gate: matrix(gate)?,
+            projection: matrix(projection)?,
         })
     }
 
@@ -301,12 +360,14 @@ impl<'a, B: Backend> Loader<'a, B> {
     fn attention(&self, attention: &Attention) -> Result<MixerWeights<B>, LoadError> {
         let parts = attention.inputs();
         let optional = |norm: &Option<Norm>| norm.as_ref().map(|it| self.norm(it)).transpose();
+        let own = |norm| if attention.memory == Memory::Own { norm } else { &None };
         let sinks = attention.sinks.as_ref();
         Ok(MixerWeights::Attention {
             qkv: self.matrix(&parts, Stacking::EndToEnd)?,
             bias: self.bias(&parts, 1)?,
             query_norm: optional(&attention.query_norm)?,
-            key_norm: optional(&attention.key_norm)?,
+            key_norm: optional(own(&attention.key_norm))?,
+            value_norm: optional(own(&attention.value_norm))?,
             sinks: sinks.map(|name| self.vector(name, attention.shape.n_heads)).transpose()?,
             output: self.writer(&attention.output)?,
         })
@@ -342,6 +403,13 @@ impl<'a, B: Backend> Loader<'a, B> {
         match mlp {
             Mlp::Nothing => Ok(MlpWeights::Nothing),
             Mlp::Gated(gated) => self.gated(gated).map(MlpWeights::Gated),
+            Mlp::Beside(beside) => self.beside(beside).map(MlpWeights::Beside),
+            Mlp::Plain(Plain { up, down, .. }) => Ok(MlpWeights::Plain {
+                up: self.matrix(&[up], Stacking::EndToEnd)?,
+                up_bias: self.bias(&[up], 1)?,
+                down: self.matrix(&[down], Stacking::EndToEnd)?,
+                down_bias: self.bias(&[down], 1)?,
+            }),
             Mlp::Experts(Experts { router, correction, experts, shared, shared_gate, .. }) => {
                 Ok(MlpWeights::Experts {
                     router: self.unquantized(&[router])?,
@@ -356,6 +424,20 @@ impl<'a, B: Backend> Loader<'a, B> {
                 })
             }
         }
+    }
+
+    fn beside(&self, beside: &Beside) -> Result<BesideWeights<B>, LoadError> {
+        let Experts { router, experts, .. } = &beside.experts;
+        Ok(BesideWeights {
+            dense: self.gated(&beside.dense)?,
+            dense_norm: self.norm(&beside.dense_norm)?,
+            router: self.matrix(&[router], Stacking::EndToEnd)?,
+            router_norm: self.norm(&beside.router_norm)?,
+            experts: experts.iter().map(|it| self.gated(it)).collect::<Result<_, _>>()?,
+            experts_pre_norm: self.norm(&beside.experts_pre_norm)?,
+            experts_post_norm: self.norm(&beside.experts_post_norm)?,
+            share_scales: self.vector(&beside.share_scales, experts.len())?,
+        })
     }
 
     fn gated(&self, Gated { gate, up, down, .. }: &Gated) -> Result<GatedParams<B>, LoadError> {
@@ -437,6 +519,10 @@ impl<'a, B: Backend> Loader<'a, B> {
         let width = norm.width;
         let mut rows: Vec<Vec<f32>> = match &norm.gain {
             Gain::Shared(name) => vec![self.values(name, width)?],
+            Gain::Scaled { tensor, by } => {
+                vec![self.values(tensor, width)?.into_iter().map(|it| it * by).collect()]
+            }
+            Gain::Ones => return Ok(self.backend.vector(&vec![1.0; width])),
             Gain::Each(names) => names.iter().map(|it| self.values(it, width)).collect::<Result<_, _>>()?,
             Gain::Rows { tensor, heads } => {
                 let tensor = self.source.tensor(tensor, &[*heads, width])?;

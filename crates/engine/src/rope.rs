@@ -20,10 +20,11 @@ enum Scaling {
     Linear,
     Llama3,
     Long,
+    Proportional,
     Yarn,
 }
 
-const SCALINGS: [(&str, Scaling); 7] = [
+const SCALINGS: [(&str, Scaling); 9] = [
     ("default", Scaling::Default),
     ("linear", Scaling::Linear),
     ("dynamic", Scaling::Dynamic),
@@ -31,6 +32,9 @@ const SCALINGS: [(&str, Scaling); 7] = [
     ("yarn", Scaling::Yarn),
     ("longrope", Scaling::Long),
     ("su", Scaling::Long),
+    ("proportional", Scaling::Proportional),
+    // Positions of images in three dimensions; those of text are the same in all.
+    ("mrope", Scaling::Default),
 ];
 
 /// The parameters of one layer type, in either notation.
@@ -148,6 +152,13 @@ pub(crate) fn rope(
             magnitude = own("attention_factor")?.unwrap_or(stretched);
             let divisors = short_factors(parameters.scaling.as_ref(), count)?;
             pairs.zip(divisors).map(|(i, divisor)| plain(i) / divisor).collect()
+        }
+        Scaling::Proportional => {
+            // The frequencies of whole heads; the slower ones are not rotated at all.
+            let factor = own("factor")?.unwrap_or(1.0);
+            let rotated = (share * d_head as f64 / 2.0) as usize;
+            let frequency = |i: usize| theta.powf(-2.0 * i as f64 / d_head as f64) / factor;
+            (0..d_head / 2).map(|i| if i < rotated { frequency(i) } else { 0.0 }).collect()
         }
         Scaling::Linear => {
             let factor = needed("factor")?;

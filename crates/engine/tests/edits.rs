@@ -16,8 +16,8 @@ use safetensors::tensor::{Dtype, TensorView};
 use support::{Golden, goldens, largest, largest_difference};
 
 /// Rounding the edited weights to f32 on one side, p, q and s on the other, was seen to move residuals and logits
-/// by up to 6e-6 of their largest value.
-const RELATIVE: f32 = 2e-5;
+/// by up to 6e-6 of their largest value, and by 2.1e-5 where many blocks attend to the same keys and values.
+const RELATIVE: f32 = 4e-5;
 
 /// What a mistake must move at least, so that a test which finds no difference means something; the least seen
 /// is 0.056.

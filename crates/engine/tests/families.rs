@@ -127,6 +127,31 @@ fn a_configuration_in_the_other_notation_is_the_same_model() {
 }
 
 #[test]
+fn an_unknown_architecture_is_read_as_the_family_that_is_named() {
+    let golden = goldens().into_iter().find(|it| it.name == "llama_gqa_tied").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    for file in std::fs::read_dir(&golden.folder).unwrap().map(|it| it.unwrap().path()) {
+        std::fs::copy(&file, folder.path().join(file.file_name().unwrap())).unwrap();
+    }
+    let path = folder.path().join("config.json");
+    let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    config["architectures"] = serde_json::json!(["GloboForCausalLM"]);
+    config["model_type"] = "globo".into();
+    std::fs::write(&path, config.to_string()).unwrap();
+    let checkpoint = Checkpoint::open(folder.path()).unwrap();
+    let load = |family: Option<&str>| {
+        let family = family.map(str::to_owned);
+        let options = LoadOptions { threads: 1, family, ..LoadOptions::default() };
+        Engine::load(&checkpoint, &options, &mut |_, _| {})
+    };
+    assert!(load(None).is_err());
+    let mut engine = load(Some("llama")).unwrap();
+    let found = engine.generate(&requests(&golden), &EVERYTHING, &mut |_, _| false).unwrap();
+    assert_eq!(found, answers(&golden, Device::Cpu));
+    assert!(load(Some("phi3")).is_err(), "tensors of another family are not there");
+}
+
+#[test]
 fn a_batch_has_the_bits_of_single_runs() {
     for golden in goldens() {
         for isa in Isa::available() {
@@ -202,33 +227,39 @@ fn silence(width: usize) -> Edit {
     Edit::new(width, Vec::new(), Vec::new(), Some(vec![0.0; width])).unwrap()
 }
 
+/// But for the number that some models multiply the stream with at the end of each block, which is told of them.
 #[test]
 fn silencing_all_declared_writers_makes_each_block_the_identity() {
+    let mut scaled = 0;
     for golden in goldens() {
-        // An edit comes before a writer's bias, which it does not silence.
         let checkpoint = Checkpoint::open(&golden.folder).unwrap();
-        let of_writers = ["o_proj.bias", "out_proj.bias", "down_proj.bias", "down_proj_bias"];
-        if checkpoint.names().any(|it| of_writers.iter().any(|end| it.ends_with(end))) {
-            continue;
-        }
         for device in devices() {
             let mut engine = golden.engine(device);
+            // An edit comes before a writer's bias, which it does not silence.
+            let biased = |writer: &str| checkpoint.contains(&writer.replace(".weight", ".bias"));
+            if engine.info().writers.iter().any(|it| biased(it.weight.name())) {
+                continue;
+            }
             let width = engine.info().d_model;
+            let scales = engine.info().stream_scales.clone();
+            scaled += usize::from(scales.iter().any(|&it| it != 1.0));
             let sites = engine.info().n_layers + 1;
             let all: EditSet = engine.info().writers.iter().map(|it| (it.writer, silence(width))).collect();
             engine.set_edits(&[all]).unwrap();
             let requests: Vec<Request> =
                 requests(&golden).into_iter().map(|it| Request { edit: 1, ..it }).collect();
             for answer in engine.generate(&requests, &EVERYTHING, &mut |_, _| false).unwrap() {
+                let mut expected = answer.residuals[..width].to_vec();
                 // The last site is read after the final norm.
                 for site in 1..sites - 1 {
-                    let (before, after) =
-                        (&answer.residuals[..width], &answer.residuals[site * width..][..width]);
-                    assert_eq!(before, after, "{}, {device:?}: block {} writes", golden.name, site - 1);
+                    expected.iter_mut().for_each(|it| *it *= scales[site - 1]);
+                    let found = &answer.residuals[site * width..][..width];
+                    assert_eq!(expected, found, "{}, {device:?}: block {} writes", golden.name, site - 1);
                 }
             }
         }
     }
+    assert!(scaled > 0);
 }
 
 #[test]
@@ -329,13 +360,9 @@ fn what_a_container_has_beside_its_language_model_is_written_unchanged() {
             let replaced = replacements.contains_key(name);
             assert_eq!(before.bytes() == after.bytes(), !replaced, "{}: {name}", golden.name);
         }
-        assert!(
-            checkpoint.names().any(|it| it.contains("vision") || it.contains("visual")),
-            "{}",
-            golden.name
-        );
+        assert!(checkpoint.names().any(|it| it.contains("vis")), "{}", golden.name);
         let silent = support::engine(&out, Device::Cpu);
         assert_eq!(silent.info().writers.len(), written.len());
     }
-    assert!(seen > 5, "{seen}");
+    assert!(seen > 7, "{seen}");
 }

@@ -70,7 +70,7 @@ impl Spoiled {
 fn load(folder: &Path, device: Device) -> Result<Engine, LoadError> {
     let dtype = DtypeChoice::Fixed(WeightDtype::F32);
     let options = LoadOptions { device, dtype, threads: 1, ..LoadOptions::default() };
-    Engine::load(&Checkpoint::open(folder).unwrap(), &options, &mut |_, _| {})
+    Engine::load(&Checkpoint::open(folder)?, &options, &mut |_, _| {})
 }
 
 #[test]
@@ -141,7 +141,16 @@ fn an_unknown_architecture_is_answered_with_the_known_ones() {
         let message = spoiled.error();
         assert!(message.starts_with(&format!("unknown architecture `{found}`\n\nhint: ")), "{message}");
         assert!(message.contains("`LlamaForCausalLM`, `MistralForCausalLM`"), "{message}");
+        assert!(message.contains("`--family llama`"), "{message}");
     }
+}
+
+#[test]
+fn an_architecture_with_other_streams_is_refused_with_the_reason() {
+    let mut spoiled = Spoiled::new(&golden("llama_gqa_tied"));
+    spoiled.config["architectures"] = json!(["Gemma3nForConditionalGeneration"]);
+    let message = spoiled.error();
+    assert!(message.contains("four residual streams"), "{message}");
 }
 
 #[test]
@@ -149,7 +158,7 @@ fn an_unknown_family_is_answered_with_the_known_ones() {
     let options = LoadOptions { family: Some("globo".to_owned()), ..LoadOptions::default() };
     let checkpoint = Checkpoint::open(&golden("llama_gqa_tied").folder).unwrap();
     let message = Engine::load(&checkpoint, &options, &mut |_, _| {}).err().unwrap().to_string();
-    assert!(message.starts_with("unknown architecture `globo`\n\nhint: known are `llama`"), "{message}");
+    assert!(message.starts_with("unknown family `globo`\n\nhint: known are `llama`"), "{message}");
 }
 
 #[test]
@@ -315,7 +324,7 @@ fn configurations_spoiled_at_random_never_panic() {
         for (place, value) in mutations {
             let mut all = Vec::new();
             places(&spoiled.config, "", &mut all);
-            // The whole configuration stays an object, which opening the checkpoint checks.
+            // The whole configuration stays an object, which is looked at before anything else.
             let place = &all[1 + place.index(all.len() - 1)];
             *spoiled.config.pointer_mut(place).unwrap() = value;
         }

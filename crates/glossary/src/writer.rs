@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::LayerIndex;
 
-/// The kind of a writer: which half of a block adds to the residual stream.
+/// The kind of a writer: which part of a block adds to the residual stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Component {
     /// The output projection of attention, or of what a block has in attention's place.
@@ -13,17 +13,25 @@ pub enum Component {
     /// The down projection of the MLP; with a mixture of experts, of each expert.
     #[serde(rename = "mlp.down_proj")]
     MlpOutput,
+    /// The projection of what a block adds for the token alone, from an embedding of the block's own.
+    #[serde(rename = "per_layer_projection")]
+    PerLayerProjection,
 }
 
 impl Component {
     /// All components, in the order shown to users.
-    pub const ALL: [Self; 2] = [Self::AttentionOutput, Self::MlpOutput];
+    pub const ALL: [Self; 3] = [Self::AttentionOutput, Self::MlpOutput, Self::PerLayerProjection];
+
+    /// Those that a search edits, as heretic does. What a block adds for a token, whatever stands before it, says little
+    /// of a behaviour; who wants it edited names it in parameters of their own.
+    pub const SEARCHED: [Self; 2] = [Self::AttentionOutput, Self::MlpOutput];
 
     /// The name used in settings, study files and reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::AttentionOutput => "attn.o_proj",
             Self::MlpOutput => "mlp.down_proj",
+            Self::PerLayerProjection => "per_layer_projection",
         }
     }
 }
@@ -39,7 +47,7 @@ impl std::fmt::Display for Component {
 pub struct Writer {
     /// The block it belongs to.
     pub layer: LayerIndex,
-    /// Which half of the block.
+    /// Which part of the block.
     pub component: Component,
     /// Which expert, where the block has several; `None` in a dense block, and for the expert that every token is sent
     /// to.

@@ -161,9 +161,9 @@ impl Candidates {
     }
 }
 
-/// The components that a model has, in order.
+/// The components of a model that a search edits, in order.
 pub(crate) fn components(info: &ModelInfo) -> Vec<Component> {
-    Component::ALL
+    Component::SEARCHED
         .into_iter()
         .filter(|&it| info.writers.iter().any(|writer| writer.writer.component == it))
         .collect()

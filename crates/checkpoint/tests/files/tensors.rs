@@ -165,6 +165,21 @@ fn every_second_row_is_a_tensor_of_its_own() {
     assert_eq!(first_column(&tensor.with_row_order(vec![3, 2, 1, 0]).stepped_rows(0, 2, 2)), [30.0, 10.0]);
 }
 
+#[test]
+fn some_columns_are_a_tensor_of_their_own() {
+    let (_folder, tensor) = four_rows();
+    let second = tensor.slice_columns(1..2);
+    assert_eq!((second.shape(), second.to_f32()), (&[4, 1][..], vec![1.0, 11.0, 21.0, 31.0]));
+    assert_eq!(second.slice_rows(1..3).to_f32(), [11.0, 21.0]);
+    assert_eq!(tensor.slice_rows(2..4).slice_columns(0..1).to_f32(), [20.0, 30.0]);
+}
+
+#[test]
+#[should_panic(expected = "tensor `w` has 2 columns in blocks of 1, columns 1..3 were asked for")]
+fn columns_that_do_not_exist_are_the_callers_mistake() {
+    let _ = four_rows().1.slice_columns(1..3);
+}
+
 /// Two experts of two rows of 32 numbers: every number of row i is 2^i.
 fn microscaled() -> (TempDir, Checkpoint) {
     use safetensors::tensor::{Dtype, TensorView};

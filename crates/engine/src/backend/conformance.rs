@@ -199,6 +199,11 @@ macro_rules! conformance {
             }
 
             #[test]
+            fn gates_agree_with_the_oracle() {
+                for_all(rows::gates(), 48, |it| agree($backends, it));
+            }
+
+            #[test]
             fn mixtures_of_experts_agree_with_the_oracle() {
                 for_all(experts::mixtures(), 96, |it| agree($backends, it));
             }
@@ -303,6 +308,11 @@ mod cpu_bits {
                 recurrent::shared_states_have_the_same_bits(|| Cpu::with_isa(isa), it)
             });
         }
+    }
+
+    #[test]
+    fn gates_have_the_same_bits_in_any_company() {
+        for_all(rows::gates(), 24, same_bits);
     }
 
     #[test]

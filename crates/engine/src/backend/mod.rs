@@ -129,6 +129,11 @@ pub enum Values {
 }
 
 impl AttentionShape {
+    /// Columns of a row of queries.
+    pub fn query_cols(&self) -> usize {
+        self.n_heads * self.d_head
+    }
+
     /// Columns of a row of queries, keys and values side by side.
     pub fn qkv_cols(&self) -> usize {
         (self.n_heads + 2 * self.n_kv_heads) * self.d_head
@@ -222,13 +227,15 @@ impl HeadOutput {
     }
 }
 
-/// What some models do to queries and keys beside the rotation. Norms are of each head where they are as wide as one, of
-/// all heads together where they are as wide as all of them.
+/// What some models do to queries, keys and values beside the rotation. Norms are of each head where they are as wide as
+/// one, of all heads together where they are as wide as all of them.
 pub struct HeadNorms<'a, V> {
     /// Of queries.
     pub query: Option<&'a NormParams<V>>,
     /// Of keys.
     pub key: Option<&'a NormParams<V>>,
+    /// Of values, which are not rotated.
+    pub value: Option<&'a NormParams<V>>,
     /// Whether the rotation comes before them.
     pub last: bool,
     /// Queries, keys and values are kept within ± this, before the rotation and after norms that are not the last.
@@ -247,6 +254,8 @@ pub struct WriteParams<'a, B: Backend> {
     pub gates: Option<&'a B::Rows>,
     /// What is added to the stream is multiplied with this last.
     pub scale: f32,
+    /// What the stream is multiplied with when that has been added.
+    pub stream_scale: f32,
     /// The norm that the next layer reads through.
     pub next_norm: Option<&'a NormParams<B::Vector>>,
 }
@@ -269,6 +278,8 @@ pub struct ExpertParams<'a, B: Backend> {
     pub routing: &'a Routing,
     /// `[experts]`, added to the scores when experts are chosen.
     pub correction: Option<&'a B::Vector>,
+    /// `[experts]`, multiplied with the shares of the chosen last.
+    pub share_scales: Option<&'a B::Vector>,
     /// The experts, all of the same shape.
     pub experts: &'a [GatedParams<B>],
     /// Their activation.
@@ -466,6 +477,9 @@ pub trait Backend: Sized + Send {
         out: &mut Self::Rows,
     );
 
+    /// `x = activation(x) ∘ by`, both of the same width; without `by`, `x = activation(x)`.
+    fn gate(&mut self, x: &mut Self::Rows, activation: Activation, by: Option<&Self::Rows>);
+
     /// A mixture of experts: `out = Σ_e share_e (edit_e(down_e(hidden_e)) + bias_e)`, `hidden_e` as in
     /// [`Self::gated_linear`], the sum in the order in which the row's experts were chosen.
     ///
@@ -479,7 +493,8 @@ pub trait Backend: Sized + Send {
         out: &mut Self::Rows,
     );
 
-    /// Norms and rotates queries and keys in place, and stores keys and values at the rows' slots and their echoes.
+    /// Norms queries, keys and values, rotates queries and keys, both in place, and stores keys and values at the rows'
+    /// slots and their echoes. Without pages the rows hold queries alone.
     fn rotate_and_store(
         &mut self,
         qkv: &mut Self::Rows,
@@ -487,7 +502,7 @@ pub trait Backend: Sized + Send {
         norms: HeadNorms<'_, Self::Vector>,
         angles: Option<&mut Self::Angles>,
         plan: &Plan,
-        pages: &mut Self::Pages,
+        pages: Option<&mut Self::Pages>,
     );
 
     /// Norms the latents `kept[..d_latent]`, rotates the shared keys behind them and the last `d_rope` numbers of each
@@ -548,11 +563,12 @@ pub trait Backend: Sized + Send {
     );
 
     /// `y ∘= sigmoid(gates[.., first..])`.
-    fn gate(&mut self, y: &mut Self::Rows, gates: &Self::Rows, first: usize);
+    fn gate_by_sigmoid(&mut self, y: &mut Self::Rows, gates: &Self::Rows, first: usize);
 
     /// Adds a writer's output to the stream, edited, and normalizes the stream for the next layer:
-    /// `y' = s ∘ (y − Σ_j p_j (q_j · y)) + bias`, `residual += scale * share * post_norm(y')`, the share of a row being the
-    /// logistic function of its gate and 1 without gates, `x = next_norm(residual)`.
+    /// `y' = s ∘ (y − Σ_j p_j (q_j · y)) + bias`, `residual = stream_scale * (residual + scale * share *
+    /// post_norm(y'))`, the share of a row being the logistic function of its gate and 1 without gates, `x =
+    /// next_norm(residual)`.
     ///
     /// `y` is spent. Without `next_norm`, `x` is left as it is.
     fn write(

@@ -102,9 +102,24 @@ fn sigmoid(x: f64) -> f64 {
     1.0 / (1.0 + (-x).exp())
 }
 
+/// Norms heads, one after the other or all together.
+fn norm_heads(heads: &mut [f32], norm: Option<&NormParams<Vec<f32>>>) {
+    let Some(norm) = norm else { return };
+    for (head, numbers) in heads.chunks_mut(norm.width).enumerate() {
+        numbers.copy_from_slice(&norm_row(numbers, norm, head));
+    }
+}
+
 fn activate(activation: Activation, x: f64, up: f64) -> f64 {
     match activation {
         Activation::Silu => x / (1.0 + (-x).exp()) * up,
+        Activation::Gelu => 0.5 * x * (1.0 + erf(x / std::f64::consts::SQRT_2)) * up,
+        Activation::SquaredRelu => x.max(0.0).powi(2) * up,
+        Activation::Xielu { positive, negative } => {
+            let curve = if x > 0.0 { x * x } else { x.exp_m1() - x };
+            let bend = f64::from(if x > 0.0 { positive } else { negative });
+            (bend * curve + 0.5 * x) * up
+        }
         Activation::GeluTanh => {
             let u = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3));
             0.5 * x * (1.0 + u.tanh()) * up
@@ -115,6 +130,20 @@ fn activate(activation: Activation, x: f64, up: f64) -> f64 {
             x / (1.0 + (-steepness * x).exp()) * (up.clamp(-limit, limit) + 1.0)
         }
     }
+}
+
+/// The error function: its power series, and past 6 the 1 that it is there to f64's precision.
+fn erf(x: f64) -> f64 {
+    if x.is_nan() || x.abs() > 6.0 {
+        return if x.is_nan() { x } else { x.signum() };
+    }
+    // 2 / sqrt(π) e^(−x²) Σ 2^n x^(2n+1) / (1 · 3 · … · (2n+1)): all terms have one sign, so nothing cancels.
+    let (mut term, mut sum) = (x, x);
+    for n in 1..200 {
+        term *= 2.0 * x * x / f64::from(2 * n + 1);
+        sum += term;
+    }
+    std::f64::consts::FRAC_2_SQRT_PI * (-x * x).exp() * sum
 }
 
 /// The experts of a row and their shares.
@@ -327,6 +356,15 @@ impl Backend for Reference {
         out.rows = both.rows.iter().map(gated).collect();
     }
 
+    fn gate(&mut self, x: &mut Grid, activation: Activation, by: Option<&Grid>) {
+        for (row, values) in x.rows.iter_mut().enumerate() {
+            for (i, x) in values.iter_mut().enumerate() {
+                let by = by.map_or(1.0, |it| f64::from(it.rows[row][i]));
+                *x = activate(activation, f64::from(*x), by) as f32;
+            }
+        }
+    }
+
     fn experts(
         &mut self,
         x: &Grid,
@@ -339,6 +377,7 @@ impl Backend for Reference {
         for (row, (x, scores)) in x.rows.iter().zip(&scores.rows).enumerate() {
             let mut sum: Vec<f64> = Vec::new();
             for (index, share) in route(scores, params.correction, params.routing) {
+                let share = share * params.share_scales.map_or(1.0, |it| f64::from(it[index]));
                 let expert = &params.experts[index];
                 let (mut hidden, mut y) = (Grid::default(), Grid::default());
                 let x = Grid { rows: vec![x.clone()] };
@@ -366,40 +405,37 @@ impl Backend for Reference {
         norms: HeadNorms<'_, Vec<f32>>,
         angles: Option<&mut Rope>,
         plan: &Plan,
-        pages: &mut Cache,
+        mut pages: Option<&mut Cache>,
     ) {
         let d = shape.d_head;
         let rope = angles.map(|it| &*it);
+        let n_kv_heads = if pages.is_some() { shape.n_kv_heads } else { 0 };
         for (row, values) in qkv.rows.iter_mut().enumerate() {
-            let normed = |values: &mut [f32]| {
-                let (queries, rest) = values.split_at_mut(shape.n_heads * d);
-                let keys = &mut rest[..shape.n_kv_heads * d];
-                for (heads, norm) in [(queries, norms.query), (keys, norms.key)] {
-                    if let Some(norm) = norm {
-                        for (head, numbers) in heads.chunks_mut(norm.width).enumerate() {
-                            numbers.copy_from_slice(&norm_row(numbers, norm, head));
-                        }
+            let (queries, rest) = values.split_at_mut(shape.n_heads * d);
+            let (keys, held) = rest.split_at_mut(n_kv_heads * d);
+            let rotate_all = |heads: &mut [f32]| {
+                if let Some(rope) = rope {
+                    heads.chunks_mut(d).for_each(|head| rotate(head, rope, plan.positions[row]));
+                }
+            };
+            let clip = |heads: &mut [f32]| {
+                if let Some(clip) = norms.clip {
+                    for number in heads {
+                        *number = number.clamp(-clip, clip);
                     }
                 }
             };
-            if !norms.last {
-                normed(values);
+            for (heads, norm) in [(queries, norms.query), (keys, norms.key)] {
+                norm_heads(heads, norm.filter(|_| !norms.last));
+                clip(heads);
+                rotate_all(heads);
+                norm_heads(heads, norm.filter(|_| norms.last));
             }
-            if let Some(clip) = norms.clip {
-                for value in values.iter_mut() {
-                    *value = value.clamp(-clip, clip);
-                }
-            }
-            for head in values.chunks_mut(d).take(shape.n_heads + shape.n_kv_heads) {
-                if let Some(rope) = rope {
-                    rotate(head, rope, plan.positions[row]);
-                }
-            }
-            if norms.last {
-                normed(values);
-            }
+            norm_heads(held, norms.value);
+            clip(held);
+            let Some(pages) = pages.as_deref_mut() else { continue };
             let keys = shape.n_heads * d;
-            let width = shape.n_kv_heads * d;
+            let width = n_kv_heads * d;
             for slot in std::iter::once(plan.slots[row]).chain(plan.echoes(row)) {
                 let (page, offset) = (slot.page as usize, slot.offset as usize);
                 pages.keys[page][offset] = values[keys..keys + width].to_vec();
@@ -515,7 +551,7 @@ impl Backend for Reference {
         recurrent::recur(convolved, x, params, plan, states, out);
     }
 
-    fn gate(&mut self, y: &mut Grid, gates: &Grid, first: usize) {
+    fn gate_by_sigmoid(&mut self, y: &mut Grid, gates: &Grid, first: usize) {
         for (y, gates) in y.rows.iter_mut().zip(&gates.rows) {
             for (y, gate) in y.iter_mut().zip(&gates[first..]) {
                 *y = (f64::from(*y) * sigmoid(f64::from(*gate))) as f32;
@@ -545,7 +581,7 @@ impl Backend for Reference {
             let share = params.gates.map_or(1.0, |it| 1.0 / (1.0 + (-f64::from(it.rows[row][0])).exp()));
             let scale = (f64::from(params.scale) * share) as f32;
             for (residual, y) in residual.rows[row].iter_mut().zip(y) {
-                *residual += scale * *y;
+                *residual = params.stream_scale * (*residual + scale * *y);
             }
         }
         if let Some(norm) = params.next_norm {

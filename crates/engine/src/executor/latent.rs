@@ -77,8 +77,9 @@ impl<B: Backend> Executor<B> {
             if rows.is_empty() {
                 return;
             }
-            backend.select(queries, rows, &mut buffers.chosen_inputs);
-            (queries, rest) = (&buffers.chosen_inputs, plan);
+            let chosen = buffers.chosen_inputs.get(index);
+            backend.select(queries, rows, chosen);
+            (queries, rest) = (&*chosen, plan);
         }
         lap(&mut times.rest, &mut start);
         backend.linear_by_head(queries, &weights.to_latent, met);

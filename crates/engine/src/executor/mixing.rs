@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::{Buffers, Executor, Memory, lap};
 use crate::backend::{Backend, Convolved, HeadNorms, WriteParams};
-use crate::blueprint::{Arrangement, Mixer, Mlp};
+use crate::blueprint::{self, Arrangement, Attention, Mixer, Mlp};
 use crate::model::{MixerWeights, WriterWeights};
 use crate::plan::Plan;
 
@@ -31,9 +31,8 @@ impl<B: Backend> Executor<B> {
         let block = &blueprint.blocks[index];
         let (
             Mixer::Attention(attention),
-            MixerWeights::Attention { query_norm, key_norm, sinks, .. },
-            Memory::Pages(pages),
-        ) = (&block.mixer.inner, &model.blocks[index].mixer.inner, &mut memory[index])
+            MixerWeights::Attention { query_norm, key_norm, value_norm, sinks, .. },
+        ) = (&block.mixer.inner, &model.blocks[index].mixer.inner)
         else {
             unreachable!("weights and memory are those of the blueprint")
         };
@@ -41,26 +40,40 @@ impl<B: Backend> Executor<B> {
         let norms = HeadNorms {
             query: query_norm.as_ref(),
             key: key_norm.as_ref(),
+            value: value_norm.as_ref(),
             last: attention.norms_last,
             clip: attention.clip,
         };
-        backend.rotate_and_store(qkv, &attention.shape, norms, angles.get(index).as_mut(), plan, pages);
+        let own = match &mut memory[index] {
+            Memory::Pages(pages) => Some(pages),
+            Memory::States { .. } | Memory::Nothing => None,
+        };
+        backend.rotate_and_store(qkv, &attention.shape, norms, angles.get(index).as_mut(), plan, own);
         let rest = match keep {
             None => plan,
             Some((rows, rest)) => {
                 if rows.is_empty() {
                     return;
                 }
-                backend.select(qkv, rows, &mut buffers.chosen_inputs);
-                qkv = &mut buffers.chosen_inputs;
+                let chosen = buffers.chosen_inputs.get(index);
+                backend.select(qkv, rows, chosen);
+                qkv = chosen;
                 rest
             }
         };
         lap(&mut times.rest, &mut start);
+        let source = match attention.memory {
+            blueprint::Memory::Own => index,
+            blueprint::Memory::Of(block) => block,
+        };
+        let Memory::Pages(pages) = &memory[source] else {
+            unreachable!("what is attended to has been stored")
+        };
         let mixed = buffers.mixed.get(index);
         backend.attend(qkv, &attention.shape, sinks.as_ref(), rest, pages, mixed);
         if !attention.gate.is_empty() {
-            backend.gate(mixed, qkv, attention.shape.qkv_cols());
+            let first = attention.inputs().iter().map(|it| it.outputs).sum::<usize>() - mixed_gate(attention);
+            backend.gate_by_sigmoid(mixed, qkv, first);
         }
         lap(&mut times.attention, &mut start);
         self.write(index, keep, rest);
@@ -123,9 +136,9 @@ impl<B: Backend> Executor<B> {
         let Self { backend, buffers, .. } = self;
         if let Some((rows, rest)) = keep {
             if !rows.is_empty() {
-                let mixed = buffers.mixed.get(index);
-                backend.select(mixed, rows, &mut buffers.chosen_mixed);
-                std::mem::swap(mixed, &mut buffers.chosen_mixed);
+                let (mixed, chosen) = (buffers.mixed.get(index), buffers.chosen_mixed.get(index));
+                backend.select(mixed, rows, chosen);
+                std::mem::swap(mixed, chosen);
                 self.write(index, keep, rest);
             }
         } else {
@@ -149,6 +162,7 @@ impl<B: Backend> Executor<B> {
             post_norm: weights.mixer.post_norm.as_ref(),
             gates: None,
             scale: block.mixer.scale,
+            stream_scale: 1.0,
             next_norm: match (block.arrangement, &block.mlp.inner) {
                 (_, Mlp::Nothing) => model.entry_norm(index + 1),
                 (Arrangement::Sequential, _) => weights.mlp.pre_norm.as_ref(),
@@ -169,4 +183,9 @@ fn keep_stream<B: Backend>(backend: &mut B, buffers: &mut Buffers<B>, keep: Kept
         backend.select(&buffers.x, rows, &mut buffers.chosen);
         std::mem::swap(&mut buffers.x, &mut buffers.chosen);
     }
+}
+
+/// Numbers of a row of an attention's gate.
+fn mixed_gate(attention: &Attention) -> usize {
+    attention.gate.iter().map(|it| it.outputs).sum()
 }

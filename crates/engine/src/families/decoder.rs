@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use crate::backend::{AttentionShape, Values};
 use crate::blueprint::{
-    Activation, Arrangement, Attention, Block, Blueprint, Branch, Embedding, Gain, Gated, Head, Mixer, Mlp,
-    Norm, NormKind, Pairing, Projection, Rope, Share,
+    Activation, Arrangement, Attention, Block, Blueprint, Branch, Embedding, Gain, Gated, Head, Memory,
+    Mixer, Mlp, Norm, NormKind, Pairing, Plain, Projection, Rope, Share,
 };
 use crate::rope::{plain_rope, rope};
 use crate::{Config, ConfigError};
@@ -18,6 +18,8 @@ use crate::{Config, ConfigError};
 pub(super) struct Traits {
     /// The kind of all norms.
     pub(super) norm: NormKind,
+    /// Whether norms have gains, but for those of heads.
+    pub(super) norm_gain: bool,
     /// Whether norms have biases.
     pub(super) norm_bias: bool,
     /// The key of the norms' epsilon, and its value where the configuration has none.
@@ -40,6 +42,7 @@ pub(super) struct Traits {
 /// Llama's.
 pub(super) const LLAMA: Traits = Traits {
     norm: NormKind::RootMeanSquare,
+    norm_gain: true,
     norm_bias: false,
     epsilon: ("rms_norm_eps", 1e-6),
     gain_offset: 0.0,
@@ -84,6 +87,7 @@ pub(super) const AROUND: Norms = Norms {
 };
 
 /// A decoder's sizes, and how its tensors are called.
+#[derive(Clone, Copy)]
 pub(super) struct Decoder<'a> {
     /// The configuration of the language model; in a container that is a part of the whole.
     pub(super) config: Config<'a>,
@@ -111,8 +115,15 @@ pub(super) const ROOTS: [&str; 3] = ["model", "model.language_model", "language_
 /// Where its head does then.
 const HEADS: [&str; 3] = ["lm_head.weight", "lm_head.weight", "language_model.lm_head.weight"];
 
-const ACTIVATIONS: &[(&str, Activation)] =
-    &[("silu", Activation::Silu), ("swish", Activation::Silu), ("gelu_pytorch_tanh", Activation::GeluTanh)];
+const ACTIVATIONS: &[(&str, Activation)] = &[
+    ("silu", Activation::Silu),
+    ("swish", Activation::Silu),
+    ("gelu", Activation::Gelu),
+    ("gelu_pytorch_tanh", Activation::GeluTanh),
+    ("gelu_new", Activation::GeluTanh),
+    ("gelu_fast", Activation::GeluTanh),
+    ("relu2", Activation::SquaredRelu),
+];
 
 /// The divisors of the rotary frequencies in GGUF files whose models use Llama 3's rule.
 pub(super) const DIVISORS: &str = "rope_freqs.weight";
@@ -164,6 +175,7 @@ impl<'a> Decoder<'a> {
             d_model: self.d_model,
             vocab: self.config.size("vocab_size")?,
             context_length: self.config.count("max_position_embeddings")?,
+            per_layer: None,
             blocks: (0..self.n_layers).map(block).collect::<Result<_, _>>()?,
             final_norm: self.named_norm(&format!("{}.norm", self.root), self.d_model)?,
             head: Head {
@@ -214,12 +226,13 @@ impl<'a> Decoder<'a> {
         Projection { share: Some(share), ..self.projection(layer, name, false, outputs, self.d_model) }
     }
 
+    /// A norm over `width` numbers.
     pub(super) fn named_norm(&self, name: &str, width: usize) -> Result<Norm, ConfigError> {
         let (key, default) = self.traits.epsilon;
         Ok(Norm {
             kind: self.traits.norm,
             bias: self.traits.norm_bias.then(|| format!("{name}.bias")),
-            gain: Gain::Shared(format!("{name}.weight")),
+            gain: if self.traits.norm_gain { Gain::Shared(format!("{name}.weight")) } else { Gain::Ones },
             gain_offset: self.traits.gain_offset,
             epsilon: self.config.number(key)?.unwrap_or(default) as f32,
             width,
@@ -266,9 +279,11 @@ impl<'a> Decoder<'a> {
             query: projection("self_attn.q_proj", n_heads),
             key: projection("self_attn.k_proj", n_kv_heads),
             value: projection("self_attn.v_proj", n_kv_heads),
+            memory: Memory::Own,
             query_norm: None,
             key_norm: None,
             gate: Vec::new(),
+            value_norm: None,
             norms_last: false,
             clip: None,
             rope: Some(self.rope(slides)?),
@@ -320,6 +335,21 @@ impl<'a> Decoder<'a> {
         })
     }
 
+    /// A layer's MLP without a gate; `names` are those of its two projections.
+    pub(super) fn plain(&self, layer: usize, names: [&str; 2]) -> Result<Mlp, ConfigError> {
+        Ok(self.plain_with(layer, names, self.activation()?))
+    }
+
+    /// The same with an activation of the layer's own.
+    pub(super) fn plain_with(&self, layer: usize, [up, down]: [&str; 2], activation: Activation) -> Mlp {
+        let projection = |name, outputs, inputs| self.projection(layer, name, self.mlp_bias, outputs, inputs);
+        Mlp::Plain(Plain {
+            up: projection(up, self.d_mlp, self.d_model),
+            activation,
+            down: projection(down, self.d_model, self.d_mlp),
+        })
+    }
+
     /// A layer's MLP whose gate and up projections lie in one tensor.
     pub(super) fn gated_in_one(&self, layer: usize) -> Result<Mlp, ConfigError> {
         let part = |first| self.part(layer, "mlp.gate_up_proj", first, self.d_mlp, 2 * self.d_mlp);
@@ -358,6 +388,8 @@ impl<'a> Decoder<'a> {
                 scale: 1.0,
             },
             arrangement: Arrangement::Sequential,
+            per_layer: None,
+            scale: 1.0,
         })
     }
 }

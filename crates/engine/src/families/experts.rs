@@ -49,8 +49,9 @@ pub(super) enum Tensors {
 }
 
 /// What routers are called within a layer.
-const ROUTERS: [&str; 7] = [
+const ROUTERS: [&str; 8] = [
     "mlp.gate",
+    "router.proj",
     "mlp.gate.wg",
     "mlp.router",
     "feed_forward.gate",
@@ -75,6 +76,7 @@ const TENSORS: &[Tensors] = &[
         gate_up: "block_sparse_moe.experts.gate_up_proj",
         down: "block_sparse_moe.experts.down_proj",
     },
+    Tensors::Fused { gate_up: "experts.gate_up_proj", down: "experts.down_proj" },
     STACKED,
 ];
 

@@ -29,7 +29,7 @@ pub(super) const FAMILY: Family = Family {
     }),
 };
 
-const TRAITS: Traits = Traits { pairing: Pairing::Neighbors, ..decoder::LLAMA };
+pub(super) const TRAITS: Traits = Traits { pairing: Pairing::Neighbors, ..decoder::LLAMA };
 
 const NORMS: Norms = Norms {
     after_attention: Some("post_self_attn_layernorm"),
@@ -37,7 +37,7 @@ const NORMS: Norms = Norms {
     ..decoder::BEFORE
 };
 
-static DEFAULTS: LazyLock<Value> = LazyLock::new(|| json!({"partial_rotary_factor": 0.5}));
+pub(super) static DEFAULTS: LazyLock<Value> = LazyLock::new(|| json!({"partial_rotary_factor": 0.5}));
 
 fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
     let decoder = Decoder { output_bias: false, ..Decoder::read(config, TRAITS, Some(&DEFAULTS))? };

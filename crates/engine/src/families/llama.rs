@@ -3,6 +3,8 @@
 //! Mistral adds a sliding window. SmolLM3 leaves every few layers without rotary positions and may give layers
 //! windows of their own.
 
+use std::sync::LazyLock;
+
 use serde_json::{Value, json};
 
 use super::decoder::{self, Decoder};
@@ -14,13 +16,15 @@ use crate::{Config, ConfigError};
 /// The family.
 pub(super) const FAMILY: Family = Family {
     name: "llama",
-    architectures: &["LlamaForCausalLM", "MistralForCausalLM", "SmolLM3ForCausalLM"],
+    architectures: &["LlamaForCausalLM", "MistralForCausalLM", "MinistralForCausalLM", "SmolLM3ForCausalLM"],
     blueprint,
     gguf: Some(Gguf { architectures: &["llama", "smollm3"], config: gguf_config, tensor: gguf_tensor }),
 };
 
 fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
-    let decoder = Decoder::read(config, decoder::LLAMA, None)?;
+    let defaults = config.section("text_config").map(defaults).transpose()?;
+    let decoder = Decoder::read(config, decoder::LLAMA, defaults)?;
+    let config = &decoder.config;
     let windows = config.flag("use_sliding_window")? != Some(false);
     // Only GGUF files have that here: Mixtral's architecture is called the same there.
     let experts = config.count("num_local_experts")?.unwrap_or(0) > 0;
@@ -34,6 +38,36 @@ fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
         decoder.block(layer, attention, mlp, decoder::BEFORE)
     })
 }
+
+/// What the language model of a container is where its configuration does not say: only what is not usual is written.
+fn defaults(text: Config<'_>) -> Result<&'static Value, ConfigError> {
+    let mistral = text.text("model_type")? == Some("mistral");
+    Ok(if mistral { &*MISTRAL_DEFAULTS } else { &*LLAMA_DEFAULTS })
+}
+
+static LLAMA_DEFAULTS: LazyLock<Value> = LazyLock::new(|| {
+    json!({
+        "vocab_size": 32_000,
+        "hidden_size": 4096,
+        "intermediate_size": 11_008,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "max_position_embeddings": 2048,
+    })
+});
+
+static MISTRAL_DEFAULTS: LazyLock<Value> = LazyLock::new(|| {
+    json!({
+        "vocab_size": 32_000,
+        "hidden_size": 4096,
+        "intermediate_size": 14_336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "max_position_embeddings": 131_072,
+        "sliding_window": 4096,
+    })
+});
 
 /// Whether a layer rotates its queries and keys: `no_rope_layers` holds a 0 for those that do not.
 fn rotates(config: &Config<'_>, layer: usize) -> Result<bool, ConfigError> {

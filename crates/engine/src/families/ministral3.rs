@@ -6,18 +6,14 @@ use std::sync::LazyLock;
 
 use serde_json::{Value, json};
 
+use super::Family;
 use super::decoder::{self, Decoder};
-use super::{Family, mistral4};
 use crate::blueprint::Blueprint;
 use crate::{Config, ConfigError};
 
 /// The family.
-pub(super) const FAMILY: Family = Family {
-    name: "ministral3",
-    architectures: &["Ministral3ForCausalLM", "Mistral3ForConditionalGeneration"],
-    blueprint,
-    gguf: None,
-};
+pub(super) const FAMILY: Family =
+    Family { name: "ministral3", architectures: &["Ministral3ForCausalLM"], blueprint, gguf: None };
 
 static DEFAULTS: LazyLock<Value> = LazyLock::new(|| {
     json!({
@@ -49,14 +45,8 @@ static DEFAULTS_WITH_ROPE: LazyLock<Value> = LazyLock::new(|| {
     defaults
 });
 
-/// The language models that a container of this architecture may hold; whether it is the newer one.
-const MODEL_TYPES: [(&str, bool); 2] = [("ministral3", false), ("mistral4", true)];
-
 fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
     let text = config.section("text_config").unwrap_or(*config);
-    if text.word("model_type", MODEL_TYPES[0].0, &MODEL_TYPES)? {
-        return mistral4::blueprint(config);
-    }
     let rotates =
         ["rope_parameters", "rope_scaling", "rope_theta"].into_iter().any(|it| text.get(it).is_some());
     let defaults: &Value = if rotates { &DEFAULTS } else { &DEFAULTS_WITH_ROPE };

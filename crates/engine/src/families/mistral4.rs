@@ -61,7 +61,7 @@ static DEFAULTS_WITH_ROPE: LazyLock<Value> = LazyLock::new(|| {
     defaults
 });
 
-pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
+fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
     let text = config.section("text_config").unwrap_or(*config);
     let rotates =
         ["rope_parameters", "rope_scaling", "rope_theta"].into_iter().any(|it| text.get(it).is_some());

@@ -5,7 +5,10 @@
 //! passes `tests/families.rs`: golden tensors of the reference stack at every residual site, and the laws (a
 //! batch equals single runs; silencing all writers makes each block the identity).
 
+mod apertus;
+mod arcee;
 mod cohere;
+mod containers;
 mod decoder;
 mod deepseek_v2;
 mod deepseek_v3;
@@ -14,9 +17,12 @@ mod ernie4_5;
 mod exaone4;
 mod exaone_moe;
 mod experts;
+mod gemma;
 mod gemma2;
 mod gemma3;
+mod gemma4;
 mod gguf;
+mod glm;
 mod glm4;
 mod glm4_moe;
 mod glm4_moe_lite;
@@ -24,6 +30,7 @@ mod gpt_oss;
 mod granite;
 mod granite_hybrid;
 mod granitemoe;
+mod helium;
 mod hunyuan;
 mod latent;
 mod lfm2;
@@ -34,7 +41,9 @@ mod ministral3;
 mod mistral4;
 mod mixtral;
 mod names;
+mod nemotron;
 mod olmo;
+mod olmo1;
 mod olmoe;
 mod phi3;
 mod phimoe;
@@ -46,7 +55,9 @@ mod qwen3_moe;
 mod qwen3_next;
 mod qwen3_vl;
 mod recurrent;
+mod seed_oss;
 mod stablelm;
+mod starcoder2;
 mod youtu;
 
 use checkpoint::{Checkpoint, Format, Quantization, Tensor};
@@ -62,8 +73,10 @@ use crate::{Config, ConfigError, LoadError};
 /// All families, in the order shown to users.
 pub const FAMILIES: &[&Family] = &[
     &llama::FAMILY,
+    &gemma::FAMILY,
     &gemma2::FAMILY,
     &gemma3::FAMILY,
+    &gemma4::FAMILY,
     &qwen2::FAMILY,
     &qwen3::FAMILY,
     &phi3::FAMILY,
@@ -101,7 +114,23 @@ pub const FAMILIES: &[&Family] = &[
     &minicpm3::FAMILY,
     &mistral4::FAMILY,
     &youtu::FAMILY,
+    &glm::FAMILY,
+    &olmo1::FAMILY,
+    &seed_oss::FAMILY,
+    &helium::FAMILY,
+    &nemotron::FAMILY,
+    &arcee::FAMILY,
+    &apertus::FAMILY,
+    &starcoder2::FAMILY,
 ];
+
+/// Architectures that do not fit, and why.
+const OTHERS: &[(&str, &str)] =
+    &[("Gemma3nForCausalLM", ALT_UP), ("Gemma3nForConditionalGeneration", ALT_UP)];
+
+const ALT_UP: &str = "it keeps four residual streams that every block mixes (AltUp), and a block's writers add to one of \
+                      them: a direction of one stream says nothing of the others, so nothing is edited rather than the \
+                      wrong thing";
 
 /// A family of models.
 pub struct Family {
@@ -134,9 +163,13 @@ impl<'a> Source<'a> {
                 family.gguf.as_ref().is_some_and(|it| it.architectures.contains(&found.as_str()))
             }
         };
-        let family = *FAMILIES.iter().find(knows).ok_or_else(|| LoadError::UnknownArchitecture {
-            found: forced.map_or(found.clone(), str::to_owned),
-            known: known(format, forced.is_some()),
+        let known = || known(format, forced.is_some());
+        let family = *FAMILIES.iter().find(knows).ok_or_else(|| match forced {
+            Some(family) => LoadError::UnknownFamily { found: family.to_owned(), known: known() },
+            None => match OTHERS.iter().find(|it| it.0 == found) {
+                Some(it) => LoadError::OtherStream { found: found.clone(), why: it.1 },
+                None => LoadError::UnknownArchitecture { found: found.clone(), known: known() },
+            },
         })?;
         let config = match (format, &family.gguf) {
             (Format::Gguf, Some(gguf)) => (gguf.config)(checkpoint.config(), &found)?,
@@ -263,7 +296,7 @@ fn architecture(checkpoint: &Checkpoint) -> String {
         Format::Gguf => config.get("general.architecture"),
         Format::HuggingFace => config.get("architectures").and_then(|it| it.get(0)),
     };
-    name.and_then(Value::as_str).unwrap_or("(none named)").to_owned()
+    containers::language_model(name.and_then(Value::as_str).unwrap_or("(none named)"), config)
 }
 
 fn known(format: Format, by_family: bool) -> String {
@@ -272,5 +305,7 @@ fn known(format: Format, by_family: bool) -> String {
         (false, Format::HuggingFace) => family.architectures.to_vec(),
         (false, Format::Gguf) => family.gguf.as_ref().map_or(Vec::new(), |it| it.architectures.to_vec()),
     });
+    let containers = containers::architectures().filter(|_| !by_family && format == Format::HuggingFace);
+    let names = names.chain(containers);
     names.map(|it| format!("`{it}`")).collect::<Vec<_>>().join(", ")
 }

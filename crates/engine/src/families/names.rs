@@ -21,9 +21,13 @@ impl<'a> Names<'a> {
     /// weight of a module of its own, and for those of GGUF files.
     pub fn module(&self, tensor: &str) -> Option<String> {
         let name = tensor.strip_suffix(".weight").filter(|_| self.format() == Format::HuggingFace)?;
-        // Containers that were written by transformers 4 have their modules in another order there.
-        let [_, now, before] = decoder::ROOTS;
-        Some(within(name, before).map_or_else(|| name.to_owned(), |rest| format!("{now}.{rest}")))
+        // Containers that were written by transformers 4 have their modules in another order there, or their language
+        // model under the name of one that stands alone.
+        let [alone, now, before] = decoder::ROOTS;
+        let holds_images = self.0.checkpoint.config().get("vision_config").is_some();
+        let alone = within(name, alone).filter(|_| holds_images && within(name, now).is_none());
+        let rest = within(name, before).or(alone);
+        Some(rest.map_or_else(|| name.to_owned(), |rest| format!("{now}.{rest}")))
     }
 
     /// What GGUF files of this model have as `general.architecture`; `None` where the family has no such files.
@@ -33,6 +37,10 @@ impl<'a> Names<'a> {
             return Some(found);
         }
         let known = self.0.family.gguf.as_ref()?.architectures;
+        // llama.cpp has architectures of their own for these, which no file here has been compared with.
+        if found.contains("VLFor") {
+            return None;
+        }
         let found = found.to_ascii_lowercase();
         let own = known.iter().filter(|it| found.starts_with(**it)).max_by_key(|it| it.len());
         own.or(known.first()).map(|it| (*it).to_owned())
@@ -114,13 +122,18 @@ mod tests {
             ("gemma3_container", "model.language_model.layers.0.self_attn.o_proj"),
             ("gemma3_container_4", "model.language_model.layers.0.self_attn.o_proj"),
             ("ministral3_container", "model.language_model.layers.0.self_attn.o_proj"),
+            ("gemma4_container", "model.language_model.layers.0.self_attn.o_proj"),
+            ("qwen2_vl_container_4", "model.language_model.layers.0.self_attn.o_proj"),
+            ("qwen3_vl_container", "model.language_model.layers.0.self_attn.o_proj"),
+            ("mistral3_container_4", "model.language_model.layers.0.self_attn.o_proj"),
         ] {
             let checkpoint = Checkpoint::open(&goldens("golden").join(golden)).unwrap();
             let (family, writers) = writers(&checkpoint);
             let names = Names::of(&checkpoint, family).unwrap();
             assert_eq!(names.module(&writers[0]).as_deref(), Some(module), "{golden}");
             assert_eq!(names.module("model.layers.0.mlp.experts.down_proj"), None);
-            let gguf = (family != "ministral3").then_some("blk.0.attn_output.weight");
+            let in_files = !["ministral3", "gemma4"].contains(&family);
+            let gguf = in_files.then_some("blk.0.attn_output.weight");
             assert_eq!(names.gguf_tensor(&writers[0]).as_deref(), gguf, "{golden}");
         }
     }

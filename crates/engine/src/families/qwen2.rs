@@ -1,10 +1,12 @@
 //! Qwen 2 and 2.5: Llama with biases of queries, keys and values, and windows from some layer on where they are
-//! switched on.
+//! switched on. Alone, or the language model of a container with an image tower.
 
-use serde_json::Value;
+use std::sync::LazyLock;
+
+use serde_json::{Value, json};
 
 use super::Family;
-use super::decoder::{self, Decoder};
+use super::decoder::{self, Decoder, Traits};
 use super::gguf::{self, Gguf};
 use crate::blueprint::Blueprint;
 use crate::{Config, ConfigError};
@@ -12,7 +14,11 @@ use crate::{Config, ConfigError};
 /// The family.
 pub(super) const FAMILY: Family = Family {
     name: "qwen2",
-    architectures: &["Qwen2ForCausalLM"],
+    architectures: &[
+        "Qwen2ForCausalLM",
+        "Qwen2VLForConditionalGeneration",
+        "Qwen2_5_VLForConditionalGeneration",
+    ],
     blueprint,
     gguf: Some(Gguf {
         architectures: &["qwen2"],
@@ -21,9 +27,28 @@ pub(super) const FAMILY: Family = Family {
     }),
 };
 
+/// In a container.
+const HELD: Traits = Traits { epsilon: ("rms_norm_eps", 1e-5), theta: 1_000_000.0, ..decoder::LLAMA };
+
+// The language model of a container writes down only what is not usual.
+static DEFAULTS: LazyLock<Value> = LazyLock::new(|| {
+    json!({
+        "vocab_size": 152_064,
+        "hidden_size": 8192,
+        "intermediate_size": 29_568,
+        "num_hidden_layers": 80,
+        "num_attention_heads": 64,
+        "num_key_value_heads": 8,
+        "max_position_embeddings": 32_768,
+        "sliding_window": 4096,
+        "max_window_layers": 80,
+    })
+});
+
 fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
-    let decoder =
-        Decoder { qkv_bias: true, output_bias: false, ..Decoder::read(config, decoder::LLAMA, None)? };
+    let held = config.section("vision_config").is_some();
+    let (traits, defaults) = if held { (HELD, Some(&*DEFAULTS)) } else { (decoder::LLAMA, None) };
+    let decoder = Decoder { qkv_bias: true, output_bias: false, ..Decoder::read(config, traits, defaults)? };
     decoder.blueprint(|layer| {
         let attention = decoder.attention(layer, slides(&decoder, layer)?)?;
         decoder.block(layer, attention, decoder.gated(layer)?, decoder::BEFORE)

@@ -13,13 +13,14 @@ use crate::plan::{PageTable, Plan, SequenceId};
 
 const HEAD_WIDTHS: [usize; 6] = [8, 12, 16, 20, 64, 80];
 
-/// What happens to queries and keys before they are used.
+/// What happens to queries, keys and values before they are used.
 #[derive(Clone, Debug)]
 struct Preparation {
     /// Share of the head that is rotated, which numbers form pairs, magnitude.
     rope: Option<(f64, Pairing, f32)>,
     query_norm: Option<HeadNorm>,
     key_norm: Option<HeadNorm>,
+    value_norm: Option<HeadNorm>,
     last: bool,
     clip: Option<f32>,
 }
@@ -73,12 +74,15 @@ impl HeadNorm {
         }
     }
 
-    /// How far from the exact norm each of the heads may be, whose numbers may be off by `error`.
-    fn errors(self, heads: &[f64], error: f64, d_head: usize, seed: u64) -> Vec<f64> {
+    /// How far from the exact norm each of the heads may be, if their numbers are off by so many roundings of the largest.
+    fn errors(self, heads: &[f32], roundings: f64, d_head: usize, seed: u64) -> Vec<f64> {
         let count = heads.len() / d_head;
         let norm =
             SomeNorm { bias: self.norm.bias && !matches!(self.over, Over::EachHeadWithItsGain), ..self.norm };
-        let error = |(head, numbers)| norm.exact(numbers, error, self.seed(head, seed)).1;
+        let error = |(head, numbers)| {
+            let numbers = widened(numbers);
+            norm.exact(&numbers, roundings * UNIT * largest(&numbers), self.seed(head, seed)).1
+        };
         let errors: Vec<f64> = heads.chunks(self.width(d_head, count)).enumerate().map(error).collect();
         (0..count).map(|head| errors[head % errors.len()]).collect()
     }
@@ -93,8 +97,9 @@ fn preparations() -> impl Strategy<Value = Preparation> {
         prop::option::weighted(0.4, norm)
     };
     let clip = prop::option::weighted(0.3, select(vec![0.5, 2.0]));
-    (rope, norm(), norm(), any::<bool>(), clip).prop_map(|(rope, query_norm, key_norm, last, clip)| {
-        Preparation { rope, query_norm, key_norm, last, clip }
+    (rope, [norm(), norm(), norm()], any::<bool>(), clip).prop_map(|(rope, norms, last, clip)| {
+        let [query_norm, key_norm, value_norm] = norms;
+        Preparation { rope, query_norm, key_norm, value_norm, last, clip }
     })
 }
 
@@ -107,7 +112,7 @@ impl Preparation {
         })
     }
 
-    /// Norms, rotates and stores the rows of a plan, in place.
+    /// Norms, rotates and stores the rows of a plan, in place; of queries alone without pages.
     fn run<B: Backend>(
         &self,
         backend: &mut B,
@@ -115,13 +120,14 @@ impl Preparation {
         seed: u64,
         plan: &Plan,
         qkv: &mut B::Rows,
-        pages: &mut B::Pages,
+        pages: Option<&mut B::Pages>,
     ) {
         let query = self.query_norm.map(|it| it.params(backend, shape.d_head, shape.n_heads, seed));
         let key = self.key_norm.map(|it| it.params(backend, shape.d_head, shape.n_kv_heads, seed + 1));
         let mut angles = self.rope(shape.d_head).map(|it| backend.angles(&it));
-        let (query, key) = (query.as_ref(), key.as_ref());
-        let norms = HeadNorms { query, key, last: self.last, clip: self.clip };
+        let value = self.value_norm.map(|it| it.params(backend, shape.d_head, shape.n_kv_heads, seed + 2));
+        let (query, key, value) = (query.as_ref(), key.as_ref(), value.as_ref());
+        let norms = HeadNorms { query, key, value, last: self.last, clip: self.clip };
         backend.rotate_and_store(qkv, shape, norms, angles.as_mut(), plan, pages);
     }
 }
@@ -143,6 +149,8 @@ fn shape(n_kv_heads: usize, group: usize, d_head: usize) -> AttentionShape {
 pub(super) struct Rotate {
     shape: AttentionShape,
     preparation: Preparation,
+    /// Whether there are keys and values beside the queries.
+    stored: bool,
     rows: usize,
     furthest: usize,
     seed: u64,
@@ -152,10 +160,12 @@ pub(super) struct Rotate {
 pub(super) fn rotations() -> impl Strategy<Value = Rotate> {
     let shapes =
         (1..=3_usize, 1..=7_usize, select(&HEAD_WIDTHS[..])).prop_map(|(kv, group, d)| shape(kv, group, d));
-    (shapes, preparations(), 1..30_usize, select(vec![1, 50, 5000]), any::<u64>()).prop_map(
-        |(shape, preparation, rows, furthest, seed)| Rotate {
+    let furthest = select(vec![1, 50, 5000]);
+    (shapes, preparations(), prop::bool::weighted(0.8), 1..30_usize, furthest, any::<u64>()).prop_map(
+        |(shape, preparation, stored, rows, furthest, seed)| Rotate {
             shape,
             preparation,
+            stored,
             rows,
             furthest,
             seed,
@@ -191,7 +201,8 @@ impl Rotate {
     }
 
     fn qkv(&self) -> Vec<Vec<f32>> {
-        let qkv = Noise::new(self.seed, 1).grid(self.rows, self.shape.qkv_cols(), 3.0);
+        let cols = if self.stored { self.shape.qkv_cols() } else { self.shape.query_cols() };
+        let qkv = Noise::new(self.seed, 1).grid(self.rows, cols, 3.0);
         self.only.map_or(qkv.clone(), |it| vec![qkv[it].clone()])
     }
 }
@@ -215,39 +226,49 @@ impl Case for Rotate {
         let mut pages = backend.pages(&self.shape);
         backend.reserve(&mut pages, table.pages());
         let mut qkv = upload(backend, &self.qkv());
-        self.preparation.run(backend, &self.shape, self.seed, &plan, &mut qkv, &mut pages);
+        let pages = self.stored.then_some(&mut pages);
+        self.preparation.run(backend, &self.shape, self.seed, &plan, &mut qkv, pages);
         download(backend, &qkv, positions.len())
     }
 
     /// A rotation keeps the length of a pair: products and cosines are off by a few roundings of the head's largest
-    /// number. Values pass untouched.
+    /// number. Values are not rotated. What is normed last is off by what the norm makes of that.
     fn tolerance(&self, exact: &[Vec<f32>]) -> Vec<Vec<f64>> {
-        let AttentionShape { n_heads, n_kv_heads, d_head, .. } = self.shape;
+        let AttentionShape { n_heads, d_head, .. } = self.shape;
+        let n_kv_heads = if self.stored { self.shape.n_kv_heads } else { 0 };
         let magnitude = self.preparation.rope.map_or(1.0, |it| f64::from(it.2));
-        let row = |((raw, exact), position): ((&Vec<f32>, &Vec<f32>), u32)| {
-            let (queries, rest) = raw.split_at(n_heads * d_head);
+        let rotated_first = self.preparation.last;
+        let before_norms = if rotated_first {
+            let no_norms = Preparation {
+                query_norm: None,
+                key_norm: None,
+                value_norm: None,
+                ..self.preparation.clone()
+            };
+            Self { preparation: no_norms, ..self.clone() }.outcome(&mut super::Reference::default())
+        } else {
+            self.qkv()
+        };
+        let roundings = if rotated_first { 12.0 } else { 0.0 };
+        let row = |((raw, before_norms), exact): ((&Vec<f32>, &Vec<f32>), &Vec<f32>)| {
+            let (queries, rest) = before_norms.split_at(n_heads * d_head);
             let keys = &rest[..n_kv_heads * d_head];
+            let values = &raw[(n_heads + n_kv_heads) * d_head..];
             let errors = |norm: Option<HeadNorm>, heads: &[f32], seed| {
-                let (numbers, error) = if self.preparation.last {
-                    let rotated = heads.chunks(d_head).flat_map(|it| self.rotated(it, position));
-                    let rotated: Vec<f64> = rotated.collect();
-                    let error = 12.0 * UNIT * largest(&rotated);
-                    (rotated, error)
-                } else {
-                    (widened(heads), 0.0)
-                };
-                norm.map_or(vec![0.0; heads.len() / d_head], |it| it.errors(&numbers, error, d_head, seed))
+                let norm = norm.filter(|_| !heads.is_empty());
+                norm.map_or(vec![0.0; heads.len() / d_head], |it| it.errors(heads, roundings, d_head, seed))
             };
             let mut normed = errors(self.preparation.query_norm, queries, self.seed);
             normed.extend(errors(self.preparation.key_norm, keys, self.seed + 1));
+            normed.extend(errors(self.preparation.value_norm, values, self.seed + 2));
             let allowed = exact.chunks(d_head).enumerate().flat_map(|(head, exact)| {
                 let normed = normed.get(head).copied().unwrap_or(0.0);
                 let error = 2.0 * magnitude * normed + 12.0 * UNIT * largest(&widened(exact));
-                vec![if head < n_heads + n_kv_heads { error } else { 0.0 }; d_head]
+                vec![if head < n_heads + n_kv_heads { error } else { normed }; d_head]
             });
             allowed.collect()
         };
-        self.qkv().iter().zip(exact).zip(self.positions()).map(row).collect()
+        self.qkv().iter().zip(&before_norms).zip(exact).map(row).collect()
     }
 }
 
@@ -280,7 +301,8 @@ pub(super) fn scenarios() -> impl Strategy<Value = Scenario> {
         .prop_map(|((shape, softcap, window, preparation, sinks), (head, close_head, forks, seed))| {
             Scenario {
                 shape: AttentionShape { softcap, window, ..shape },
-                preparation,
+                // The tolerance counts on values of at most 1.
+                preparation: Preparation { value_norm: None, ..preparation },
                 sinks,
                 head,
                 close_head,
@@ -328,7 +350,7 @@ impl Scenario {
         let AttentionShape { n_heads, d_head, scale, .. } = self.shape;
         let Values::OfKeys(d_latent) = self.shape.values else {
             let mut rows = upload(backend, grid);
-            self.preparation.run(backend, &self.shape, self.seed, plan, &mut rows, pages);
+            self.preparation.run(backend, &self.shape, self.seed, plan, &mut rows, Some(pages));
             let heads = download(backend, &rows, grid.len());
             return (rows, heads);
         };

@@ -20,6 +20,7 @@ pub(super) struct Mixture {
     rows: usize,
     routing: Routing,
     correction: bool,
+    share_scales: bool,
     biases: bool,
     activation: Activation,
     dtype: WeightDtype,
@@ -49,10 +50,12 @@ pub(super) fn mixtures() -> impl Strategy<Value = Mixture> {
     ];
     let scores = vec![Scores::Softmax, Scores::Sigmoid, Scores::OneByOne { tolerance: 0.4 }];
     let sizes = (select(vec![1, 16, 23, 40]), select(vec![1, 15, 16, 33]), 1..30_usize);
-    let how = (select(scores), any::<bool>(), select(vec![1.0, 2.5]), any::<bool>(), any::<bool>());
+    let vectors = (any::<bool>(), any::<bool>());
+    let how = (select(scores), any::<bool>(), select(vec![1.0, 2.5]), vectors, any::<bool>());
     (sizes, choices(), how, select(activations), dtypes(), 0..3_usize, any::<u64>()).prop_map(
         |(sizes, (experts, groups, chosen), how, activation, dtype, edits, seed)| {
-            let ((d_model, width, rows), (scores, normalized, scale, correction, biases)) = (sizes, how);
+            let ((d_model, width, rows), (scores, normalized, scale, vectors, biases)) = (sizes, how);
+            let (correction, share_scales) = vectors;
             let one_by_one = matches!(scores, Scores::OneByOne { .. });
             let groups = groups.filter(|_| !one_by_one);
             Mixture {
@@ -62,6 +65,7 @@ pub(super) fn mixtures() -> impl Strategy<Value = Mixture> {
                 rows,
                 routing: Routing { chosen, scores, groups, normalized: normalized && !one_by_one, scale },
                 correction: correction && !one_by_one,
+                share_scales,
                 biases,
                 activation,
                 dtype,
@@ -152,12 +156,16 @@ impl Case for Mixture {
             .collect();
         let correction = Noise::new(self.seed, 4).row(self.experts, 0.3);
         let correction = self.correction.then(|| backend.vector(&correction));
+        // Up to 1, as the tolerance counts on.
+        let share_scales = Noise::new(self.seed, 5).row(self.experts, 1.0);
+        let share_scales = self.share_scales.then(|| backend.vector(&share_scales));
         let (x, scores) = (self.grid(1, self.d_model, 1.0), self.grid(2, self.experts, 2.0));
         let (x_rows, score_rows) = (upload(backend, &x), upload(backend, &scores));
         let mut out = backend.rows(self.d_model);
         let params = ExpertParams {
             routing: &self.routing,
             correction: correction.as_ref(),
+            share_scales: share_scales.as_ref(),
             experts: &experts,
             activation: self.activation,
             edits: if self.edits == 0 { &[] } else { &edits },

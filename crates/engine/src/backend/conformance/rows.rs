@@ -7,7 +7,7 @@ use proptest::sample::select;
 use super::stand_ins::{Noise, SomeNorm, download, largest, plan, tensor, upload, widened};
 use super::{Case, UNIT};
 use crate::backend::{Backend, WeightDtype, WriteParams};
-use crate::blueprint::NormKind;
+use crate::blueprint::{Activation, NormKind};
 use crate::plan::{Plan, Slot};
 
 const WIDTHS: [usize; 9] = [1, 2, 7, 15, 16, 17, 48, 97, 576];
@@ -131,6 +131,7 @@ pub(super) struct Write {
     post_norm: Option<SomeNorm>,
     gates: bool,
     scale: f32,
+    stream_scale: f32,
     next_norm: Option<SomeNorm>,
     seed: u64,
     only: Option<usize>,
@@ -141,20 +142,30 @@ pub(super) fn writes() -> impl Strategy<Value = Write> {
     let norm = || prop::option::of(some_norm());
     (
         (select(&WIDTHS[..]), 1..40_usize, prop::collection::vec(edit, 0..=4)),
-        (any::<bool>(), norm(), any::<bool>(), select(vec![1.0, 0.22, -1.5]), norm(), any::<u64>()),
+        (
+            any::<bool>(),
+            norm(),
+            any::<bool>(),
+            (select(vec![1.0, 0.22, -1.5]), select(vec![1.0, 0.7])),
+            norm(),
+            any::<u64>(),
+        ),
     )
-        .prop_map(|((cols, rows, edits), (bias, post_norm, gates, scale, next_norm, seed))| Write {
-            cols,
-            rows,
-            edits,
-            bias,
-            post_norm,
-            gates,
-            scale,
-            next_norm,
-            seed,
-            only: None,
-        })
+        .prop_map(
+            |((cols, rows, edits), (bias, post_norm, gates, (scale, stream_scale), next_norm, seed))| Write {
+                cols,
+                rows,
+                edits,
+                bias,
+                post_norm,
+                gates,
+                scale,
+                stream_scale,
+                next_norm,
+                seed,
+                only: None,
+            },
+        )
 }
 
 /// A writer's output, the stream before it, and the edit of each row.
@@ -252,6 +263,7 @@ impl Case for Write {
             post_norm: post_norm.as_ref(),
             gates: gates.as_ref(),
             scale: self.scale,
+            stream_scale: self.stream_scale,
             next_norm: next_norm.as_ref(),
         };
         backend.write(&mut y, params, &plan(&indices), &mut stream, &mut x);
@@ -270,13 +282,16 @@ impl Case for Write {
         let gates = self.gates();
         let row = |(place, ((y, residual), index)): (usize, ((&Vec<f32>, &Vec<f32>), &u32))| {
             let share = gates.as_ref().map_or(1.0, |it| 1.0 / (1.0 + (-f64::from(it[place][0])).exp()));
-            let scale = f64::from(self.scale) * share;
+            let (scale, stream_scale) = (f64::from(self.scale) * share, f64::from(self.stream_scale));
             let (mut row, mut error) = self.edited(y, edits[*index as usize].as_ref());
             if let Some(norm) = self.post_norm {
                 (row, error) = norm.exact(&row, error, self.seed);
             }
-            let stream: Vec<f64> =
-                row.iter().zip(residual).map(|(y, residual)| f64::from(*residual) + scale * y).collect();
+            let stream: Vec<f64> = row
+                .iter()
+                .zip(residual)
+                .map(|(y, residual)| stream_scale * (f64::from(*residual) + scale * y))
+                .collect();
             let error = scale.abs() * error + 3.0 * UNIT * (10.0 + scale.abs() * largest(&row));
             let mut allowed = vec![error; self.cols];
             if let Some(norm) = self.next_norm {
@@ -285,5 +300,76 @@ impl Case for Write {
             allowed
         };
         y.iter().zip(&residual).zip(&indices).enumerate().map(row).collect()
+    }
+}
+
+/// Numbers that pass through an activation and are multiplied with others.
+#[derive(Clone, Debug)]
+pub(super) struct Gate {
+    cols: usize,
+    rows: usize,
+    activation: Activation,
+    /// Whether there are others.
+    by: bool,
+    /// Of the numbers: ±100 must not overflow.
+    size: f32,
+    seed: u64,
+    only: Option<usize>,
+}
+
+pub(super) fn gates() -> impl Strategy<Value = Gate> {
+    let xielu = Activation::Xielu { positive: 0.8, negative: 1.1 };
+    let activation = select(vec![
+        Activation::Silu,
+        Activation::Gelu,
+        Activation::GeluTanh,
+        Activation::SquaredRelu,
+        xielu,
+    ]);
+    let sizes = (select(&WIDTHS[..]), 1..40_usize, select(vec![0.01, 1.0, 100.0]));
+    (sizes, activation, any::<bool>(), any::<u64>()).prop_map(|((cols, rows, size), activation, by, seed)| {
+        Gate { cols, rows, activation, by, size, seed, only: None }
+    })
+}
+
+impl Gate {
+    /// What passes, and what it is multiplied with.
+    fn operands(&self) -> [Vec<Vec<f32>>; 2] {
+        [1, 2].map(|purpose| {
+            let grid = Noise::new(self.seed, purpose).grid(self.rows, self.cols, self.size);
+            self.only.map_or(grid.clone(), |it| vec![grid[it].clone()])
+        })
+    }
+}
+
+impl Case for Gate {
+    fn parts(&self) -> usize {
+        self.rows
+    }
+
+    fn only(&self, part: usize) -> Self {
+        Self { only: Some(part), ..self.clone() }
+    }
+
+    fn outcome<B: Backend>(&self, backend: &mut B) -> Vec<Vec<f32>> {
+        let [x, by] = self.operands();
+        let (mut rows, by) = (upload(backend, &x), upload(backend, &by));
+        backend.gate(&mut rows, self.activation, self.by.then_some(&by));
+        download(backend, &rows, x.len())
+    }
+
+    /// An activation is off by a few roundings of its argument, or of itself where that is larger; one is a small
+    /// difference of e^x and 1.
+    fn tolerance(&self, exact: &[Vec<f32>]) -> Vec<Vec<f64>> {
+        let [x, by] = self.operands();
+        let number = |((x, by), exact): ((&f32, &f32), &f32)| {
+            let by = if self.by { f64::from(by.abs()) } else { 1.0 };
+            let one = if matches!(self.activation, Activation::Xielu { .. }) { 1.0 } else { 0.0 };
+            10.0 * UNIT * ((f64::from(x.abs()) + one) * by + f64::from(exact.abs()))
+        };
+        let row = |((x, by), exact): ((&Vec<f32>, &Vec<f32>), &Vec<f32>)| {
+            x.iter().zip(by).zip(exact).map(number).collect()
+        };
+        x.iter().zip(&by).zip(exact).map(row).collect()
     }
 }

@@ -47,6 +47,12 @@ impl ExpertScratch {
                 &mut self.shares[row * chosen..][..chosen],
             );
         }
+        if let Some(scales) = params.share_scales {
+            let scales = rows::numbers(&scales.lines);
+            for (share, &expert) in self.shares.iter_mut().zip(&self.chosen) {
+                *share *= scales[expert as usize];
+            }
+        }
         self.starts.clear();
         self.starts.resize(params.experts.len() + 1, 0);
         for &expert in &self.chosen {

@@ -347,6 +347,17 @@ impl Backend for Cpu {
         });
     }
 
+    fn gate(&mut self, x: &mut Self::Rows, activation: Activation, by: Option<&Self::Rows>) {
+        let (isa, size, lines) = (self.isa, (x.rows(), x.cols()), x.vectors());
+        assert!(by.is_none_or(|it| (it.rows(), it.cols()) == size), "a number for each number");
+        let x = x.shared();
+        parallel_rows(size.0, ROW_GRAIN, |row| {
+            let by = by.map(|it| it.row(row).as_ptr());
+            // SAFETY: each task has its own row of as many lines.
+            unsafe { rowwise::gate_by(isa, activation, lines, x.at(row, 0), by) }
+        });
+    }
+
     fn experts(
         &mut self,
         x: &Self::Rows,
@@ -366,7 +377,7 @@ impl Backend for Cpu {
         norms: HeadNorms<'_, Vector>,
         angles: Option<&mut rotary::Angles>,
         plan: &Plan,
-        pages: &mut Self::Pages,
+        pages: Option<&mut Self::Pages>,
     ) {
         rotary::rotate_and_store(self.isa, qkv, shape, &norms, angles, plan, pages);
     }
@@ -428,7 +439,7 @@ impl Backend for Cpu {
         recurrent::recur(self.isa, convolved, x, params, plan, states, out);
     }
 
-    fn gate(&mut self, y: &mut Self::Rows, gates: &Self::Rows, first: usize) {
+    fn gate_by_sigmoid(&mut self, y: &mut Self::Rows, gates: &Self::Rows, first: usize) {
         let (isa, cols, shared) = (self.isa, y.cols(), y.shared());
         parallel_rows(gates.rows(), ROW_GRAIN, |row| {
             let gates = &gates.row(row)[first..][..cols];
@@ -466,6 +477,7 @@ impl Backend for Cpu {
                     bias,
                     post_norm,
                     scale: (f64::from(params.scale) * share) as f32,
+                    stream_scale: params.stream_scale,
                     residual: residual.at(row, 0),
                     next_norm,
                     x: if next_norm.is_some() { x.at(row, 0) } else { std::ptr::null_mut() },

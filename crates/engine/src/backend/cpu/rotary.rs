@@ -1,4 +1,4 @@
-//! Rotary position embedding, fused with the norms of query and key heads and with storing keys and values.
+//! Rotary position embedding, fused with the norms of heads and with storing keys and values.
 
 use super::Vector;
 use super::attention::Pages;
@@ -72,23 +72,28 @@ pub(super) fn rotate_and_store(
     norms: &HeadNorms<'_, Vector>,
     angles: Option<&mut Angles>,
     plan: &Plan,
-    pages: &mut Pages,
+    pages: Option<&mut Pages>,
 ) {
-    assert!(qkv.cols() >= shape.qkv_cols(), "queries, keys and values side by side");
+    let pages = pages.map(|it| &*it);
+    let expected = if pages.is_some() { shape.qkv_cols() } else { shape.query_cols() };
+    assert!(qkv.cols() >= expected, "queries, keys and values side by side");
+    let kept = if pages.is_some() { shape.n_kv_heads * shape.d_head } else { 0 };
     let angles = angles.map(|angles| {
         angles.reach(plan.positions.iter().max().map_or(0, |&it| it as usize + 1));
         &*angles
     });
     let (rows, cols) = (qkv.rows(), qkv.cols());
-    let (qkv, pages) = (qkv.shared(), &*pages);
+    let qkv = qkv.shared();
     let (last, clip) = (norms.last, norms.clip);
-    let (query_norm, key_norm) = (norms.query.map(super::norm_view), norms.key.map(super::norm_view));
+    let [query_norm, key_norm, value_norm] =
+        [norms.query, norms.key, norms.value].map(|it| it.map(super::norm_view));
     let d = shape.d_head;
     super::parallel_rows(rows, super::ROW_GRAIN, |row| {
         // SAFETY: each task has its own row.
         let row_values = unsafe { std::slice::from_raw_parts_mut(qkv.at(row, 0), cols) };
         let (queries, rest) = row_values.split_at_mut(shape.n_heads * d);
-        let (keys, values) = rest.split_at_mut(shape.n_kv_heads * d);
+        let (keys, rest) = rest.split_at_mut(kept);
+        let values = &mut rest[..kept];
         for (heads, norm) in [(&mut *queries, &query_norm), (&mut *keys, &key_norm)] {
             if let Some(norm) = norm.as_ref().filter(|_| !last) {
                 norm_heads(isa, heads, norm);
@@ -104,6 +109,10 @@ pub(super) fn rotate_and_store(
             if let Some(norm) = norm.as_ref().filter(|_| last) {
                 norm_heads(isa, heads, norm);
             }
+        }
+        let Some(pages) = pages else { return };
+        if let Some(norm) = &value_norm {
+            norm_heads(isa, values, norm);
         }
         if let Some(clip) = clip {
             clamp(values, clip);

@@ -85,6 +85,7 @@ pub(super) struct WriteRow<'a> {
     pub(super) bias: Option<&'a [Line]>,
     pub(super) post_norm: Option<NormView<'a>>,
     pub(super) scale: f32,
+    pub(super) stream_scale: f32,
     pub(super) residual: *mut f32,
     pub(super) next_norm: Option<NormView<'a>>,
     pub(super) x: *mut f32,
@@ -106,11 +107,11 @@ unsafe fn write_row<S: Simd>(row: &WriteRow<'_>) {
         if let Some(norm) = &row.post_norm {
             norm_row::<S>(row.y, norm, row.y);
         }
-        let scale = S::splat(row.scale);
+        let (scale, stream_scale) = (S::splat(row.scale), S::splat(row.stream_scale));
         for i in 0..row.lines {
             let residual = row.residual.add(i * LANES);
             let y = S::load(row.y.add(i * LANES));
-            S::store(residual, S::fma(scale, y, S::load(residual)));
+            S::store(residual, S::mul(stream_scale, S::fma(scale, y, S::load(residual))));
         }
         if let Some(norm) = &row.next_norm {
             norm_row::<S>(row.residual, norm, row.x);
@@ -220,6 +221,31 @@ unsafe fn activate<S: Simd>(activation: Activation, gate: S::V, up: S::V) -> S::
                 let e = S::exp(S::sub(S::splat(0.0), gate));
                 S::mul(S::div(gate, S::add(one, e)), up)
             }
+            Activation::Gelu => {
+                // x Φ(x) = max(x, 0) − |x| Φ(−|x|), so that nothing cancels. Φ(−z √2) = t p(t) e^(−z²) / 2 with
+                // t = 1 / (1 + 0.3275911 z): Abramowitz & Stegun 7.1.26, off by 1.5e-7 / 2 at most.
+                let size = S::max(S::sub(S::splat(0.0), gate), gate);
+                let z = S::mul(size, S::splat(std::f32::consts::FRAC_1_SQRT_2));
+                let t = S::div(one, S::fma(S::splat(0.327_591_1), z, one));
+                let mut tail = S::splat(1.061_405_4);
+                for coefficient in [-1.453_152_1, 1.421_413_8, -0.284_496_72, 0.254_829_6] {
+                    tail = S::fma(tail, t, S::splat(coefficient));
+                }
+                let e = S::exp(S::mul(z, S::sub(S::splat(0.0), z)));
+                let below = S::mul(S::mul(S::mul(tail, t), e), S::splat(0.5));
+                S::mul(S::sub(S::max(S::splat(0.0), gate), S::mul(size, below)), up)
+            }
+            Activation::SquaredRelu => {
+                let positive = S::max(S::splat(0.0), gate);
+                S::mul(S::mul(positive, positive), up)
+            }
+            Activation::Xielu { positive, negative } => {
+                // The second of two operands where one is NaN: NaN stays NaN.
+                let (above, below) = (S::max(S::splat(0.0), gate), S::min(S::splat(0.0), gate));
+                let curve = S::sub(S::sub(S::exp(below), one), below);
+                let bent = S::fma(S::splat(negative), curve, S::mul(S::splat(0.5), gate));
+                S::mul(S::fma(S::mul(S::splat(positive), above), above, bent), up)
+            }
             Activation::GeluTanh => {
                 // 0.5 x (1 + tanh u) = x / (1 + e^(-2 u)), u = sqrt(2/pi) (x + 0.044715 x³)
                 let cubic = S::mul(S::mul(gate, gate), S::mul(gate, S::splat(0.044_715)));
@@ -236,6 +262,30 @@ unsafe fn activate<S: Simd>(activation: Activation, gate: S::V, up: S::V) -> S::
             }
         }
     }
+}
+
+#[inline(always)]
+unsafe fn gate_by_kernel<S: Simd>(activation: Activation, lines: usize, x: *mut f32, by: Option<*const f32>) {
+    for i in 0..lines {
+        // SAFETY: the caller promises whole lines behind both pointers.
+        unsafe {
+            let x = x.add(i * LANES);
+            let by = match by {
+                Some(by) => S::load(by.add(i * LANES)),
+                None => S::splat(1.0),
+            };
+            S::store(x, activate::<S>(activation, S::load(x), by));
+        }
+    }
+}
+with_isa! {
+    /// `x = activation(x) ∘ by` of a row, or `x = activation(x)`.
+    pub(super) unsafe fn gate_by(
+        activation: Activation,
+        lines: usize,
+        x: *mut f32,
+        by: Option<*const f32>,
+    ) = gate_by_kernel
 }
 
 /// A tile of alternating gate and up panels, and where its products go.

@@ -1,0 +1,303 @@
+//! Gemma 4: Gemma 3 with heads of another width in the layers that see everything, norms of values, scores that are not
+//! scaled, and a factor for the stream at the end of each block. The last layers may read keys and values of layers before
+//! them, every layer may have an embedding of its own, and experts beside its MLP. Alone, or the language model of a
+//! container.
+
+use std::sync::LazyLock;
+
+use serde_json::{Value, json};
+
+use super::Family;
+use super::decoder::{self, Decoder, FULL, SLIDING, Traits};
+use super::gemma2;
+use crate::backend::AttentionShape;
+use crate::blueprint::{
+    Attention, Beside, Block, Blueprint, Branch, Gain, Memory, Mlp, Norm, Pairing, PerLayer,
+    PerLayerEmbedding, Projection, Rope, Routing, Scores, Share,
+};
+use crate::config::NoTensors;
+use crate::rope::{plain_rope, rope};
+use crate::{Config, ConfigError};
+
+/// The family.
+pub(super) const FAMILY: Family = Family {
+    name: "gemma4",
+    architectures: &["Gemma4ForCausalLM", "Gemma4ForConditionalGeneration"],
+    blueprint,
+    gguf: None,
+};
+
+const TRAITS: Traits = Traits { gain_offset: 0.0, ..gemma2::GEMMA };
+
+// The language model of a container writes down only what is not usual.
+static DEFAULTS: LazyLock<Value> = LazyLock::new(|| {
+    json!({
+        "vocab_size": 262_144,
+        "hidden_size": 2304,
+        "intermediate_size": 9216,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "global_head_dim": 512,
+        "max_position_embeddings": 131_072,
+        "sliding_window": 512,
+        "vocab_size_per_layer_input": 262_144,
+        "hidden_size_per_layer_input": 256,
+    })
+});
+
+/// How layers are rotated where the configuration does not say.
+static ROTATION: LazyLock<Value> = LazyLock::new(|| {
+    json!({"rope_parameters": {
+        SLIDING: {"rope_type": "default", "rope_theta": 10_000.0},
+        FULL: {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1_000_000.0},
+    }})
+});
+
+fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
+    let decoder = Decoder::read(config, TRAITS, Some(&DEFAULTS))?;
+    let text = &decoder.config;
+    // Of a container's images; text is read from the left in either case.
+    text.word("use_bidirectional_attention", "vision", &[("vision", ())])?;
+    let layers = Layer::all(&decoder)?;
+    let per_layer = per_layer_embedding(&decoder)?;
+    let blueprint = decoder.blueprint(|index| {
+        let layer = &layers[index];
+        let block = decoder.block(index, layer.attention(&layers)?, layer.mlp()?, decoder::AROUND)?;
+        let width = per_layer.as_ref().map(|it| it.width);
+        let branch = width.map(|it| per_layer_branch(&decoder, index, it)).transpose()?;
+        Ok(Block { per_layer: branch, scale: scalar(&decoder, index)?, ..block })
+    })?;
+    gemma2::finish(&decoder, Blueprint { per_layer, ..blueprint })
+}
+
+/// A layer, and the decoder as it sees it: with its own heads.
+struct Layer<'a> {
+    index: usize,
+    decoder: Decoder<'a>,
+    slides: bool,
+    memory: Memory,
+}
+
+impl<'a> Layer<'a> {
+    fn all(decoder: &Decoder<'a>) -> Result<Vec<Self>, ConfigError> {
+        const PATTERN: usize = 6;
+        let last = decoder.n_layers - 1;
+        let shared = decoder.config.count("num_kv_shared_layers")?.unwrap_or(0);
+        let first_shared = decoder.n_layers.saturating_sub(shared);
+        let mut layers: Vec<Self> = Vec::new();
+        for index in 0..decoder.n_layers {
+            // The last layer sees everything, whatever the list says of it.
+            let slides =
+                index != last && decoder.slides(index, |layer| !(layer + 1).is_multiple_of(PATTERN))?;
+            let (n_kv_heads, d_head) = heads(&decoder.config, index, slides)?;
+            let decoder = Decoder { n_kv_heads, d_head, ..*decoder };
+            let mut memory = Memory::Own;
+            if index >= first_shared {
+                let source = layers.iter().take(first_shared).rposition(|it| it.slides == slides);
+                let alike = source.filter(|&it| {
+                    (layers[it].decoder.n_kv_heads, layers[it].decoder.d_head) == (n_kv_heads, d_head)
+                });
+                memory = Memory::Of(alike.ok_or_else(|| ConfigError::Unsupported {
+                    key: "num_kv_shared_layers".to_owned(),
+                    found: shared.to_string(),
+                    known: format!("numbers that leave layer {index} one of its own kind to read from"),
+                })?);
+            }
+            layers.push(Self { index, decoder, slides, memory });
+        }
+        Ok(layers)
+    }
+
+    fn attention(&self, layers: &[Self]) -> Result<Attention, ConfigError> {
+        let Self { index, decoder, slides, memory } = self;
+        let attention = decoder.attention(*index, *slides)?;
+        let head_norm = |layer, name| decoder.norm(layer, name, decoder.d_head);
+        let query_norm = Some(head_norm(*index, "self_attn.q_norm")?);
+        let rope = Some(rotation(decoder, *slides)?);
+        let shape = AttentionShape { scale: 1.0, ..attention.shape };
+        if let Memory::Of(source) = *memory {
+            let source = layers[source].attention(layers)?;
+            return Ok(Attention {
+                shape,
+                query: attention.query,
+                output: attention.output,
+                query_norm,
+                rope,
+                memory: *memory,
+                ..source
+            });
+        }
+        let keys_are_values = decoder.config.flag("attention_k_eq_v")? == Some(true) && !slides;
+        let key_norm = head_norm(*index, "self_attn.k_norm")?;
+        Ok(Attention {
+            shape,
+            value: if keys_are_values { attention.key.clone() } else { attention.value },
+            query_norm,
+            value_norm: Some(Norm { gain: Gain::Ones, ..key_norm.clone() }),
+            key_norm: Some(key_norm),
+            rope,
+            ..attention
+        })
+    }
+
+    fn mlp(&self) -> Result<Mlp, ConfigError> {
+        let Decoder { config, d_mlp, .. } = &self.decoder;
+        let wide = self.memory != Memory::Own && config.flag("use_double_wide_mlp")? == Some(true);
+        let width = if wide { d_mlp.saturating_mul(2) } else { *d_mlp };
+        let dense = self.decoder.gated_in(self.index, "mlp", width)?;
+        if config.flag("enable_moe_block")? != Some(true) {
+            return Ok(Mlp::Gated(dense));
+        }
+        let d_model = self.decoder.d_model;
+        let norm = |name| self.decoder.norm(self.index, name, d_model);
+        let experts_pre_norm = norm("pre_feedforward_layernorm_2")?;
+        let gain = Gain::Scaled {
+            tensor: self.decoder.name(self.index, "router.scale"),
+            by: (1.0 / (d_model as f64).sqrt()) as f32,
+        };
+        let routing = Routing {
+            chosen: config.size("top_k_experts")?,
+            scores: Scores::Softmax,
+            groups: None,
+            normalized: true,
+            scale: 1.0,
+        };
+        let width = config.size("moe_intermediate_size")?;
+        Ok(Mlp::Beside(Beside {
+            dense,
+            dense_norm: norm("post_feedforward_layernorm_1")?,
+            experts: self.decoder.experts(self.index, width, routing)?,
+            router_norm: Norm { gain, ..experts_pre_norm.clone() },
+            experts_pre_norm,
+            experts_post_norm: norm("post_feedforward_layernorm_2")?,
+            share_scales: self.decoder.name(self.index, "router.per_expert_scale"),
+        }))
+    }
+}
+
+/// Key/value heads of a layer, and how wide its heads are.
+///
+/// As transformers 5.23 writes it, `per_layer_config` has what is otherwise than for most; earlier files have two keys
+/// for the layers that see everything.
+fn heads(text: &Config<'_>, index: usize, slides: bool) -> Result<(usize, usize), ConfigError> {
+    let mut own = json!({
+        "num_attention_heads": text.size("num_attention_heads")?,
+        "num_key_value_heads": text.size("num_key_value_heads")?,
+        "head_dim": text.size("head_dim")?,
+    });
+    if let Some(layers) = text.get("per_layer_config").and_then(Value::as_object) {
+        let layer = layers.iter().find(|it| it.0.parse() == Ok(index));
+        for (key, value) in layer.and_then(|it| it.1.as_object()).into_iter().flatten() {
+            if !["num_key_value_heads", "head_dim"].contains(&key.as_str()) {
+                return Err(ConfigError::Unsupported {
+                    key: format!("per_layer_config.{index}"),
+                    found: key.clone(),
+                    known: "`num_key_value_heads`, `head_dim`".to_owned(),
+                });
+            }
+            own[key] = value.clone();
+        }
+    } else if !slides {
+        own["head_dim"] = json!(text.size("global_head_dim")?);
+        let fewer = text.get("num_global_key_value_heads");
+        if let (Some(heads), Some(true)) = (fewer, text.flag("attention_k_eq_v")?) {
+            own["num_key_value_heads"] = heads.clone();
+        }
+    }
+    decoder::heads(&Config::new(&own, &NoTensors)).map(|it| (it.1, it.2))
+}
+
+/// The rotary embedding of layers that slide or do not. One that is not scaled is of whole heads.
+fn rotation(decoder: &Decoder<'_>, slides: bool) -> Result<Rope, ConfigError> {
+    let said = decoder.config.section("rope_parameters").is_some();
+    let config = if said { decoder.config } else { Config::new(&ROTATION, &NoTensors) };
+    let kind = if slides { SLIDING } else { FULL };
+    let own = config.section("rope_parameters").and_then(|it| it.section(kind));
+    let plain = own.map(|it| it.text("rope_type")).transpose()?.flatten().unwrap_or("default") == "default";
+    let theta = own.map(|it| it.number("rope_theta")).transpose()?.flatten();
+    match theta {
+        Some(theta) if plain => Ok(plain_rope(decoder.d_head, theta, Pairing::Halves)),
+        _ => rope(&config, kind, decoder.d_head, decoder.traits.theta, Pairing::Halves),
+    }
+}
+
+/// The table of all layers' embeddings, unless the model has none.
+fn per_layer_embedding(decoder: &Decoder<'_>) -> Result<Option<PerLayerEmbedding>, ConfigError> {
+    let text = &decoder.config;
+    const WIDTH: &str = "hidden_size_per_layer_input";
+    if text.count(WIDTH)?.unwrap_or(0) == 0 {
+        return Ok(None);
+    }
+    let width = text.size(WIDTH)?;
+    let (tokens, vocab) = (text.size("vocab_size_per_layer_input")?, text.size("vocab_size")?);
+    if tokens < vocab {
+        return Err(ConfigError::Unsupported {
+            key: "vocab_size_per_layer_input".to_owned(),
+            found: tokens.to_string(),
+            known: format!("numbers from vocab_size = {vocab}"),
+        });
+    }
+    Ok(Some(PerLayerEmbedding {
+        weight: format!("{}.embed_tokens_per_layer.weight", decoder.root),
+        tokens,
+        width,
+        // Rows are made as long as the root of their width, and halved in power with what is added to them.
+        scale: (width as f64 / 2.0).sqrt() as f32,
+    }))
+}
+
+/// What a layer adds for the token alone.
+fn per_layer_branch(
+    decoder: &Decoder<'_>,
+    index: usize,
+    width: usize,
+) -> Result<Branch<PerLayer>, ConfigError> {
+    let Decoder { root, d_model, n_layers, .. } = *decoder;
+    let norm = decoder.named_norm(&format!("{root}.per_layer_projection_norm"), width)?;
+    let share = Share {
+        expert: None,
+        first: index.saturating_mul(width),
+        together: 1,
+        step: 1,
+        of: n_layers.saturating_mul(width),
+        transposed: false,
+        scales: None,
+    };
+    let context = Projection {
+        weight: format!("{root}.per_layer_model_projection.weight"),
+        share: Some(share),
+        bias: None,
+        outputs: width,
+        inputs: d_model,
+    };
+    Ok(Branch {
+        pre_norm: None,
+        inner: PerLayer {
+            gate: decoder.projection(index, "per_layer_input_gate", false, width, d_model),
+            activation: decoder.activation()?,
+            context,
+            // The projection is divided by the root of d_model before the norm: the same as a larger epsilon.
+            context_norm: Norm { epsilon: norm.epsilon * d_model as f32, ..norm },
+            context_scale: std::f32::consts::FRAC_1_SQRT_2,
+            projection: decoder.projection(index, "per_layer_projection", false, d_model, width),
+        },
+        post_norm: Some(decoder.norm(index, "post_per_layer_input_norm", d_model)?),
+        scale: 1.0,
+    })
+}
+
+/// What a layer multiplies the stream with at its end.
+fn scalar(decoder: &Decoder<'_>, index: usize) -> Result<f32, ConfigError> {
+    let name = decoder.name(index, "layer_scalar");
+    match decoder.config.tensor_values(&name).as_deref() {
+        None => Ok(1.0),
+        Some(&[scalar]) if scalar.is_finite() => Ok(scalar),
+        Some(values) => Err(ConfigError::Unsupported {
+            key: name,
+            found: values.first().map_or("nothing".to_owned(), |it| format!("{it} of {}", values.len())),
+            known: "one finite number".to_owned(),
+        }),
+    }
+}

@@ -1,0 +1,31 @@
+//! OLMo 1: Llama with layer norms that have no numbers of their own; in some models queries, keys and values are cut off.
+
+use super::Family;
+use super::decoder::{self, Decoder, Traits};
+use crate::blueprint::{Attention, Blueprint, NormKind};
+use crate::{Config, ConfigError};
+
+/// The family.
+pub(super) const FAMILY: Family =
+    Family { name: "olmo1", architectures: &["OlmoForCausalLM"], blueprint, gguf: None };
+
+/// The epsilon is no hyper-parameter; this is the name that GGUF files have for it.
+const TRAITS: Traits =
+    Traits { norm: NormKind::Layer, norm_gain: false, epsilon: ("layer_norm_eps", 1e-5), ..decoder::LLAMA };
+
+fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
+    let decoder = Decoder { mlp_bias: false, ..Decoder::read(config, TRAITS, None)? };
+    let clip = config.number("clip_qkv")?;
+    if let Some(limit) = clip.filter(|&it| it < 0.0) {
+        return Err(ConfigError::Unsupported {
+            key: "clip_qkv".to_owned(),
+            found: limit.to_string(),
+            known: "numbers from 0".to_owned(),
+        });
+    }
+    let clip = clip.map(|it| it as f32);
+    decoder.blueprint(|layer| {
+        let attention = Attention { clip, ..decoder.attention(layer, false)? };
+        decoder.block(layer, attention, decoder.gated(layer)?, decoder::BEFORE)
+    })
+}
