@@ -110,10 +110,6 @@ pub struct Branch<T> {
 
 /// A layer that mixes positions.
 #[derive(Clone, Debug, PartialEq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "there is one per layer, and a box would be in the way of every match"
-)]
 #[non_exhaustive]
 pub enum Mixer {
     /// Softmax attention.
@@ -602,10 +598,11 @@ impl Block {
     /// Numbers that are kept of every token of a sequence: its keys and values, or what they are made of.
     pub fn cached_numbers(&self) -> usize {
         match &self.mixer.inner {
-            Mixer::Attention(Attention { memory: Memory::Of(_), .. }) => 0,
-            Mixer::Attention(Attention { key, value, .. }) => key.outputs.saturating_add(value.outputs),
+            Mixer::Attention(Attention { key, value, memory: Memory::Own, .. }) => {
+                key.outputs.saturating_add(value.outputs)
+            }
             Mixer::Latent(LatentAttention { latent, .. }) => latent.outputs,
-            Mixer::ShortConvolution(_) | Mixer::Recurrence(_) | Mixer::Nothing => 0,
+            Mixer::Attention(_) | Mixer::ShortConvolution(_) | Mixer::Recurrence(_) | Mixer::Nothing => 0,
         }
     }
 

@@ -46,33 +46,33 @@ pub(crate) enum MixerWeights<B: Backend> {
         key_norm: Option<NormParams<B::Vector>>,
         value_norm: Option<NormParams<B::Vector>>,
         sinks: Option<B::Vector>,
-        output: WriterWeights<B>,
+        output: LinearWeights<B>,
     },
     Latent(LatentWeights<B>),
     ShortConvolution {
         inputs: B::Matrix,
         bias: Option<B::Vector>,
         convolution: ConvolutionParams<B::Vector>,
-        output: WriterWeights<B>,
+        output: LinearWeights<B>,
     },
     Recurrence {
         inputs: B::Matrix,
         bias: Option<B::Vector>,
         convolution: ConvolutionParams<B::Vector>,
         params: RecurrenceParams<B::Vector>,
-        output: WriterWeights<B>,
+        output: LinearWeights<B>,
     },
     Nothing,
 }
 
-pub(crate) struct WriterWeights<B: Backend> {
+pub(crate) struct LinearWeights<B: Backend> {
     pub(crate) matrix: B::Matrix,
     pub(crate) bias: Option<B::Vector>,
 }
 
 pub(crate) struct LatentWeights<B: Backend> {
-    /// What queries are made of: weights, bias, norm.
-    pub(crate) query_latent: Option<(B::Matrix, Option<B::Vector>, NormParams<B::Vector>)>,
+    /// What queries are made of: a projection and its norm.
+    pub(crate) query_latent: Option<(LinearWeights<B>, NormParams<B::Vector>)>,
     pub(crate) query: B::Matrix,
     pub(crate) query_bias: Option<B::Vector>,
     pub(crate) latent: B::Matrix,
@@ -82,12 +82,12 @@ pub(crate) struct LatentWeights<B: Backend> {
     pub(crate) to_latent: Vec<B::Matrix>,
     /// `V_h` of each head, `[d_value, d_latent]`.
     pub(crate) from_latent: Vec<B::Matrix>,
-    pub(crate) output: WriterWeights<B>,
+    pub(crate) output: LinearWeights<B>,
 }
 
 impl<B: Backend> MixerWeights<B> {
     /// The writer.
-    pub(crate) fn output(&self) -> Option<&WriterWeights<B>> {
+    pub(crate) fn output(&self) -> Option<&LinearWeights<B>> {
         match self {
             Self::Attention { output, .. }
             | Self::Latent(LatentWeights { output, .. })
@@ -274,7 +274,7 @@ impl<'a, B: Backend> Loader<'a, B> {
                     inputs: self.matrix(&inputs, Stacking::EndToEnd)?,
                     bias: self.bias(&inputs, 1)?,
                     convolution: self.convolution(&it.convolution)?,
-                    output: self.writer(&it.output)?,
+                    output: self.linear(&it.output)?,
                 })
             }
             Mixer::Recurrence(recurrence) => self.recurrence(recurrence),
@@ -283,8 +283,8 @@ impl<'a, B: Backend> Loader<'a, B> {
         }
     }
 
-    fn writer(&self, output: &Projection) -> Result<WriterWeights<B>, LoadError> {
-        Ok(WriterWeights {
+    fn linear(&self, output: &Projection) -> Result<LinearWeights<B>, LoadError> {
+        Ok(LinearWeights {
             matrix: self.matrix(&[output], Stacking::EndToEnd)?,
             bias: self.bias(&[output], 1)?,
         })
@@ -330,7 +330,7 @@ impl<'a, B: Backend> Loader<'a, B> {
                 gate,
                 decay: gate + shape.outputs(),
             },
-            output: self.writer(&recurrence.output)?,
+            output: self.linear(&recurrence.output)?,
         })
     }
 
@@ -369,7 +369,7 @@ impl<'a, B: Backend> Loader<'a, B> {
             key_norm: optional(own(&attention.key_norm))?,
             value_norm: optional(own(&attention.value_norm))?,
             sinks: sinks.map(|name| self.vector(name, attention.shape.n_heads)).transpose()?,
-            output: self.writer(&attention.output)?,
+            output: self.linear(&attention.output)?,
         })
     }
 
@@ -378,7 +378,7 @@ impl<'a, B: Backend> Loader<'a, B> {
             attention;
         let matrix = |it: &Projection| self.matrix(&[it], Stacking::EndToEnd);
         let before = |(it, norm): &(Projection, Norm)| -> Result<_, LoadError> {
-            Ok((matrix(it)?, self.bias(&[it], 1)?, self.norm(norm)?))
+            Ok((self.linear(it)?, self.norm(norm)?))
         };
         let expansion = self.source.projection(expansion)?;
         let (keys, all) = (shape.d_nope, shape.d_nope + shape.d_value);
@@ -395,7 +395,7 @@ impl<'a, B: Backend> Loader<'a, B> {
             latent_norm: self.norm(latent_norm)?,
             to_latent: parts(0, keys, Stacking::Transposed)?,
             from_latent: parts(keys, all, Stacking::EndToEnd)?,
-            output: self.writer(output)?,
+            output: self.linear(output)?,
         })
     }
 

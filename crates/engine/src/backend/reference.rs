@@ -462,7 +462,7 @@ impl Backend for Reference {
             latent.copy_from_slice(&norm_row(latent, norm, 0));
             rotate(key, angles, plan.positions[row]);
             for slot in std::iter::once(plan.slots[row]).chain(plan.echoes(row)) {
-                pages.keys[slot.page as usize][slot.offset as usize] = kept.clone();
+                pages.keys[slot.page as usize][slot.offset as usize].clone_from(kept);
             }
         }
     }

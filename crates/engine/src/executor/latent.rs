@@ -63,8 +63,8 @@ impl<B: Backend> Executor<B> {
         backend.linear(input, latent, latent_bias.as_ref(), kept);
         let input = match query_latent {
             None => input,
-            Some((weights, bias, norm)) => {
-                backend.linear(input, weights, bias.as_ref(), before);
+            Some((projection, norm)) => {
+                backend.linear(input, &projection.matrix, projection.bias.as_ref(), before);
                 backend.norm(before, norm, normed);
                 &*normed
             }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::{Buffers, Executor, Memory, lap};
 use crate::backend::{Backend, Convolved, HeadNorms, WriteParams};
 use crate::blueprint::{self, Arrangement, Attention, Mixer, Mlp};
-use crate::model::{MixerWeights, WriterWeights};
+use crate::model::{LinearWeights, MixerWeights};
 use crate::plan::Plan;
 
 /// The rows that go on where not all do: which they are, and their plan.
@@ -152,7 +152,7 @@ impl<B: Backend> Executor<B> {
         let Self { backend, blueprint, model, edits, buffers, times, .. } = self;
         let (block, weights) = (&blueprint.blocks[index], &model.blocks[index]);
         let mut start = Instant::now();
-        let WriterWeights { matrix, bias } = weights.mixer.inner.output().expect("what mixes has a writer");
+        let LinearWeights { matrix, bias } = weights.mixer.inner.output().expect("what mixes has a writer");
         backend.linear(buffers.mixed.get(index), matrix, None, &mut buffers.y);
         lap(&mut times.products, &mut start);
         keep_stream(backend, buffers, keep, block.arrangement == Arrangement::Parallel);

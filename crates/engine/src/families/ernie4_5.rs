@@ -75,9 +75,9 @@ struct Sparse {
 
 impl Sparse {
     fn read(decoder: &Decoder<'_>) -> Result<Self, ConfigError> {
-        let config = &decoder.config;
         // Shares are divided by their sum, or by this where the sum is less; no sum of shares comes near.
         const SMALLEST_SUM: f64 = 1e-6;
+        let config = &decoder.config;
         let least = config.number("moe_norm_min")?.unwrap_or(0.0);
         if least > SMALLEST_SUM {
             return Err(ConfigError::Unsupported {

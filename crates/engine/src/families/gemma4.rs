@@ -225,8 +225,8 @@ fn rotation(decoder: &Decoder<'_>, slides: bool) -> Result<Rope, ConfigError> {
 
 /// The table of all layers' embeddings, unless the model has none.
 fn per_layer_embedding(decoder: &Decoder<'_>) -> Result<Option<PerLayerEmbedding>, ConfigError> {
-    let text = &decoder.config;
     const WIDTH: &str = "hidden_size_per_layer_input";
+    let text = &decoder.config;
     if text.count(WIDTH)?.unwrap_or(0) == 0 {
         return Ok(None);
     }

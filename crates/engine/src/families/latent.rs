@@ -35,14 +35,13 @@ impl Decoder<'_> {
         let norm = |name: &str, width| -> Result<Norm, ConfigError> {
             Ok(Norm { epsilon: EPSILON, ..self.norm(layer, &format!("self_attn.{name}"), width)? })
         };
-        let (query_latent, query) = match config.count("q_lora_rank")? {
-            None => (None, projection("q_proj", false, n_heads * d_query, d_model)),
-            Some(_) => {
-                let width = config.size("q_lora_rank")?;
-                let before = projection("q_a_proj", self.qkv_bias, width, d_model);
-                let query = projection("q_b_proj", false, n_heads * d_query, width);
-                (Some((before, norm("q_a_layernorm", width)?)), query)
-            }
+        let (query_latent, query) = if config.count("q_lora_rank")?.is_some() {
+            let width = config.size("q_lora_rank")?;
+            let before = projection("q_a_proj", self.qkv_bias, width, d_model);
+            let query = projection("q_b_proj", false, n_heads * d_query, width);
+            (Some((before, norm("q_a_layernorm", width)?)), query)
+        } else {
+            (None, projection("q_proj", false, n_heads * d_query, d_model))
         };
         let expanded = n_heads * (shape.d_nope + shape.d_value);
         Ok(LatentAttention {

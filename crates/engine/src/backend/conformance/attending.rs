@@ -181,25 +181,6 @@ impl Rotate {
         self.only.map_or(positions.clone(), |it| vec![positions[it]])
     }
 
-    /// A head cut off and rotated, before a norm that comes last.
-    fn rotated(&self, head: &[f32], position: u32) -> Vec<f64> {
-        let clip = f64::from(self.preparation.clip.unwrap_or(f32::INFINITY));
-        let mut head: Vec<f64> = head.iter().map(|&it| f64::from(it).clamp(-clip, clip)).collect();
-        let Some(rope) = self.preparation.rope(self.shape.d_head) else { return head };
-        let (pairs, magnitude) = (rope.frequencies.len(), f64::from(rope.magnitude));
-        for (i, frequency) in rope.frequencies.iter().enumerate() {
-            let (sin, cos) = f64::from(position as f32 * frequency).sin_cos();
-            let (a, b) = match rope.pairing {
-                Pairing::Halves => (i, i + pairs),
-                Pairing::Neighbors => (2 * i, 2 * i + 1),
-            };
-            let (x, y) = (head[a], head[b]);
-            head[a] = (x * cos - y * sin) * magnitude;
-            head[b] = (y * cos + x * sin) * magnitude;
-        }
-        head
-    }
-
     fn qkv(&self) -> Vec<Vec<f32>> {
         let cols = if self.stored { self.shape.qkv_cols() } else { self.shape.query_cols() };
         let qkv = Noise::new(self.seed, 1).grid(self.rows, cols, 3.0);
@@ -358,9 +339,9 @@ impl Scenario {
         let shape =
             LatentShape { n_heads, d_latent, d_nope: d_latent, d_rope: SHARED_KEY, d_value: d_latent, scale };
         let split: Vec<_> = grid.iter().map(|row| row.split_at(n_heads * d_head)).collect();
-        let part = |of: &dyn Fn(&(&[f32], &[f32])) -> Vec<f32>| split.iter().map(of).collect::<Vec<_>>();
-        let mut query = upload(backend, &part(&|it| it.0.to_vec()));
-        let mut kept = upload(backend, &part(&|it| it.1.to_vec()));
+        let (queries, latents): (Vec<_>, Vec<_>) =
+            split.into_iter().map(|(query, kept)| (query.to_vec(), kept.to_vec())).unzip();
+        let (mut query, mut kept) = (upload(backend, &queries), upload(backend, &latents));
         let (_, pairing, magnitude) = self.preparation.rope.unwrap_or((1.0, Pairing::Neighbors, 1.0));
         let mut angles = backend.angles(&latent::some_rope(SHARED_KEY, pairing, magnitude));
         let norm = SomeNorm { kind: NormKind::RootMeanSquare, bias: false };

@@ -239,7 +239,7 @@ impl Case for Remembering {
 
     /// A convolution sums up to five products and a bias of numbers up to 1: 20 roundings of at most 6. States decay, and
     /// the delta rule moves them towards values no larger than 1, so that errors do not grow from position to position;
-    /// a state takes part in sums over d_key, and a norm may make small sums, of which each error is a larger part, ten
+    /// a state takes part in sums over `d_key`, and a norm may make small sums, of which each error is a larger part, ten
     /// times as large (its epsilon is 0.01).
     fn tolerance(&self, exact: &[Vec<f32>]) -> Vec<Vec<f64>> {
         let allowed = match self.layer {

@@ -280,7 +280,8 @@ impl Case for Write {
         let (y, residual, indices) = self.operands();
         let edits = self.edits();
         let gates = self.gates();
-        let row = |(place, ((y, residual), index)): (usize, ((&Vec<f32>, &Vec<f32>), &u32))| {
+        let row = |place: usize| {
+            let (y, residual, index) = (&y[place], &residual[place], &indices[place]);
             let share = gates.as_ref().map_or(1.0, |it| 1.0 / (1.0 + (-f64::from(it[place][0])).exp()));
             let (scale, stream_scale) = (f64::from(self.scale) * share, f64::from(self.stream_scale));
             let (mut row, mut error) = self.edited(y, edits[*index as usize].as_ref());
@@ -299,7 +300,7 @@ impl Case for Write {
             }
             allowed
         };
-        y.iter().zip(&residual).zip(&indices).enumerate().map(row).collect()
+        (0..y.len()).map(row).collect()
     }
 }
 
