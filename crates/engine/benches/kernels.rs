@@ -148,7 +148,7 @@ fn product(criterion: &mut Criterion, name: &str, outputs: usize, inputs: usize,
                     turn = (turn + 1) % copies;
                     match stacking {
                         Stacking::EndToEnd | Stacking::Transposed => {
-                            cpu.linear(&x, &matrices[turn], None, &mut out)
+                            cpu.linear(&x, &matrices[turn], None, &mut out);
                         }
                         Stacking::Paired => {
                             cpu.gated_linear(&x, &matrices[turn], None, Activation::Silu, &mut out);

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::{Buffers, Executor, Memory, lap};
 use crate::backend::{Backend, Convolved, HeadNorms, WriteParams};
-use crate::blueprint::{self, Arrangement, Attention, Mixer, Mlp};
+use crate::blueprint::{self, Arrangement, Mixer, Mlp};
 use crate::model::{LinearWeights, MixerWeights};
 use crate::plan::Plan;
 
@@ -72,7 +72,11 @@ impl<B: Backend> Executor<B> {
         let mixed = buffers.mixed.get(index);
         backend.attend(qkv, &attention.shape, sinks.as_ref(), rest, pages, mixed);
         if !attention.gate.is_empty() {
-            let first = attention.inputs().iter().map(|it| it.outputs).sum::<usize>() - mixed_gate(attention);
+            // It lies behind what is the block's own.
+            let first = match attention.memory {
+                blueprint::Memory::Own => attention.shape.qkv_cols(),
+                blueprint::Memory::Of(_) => attention.shape.query_cols(),
+            };
             backend.gate_by_sigmoid(mixed, qkv, first);
         }
         lap(&mut times.attention, &mut start);
@@ -183,9 +187,4 @@ fn keep_stream<B: Backend>(backend: &mut B, buffers: &mut Buffers<B>, keep: Kept
         backend.select(&buffers.x, rows, &mut buffers.chosen);
         std::mem::swap(&mut buffers.x, &mut buffers.chosen);
     }
-}
-
-/// Numbers of a row of an attention's gate.
-fn mixed_gate(attention: &Attention) -> usize {
-    attention.gate.iter().map(|it| it.outputs).sum()
 }
