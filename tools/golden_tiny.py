@@ -120,6 +120,14 @@ def respell(config: dict, spelling: int) -> dict:
         if config["model_type"] in {"qwen2_vl", "qwen2_5_vl"}:  # flat, as on the hub
             config = {**config.pop("text_config"), **config}
         return dict(sorted(config.items()))
+    if config.get("model_type") == "nemotron_h":
+        letters = {"linear_attention": "M", "full_attention": "*", "mlp": "-"}
+        kinds = config.pop("layers_block_type", None) or config.pop("layer_types")
+        config.pop("layer_types", None)
+        config["hybrid_override_pattern"] = "".join(letters[kind] for kind in kinds)
+        config["num_hidden_layers"] = len(kinds)
+    if "rope_parameters" not in config:
+        return dict(sorted(config.items()))
     scaling = config.pop("rope_parameters")
     by_layer_type = "full_attention" in scaling
     if by_layer_type:

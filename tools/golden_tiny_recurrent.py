@@ -143,6 +143,47 @@ GRANITE_HYBRID = [
     ),
 ]
 
+NEMOTRON_H_CONFIG = {
+    **{key: value for key, value in RECURRENT.items() if key not in ("rms_norm_eps", "num_hidden_layers")},
+    "layers_block_type": ["linear_attention", "mlp", "full_attention", "linear_attention", "mlp"],
+    "head_dim": 10,
+    "mamba_num_heads": 4,
+    "mamba_head_dim": 12,
+    "n_groups": 2,
+    "ssm_state_size": 8,
+    "chunk_size": 8,
+    "layer_norm_epsilon": 1e-5,
+}
+
+NEMOTRON_H = [
+    Variant(
+        name="nemotron_h",
+        seed=3702,
+        architecture="NemotronH",
+        config=NEMOTRON_H_CONFIG,
+        about="blocks of one branch, the last an MLP without a gate; two groups",
+        misread={"epsilon": {"layer_norm_epsilon": 0.1}},
+    ),
+    Variant(
+        name="nemotron_h_bias",
+        seed=3702,
+        architecture="NemotronH",
+        config={
+            **NEMOTRON_H_CONFIG,
+            "layers_block_type": ["mlp", "full_attention", "mlp", "linear_attention"],
+            "use_bias": True,
+            "mlp_bias": True,
+            "use_conv_bias": False,
+            "conv_kernel": 3,
+            "n_groups": 1,
+            "time_step_min": 0.3,
+            "tie_word_embeddings": True,
+        },
+        about="biases, steps of at least 0.3, the last block a Mamba-2 and the first an MLP; a tie that does not hold",
+        misread={"the smallest step": {"time_step_min": 0.001}},
+    ),
+]
+
 QWEN3_5_CONFIG = {
     **RECURRENT,
     "head_dim": 16,
@@ -250,4 +291,4 @@ QWEN3_5_MOE = [
     ),
 ]
 
-VARIANTS = [*LFM2, *LFM2_MOE, *GRANITE_HYBRID, *QWEN3_5, *QWEN3_NEXT, *QWEN3_5_MOE]
+VARIANTS = [*LFM2, *LFM2_MOE, *GRANITE_HYBRID, *NEMOTRON_H, *QWEN3_5, *QWEN3_NEXT, *QWEN3_5_MOE]

@@ -357,7 +357,9 @@ fn a_flipped_sign_a_wrong_layer_or_a_forgotten_writer_is_seen() {
             mistakes.push((format!("{} forgotten", forgotten.writer), rest, least));
         }
         for (mistake, set, least) in mistakes.into_iter().filter(|it| it.2 > 0.0) {
-            let d_model = set.iter().next().unwrap().1.width();
+            // Where every block has another kind of writer than the next one there is nothing to mistake.
+            let Some((_, edit)) = set.iter().next() else { continue };
+            let d_model = edit.width();
             let (by, _) = difference(&subject.under(set, Device::Cpu), &explicit, d_model);
             let name = &subject.golden.name;
             assert!(by > least, "{name}, {mistake}: moves nothing by more than {by:e}");

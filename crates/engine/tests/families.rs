@@ -303,7 +303,7 @@ fn a_configuration_that_asks_for_something_unknown_is_refused_by_name() {
             assert!(error.contains(key) && error.contains(value), "{}, {key}: {error}", golden.name);
         };
         let activation: &dyn Fn(&mut Value) = &|it| {
-            for key in ["hidden_act", "hidden_activation"] {
+            for key in ["hidden_act", "hidden_activation", "mlp_hidden_act"] {
                 it[key] = "relu9".into();
             }
         };

@@ -29,6 +29,9 @@ struct Small {
     d_head: usize,
 }
 
+/// The type and the bytes of a tensor of this name, these numbers and rows of this length.
+type Store<'a> = &'a dyn Fn(&str, &[f32], usize) -> (u32, Vec<u8>);
+
 impl Small {
     /// The matrices of blocks, in order.
     fn matrices(&self) -> Vec<(String, usize, usize)> {
@@ -49,7 +52,7 @@ impl Small {
     }
 
     /// Writes it with matrices as `store` says: a type of files and the bytes of all rows.
-    fn write(&self, path: &Path, store: &dyn Fn(&str, &[f32], usize) -> (u32, Vec<u8>)) {
+    fn write(&self, path: &Path, store: Store<'_>) {
         let mut file = Gguf::new()
             .text("general.architecture", "llama")
             .number("llama.embedding_length", D_MODEL as u32)

@@ -42,6 +42,7 @@ mod mistral4;
 mod mixtral;
 mod names;
 mod nemotron;
+mod nemotron_h;
 mod olmo;
 mod olmo1;
 mod olmoe;
@@ -93,6 +94,7 @@ pub const FAMILIES: &[&Family] = &[
     &mixtral::FAMILY,
     &lfm2::FAMILY,
     &granite_hybrid::FAMILY,
+    &nemotron_h::FAMILY,
     &qwen3_5::FAMILY,
     &qwen3_next::FAMILY,
     &qwen3_next::FAMILY_3_5,

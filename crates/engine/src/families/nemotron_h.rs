@@ -1,0 +1,139 @@
+//! Nemotron-H, Nemotron Nano 2: blocks of one branch each, a Mamba-2, attention without rotary positions, or an MLP without a
+//! gate.
+
+use serde_json::{Value, json};
+
+use super::Family;
+use super::decoder::{self, Decoder, Norms, Traits};
+use super::recurrent::{Mamba, kind, size_within, unsupported};
+use crate::blueprint::{Attention, Block, Blueprint, Mixer, Mlp};
+use crate::{Config, ConfigError};
+
+/// The family.
+pub(super) const FAMILY: Family =
+    Family { name: "nemotron_h", architectures: &["NemotronHForCausalLM"], blueprint, gguf: None };
+
+const TRAITS: Traits = Traits {
+    epsilon: ("layer_norm_epsilon", 1e-5),
+    activation: ("mlp_hidden_act", "relu2"),
+    ..decoder::LLAMA
+};
+
+/// What the decoder's names begin with as transformers holds it, and in files.
+const ROOTS: [&str; 2] = ["model", "backbone"];
+
+const HEAD: &str = "lm_head.weight";
+
+/// What a block does.
+#[derive(Clone, Copy)]
+enum Kind {
+    Mamba,
+    Attention,
+    Mlp,
+}
+
+/// Kinds of blocks in lists, as transformers 4 and 5 have them, and the letters of a pattern.
+const KINDS: &[(&str, Kind)] = &[
+    ("mamba", Kind::Mamba),
+    ("linear_attention", Kind::Mamba),
+    ("M", Kind::Mamba),
+    ("attention", Kind::Attention),
+    ("full_attention", Kind::Attention),
+    ("*", Kind::Attention),
+    ("mlp", Kind::Mlp),
+    ("-", Kind::Mlp),
+];
+
+const NO_NORMS: Norms =
+    Norms { before_attention: None, after_attention: None, before_mlp: None, after_mlp: None };
+
+fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
+    let pattern: Vec<Value>;
+    let (key, kinds) = match (config.list("layers_block_type")?, config.list("layer_types")?) {
+        (Some(list), _) => ("layers_block_type", list),
+        (None, Some(list)) => ("layer_types", list),
+        (None, None) => {
+            let key = "hybrid_override_pattern";
+            let text = config.text(key)?.ok_or_else(|| ConfigError::Missing { key: key.to_owned() })?;
+            pattern = text.chars().map(|it| json!(it.to_string())).collect();
+            (key, pattern.as_slice())
+        }
+    };
+    let defaults = json!({"num_hidden_layers": kinds.len()});
+    let decoder = Decoder::read(config, TRAITS, Some(&defaults))?;
+    if decoder.n_layers != kinds.len() {
+        return Err(unsupported(
+            key,
+            format!("{} blocks", kinds.len()),
+            format!("{} of them", decoder.n_layers),
+        ));
+    }
+    let held = |root: &&&str| config.has_tensor(&format!("{root}.embeddings.weight"));
+    let root = ROOTS.iter().find(held).unwrap_or(&ROOTS[0]);
+    // The head is one of its own whatever the configuration says of ties.
+    let head = config.has_tensor(HEAD).then_some(HEAD);
+    let decoder = Decoder { root, head, qkv_bias: false, output_bias: false, ..decoder };
+    let mamba = mamba(&decoder)?;
+    let mut blueprint =
+        decoder.blueprint(|layer| block(&decoder, layer, kind(kinds, key, layer, KINDS)?, &mamba))?;
+    let embedding = format!("{root}.embeddings.weight");
+    if decoder.head.is_none() {
+        blueprint.head.weight.clone_from(&embedding);
+    }
+    blueprint.embedding.weight = embedding;
+    blueprint.final_norm = decoder.named_norm(&format!("{root}.norm_f"), decoder.d_model)?;
+    Ok(blueprint)
+}
+
+fn block(decoder: &Decoder<'_>, layer: usize, kind: Kind, mamba: &Mamba) -> Result<Block, ConfigError> {
+    let before_mixer = Norms { before_attention: Some("norm"), ..NO_NORMS };
+    match kind {
+        Kind::Mamba => {
+            let mixer = Mixer::Recurrence(mamba.layer(decoder, layer, "mixer")?);
+            decoder.block(layer, mixer, Mlp::Nothing, before_mixer)
+        }
+        Kind::Attention => decoder.block(layer, attention(decoder, layer)?, Mlp::Nothing, before_mixer),
+        Kind::Mlp => {
+            let mlp = decoder.plain(layer, ["mixer.up_proj", "mixer.down_proj"])?;
+            decoder.block(layer, Mixer::Nothing, mlp, Norms { before_mlp: Some("norm"), ..NO_NORMS })
+        }
+    }
+}
+
+fn attention(decoder: &Decoder<'_>, layer: usize) -> Result<Attention, ConfigError> {
+    let Decoder { n_heads, n_kv_heads, d_head, d_model, .. } = *decoder;
+    let projection = |name: &str, heads: usize| {
+        decoder.projection(layer, &format!("mixer.{name}"), false, heads * d_head, d_model)
+    };
+    Ok(Attention {
+        query: projection("q_proj", n_heads),
+        key: projection("k_proj", n_kv_heads),
+        value: projection("v_proj", n_kv_heads),
+        rope: None,
+        output: decoder.projection(layer, "mixer.o_proj", false, d_model, n_heads * d_head),
+        ..decoder.attention(layer, false)?
+    })
+}
+
+fn mamba(decoder: &Decoder<'_>) -> Result<Mamba, ConfigError> {
+    let config = &decoder.config;
+    config.word("mamba_hidden_act", "silu", &[("silu", ()), ("swish", ())])?;
+    // Some files have the names of other models with Mamba-2.
+    let size = |key: &str, other: &str, otherwise| {
+        let key = if config.get(other).is_some() { other } else { key };
+        size_within(config, key, otherwise)
+    };
+    let bias = config.flag("mamba_conv_bias")?.or(config.flag("use_conv_bias")?);
+    let least = config.number("mamba_dt_min")?.or(config.number("time_step_min")?).unwrap_or(0.001);
+    Ok(Mamba {
+        heads: size_within(config, "mamba_num_heads", 128)?,
+        d_head: size_within(config, "mamba_head_dim", 64)?,
+        groups: size("n_groups", "mamba_n_groups", 8)?,
+        d_state: size_within(config, "ssm_state_size", 128)?,
+        taps: size("conv_kernel", "mamba_d_conv", 4)?,
+        convolution_bias: bias.unwrap_or(true),
+        bias: config.flag("use_bias")?.unwrap_or(false),
+        limits: (least as f32, f32::INFINITY),
+        epsilon: config.number("layer_norm_epsilon")?.unwrap_or(1e-5) as f32,
+    })
+}
