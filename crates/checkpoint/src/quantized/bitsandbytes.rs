@@ -230,8 +230,8 @@ struct EightBits {
     scales: Tensor,
 }
 
-/// 1 / 127 as the reference has it, in f32.
-const RECIPROCAL: f32 = 7.874_015_7e-3;
+/// The reference multiplies by 7.874015718698502e-3, which is this number in f32.
+const RECIPROCAL: f32 = 1.0 / 127.0;
 
 impl Numbers for EightBits {
     fn read_row(&self, row: usize, out: &mut [f32]) {
