@@ -178,10 +178,12 @@ fn whole_job(arguments: &Arguments, told: &Configuration) -> anyhow::Result<()> 
     Ok(teller.finish()?)
 }
 
-fn make_folder_of(study: &Path) -> Result<(), PipelineError> {
-    let Some(folder) = study.parent().filter(|it| !it.as_os_str().is_empty()) else { return Ok(()) };
-    std::fs::create_dir_all(folder)
-        .map_err(|source| PipelineError::Folder { path: folder.to_owned(), source })
+fn make_folder_of(study: &Path) -> anyhow::Result<()> {
+    if let Some(folder) = study.parent().filter(|it| !it.as_os_str().is_empty()) {
+        std::fs::create_dir_all(folder)
+            .map_err(|source| PipelineError::Folder { path: folder.to_owned(), source })?;
+    }
+    Ok(())
 }
 
 /// What an interrupted search means: with a person and a front, the menu; else it ends here.
