@@ -161,7 +161,9 @@ mod tests {
     fn unknown_keys_are_refused_and_the_known_ones_named() {
         let error = parse(r#"{"direction_index":1,"abliteration_parameters":{"mlp":{}}}"#).unwrap_err();
         assert!(
-            error.contains("unknown variant `mlp`, expected `attn.o_proj` or `mlp.down_proj`"),
+            error.contains(
+                "unknown variant `mlp`, expected one of `attn.o_proj`, `mlp.down_proj`, `per_layer_projection`"
+            ),
             "{error}"
         );
         let error = parse(r#"{"direction":1}"#).unwrap_err();

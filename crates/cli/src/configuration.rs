@@ -426,10 +426,10 @@ mod tests {
     #[test]
     fn what_has_no_meaning_here_is_named_in_one_warning_with_a_reason_where_heretic_would_do_something() {
         let said = heretics("default").without_effect().unwrap().unwrap();
-        for key in ["quantization", "device_map", "plot_residuals", "benchmarks", "kl_divergence_target"] {
+        for key in ["device_map", "plot_residuals", "benchmarks", "kl_divergence_target"] {
             assert!(said.contains(&format!("`{key}`")), "{said}");
         }
-        assert!(said.contains("default.toml: without effect here: `quantization`, `device_map`"), "{said}");
+        assert!(said.contains("default.toml: without effect here: `device_map`"), "{said}");
         assert_eq!(said.lines().count(), 1);
         let told = with_file("plot_residuals = true\nmax_memory = { \"0\" = \"20GB\" }", &[]).unwrap();
         let said = told.without_effect().unwrap().unwrap();

@@ -166,7 +166,7 @@ impl ModelArguments {
     }
 
     /// The same with weights as they were held when a calibration was made.
-    pub(crate) fn as_calibrated(self, calibration: &Calibration) -> Self {
+    pub(crate) fn held_as_in(self, calibration: &Calibration) -> Self {
         let known = Quantize::of_blocks(calibration.quantized.as_ref().map(|it| it.blocks.as_str()));
         if self.compute.quantize.is_some_and(|it| it != known) {
             remark("the study goes on with weights held as it began with; `quantize` is not used");
@@ -183,7 +183,7 @@ impl ModelArguments {
     /// The path.
     pub(crate) fn path(&self) -> anyhow::Result<&Path> {
         self.model.as_deref().ok_or_else(|| {
-            Misuse::new("no model is given\n\nhint: name a folder or a GGUF file: `ablate COMMAND MODEL`")
+            Misuse::error("no model is given\n\nhint: name a folder or a GGUF file: `ablate COMMAND MODEL`")
         })
     }
 

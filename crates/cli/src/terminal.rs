@@ -39,7 +39,7 @@ pub(crate) struct Misuse(String);
 
 impl Misuse {
     /// In these words, a hint included.
-    pub(crate) fn new(text: impl Into<String>) -> anyhow::Error {
+    pub(crate) fn error(text: impl Into<String>) -> anyhow::Error {
         Self(text.into()).into()
     }
 }
@@ -164,7 +164,7 @@ mod tests {
         let pick = |sentence: &str| sentence.parse::<pipeline::pick::Pick>();
         assert!(is_misuse(&pick("best").unwrap_err().into()));
         assert!(!is_misuse(&pick("min kl").unwrap().choose(&[]).unwrap_err().into()));
-        assert!(is_misuse(&Misuse::new("no model is given").context("somewhere")));
+        assert!(is_misuse(&Misuse::error("no model is given").context("somewhere")));
         assert!(!is_misuse(&anyhow::anyhow!("the disk is full")));
     }
 

@@ -101,7 +101,7 @@ fn the_demo_ends_refusals_and_writes_a_model_that_scores_as_its_trial_did() {
     assert_eq!(events.iter().filter(|it| it["event"] == "trial").count(), 30);
     let chosen = events.iter().find(|it| it["event"] == "chosen").unwrap();
     let (refusals, divergence) = (score(chosen, "refusals"), score(chosen, "kl_divergence"));
-    assert_eq!(refusals["value"].as_f64().unwrap(), 0.0, "{refusals}");
+    assert_eq!(refusals["value"], 0.0, "{refusals}");
     assert!(divergence["value"].as_f64().unwrap() < 0.05, "{divergence}");
 
     let edited = format!("{out}/edited");

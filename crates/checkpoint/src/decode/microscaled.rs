@@ -25,9 +25,11 @@ pub(super) fn mxfp4(block: &[u8; 17], out: &mut [f32; 32]) {
     let [scale, bytes @ ..] = block;
     let scale = E8M0[usize::from(*scale)];
     let (lower, upper) = out.split_at_mut(16);
+    // ggml's table is one of integers, whose zero has no sign: adding nothing takes it away.
+    let number = |code: u8| E2M1[usize::from(code)] * scale + 0.0;
     for (byte, (lower, upper)) in bytes.iter().zip(lower.iter_mut().zip(upper)) {
-        *lower = E2M1[usize::from(byte & 0xf)] * scale;
-        *upper = E2M1[usize::from(byte >> 4)] * scale;
+        *lower = number(byte & 0xf);
+        *upper = number(byte >> 4);
     }
 }
 

@@ -200,7 +200,8 @@ mod tests {
             for (i, number) in numbers.into_iter().enumerate() {
                 let (s, m) = (f32::from(parts.scales[i / 32]), f32::from(parts.minima[i / 32]));
                 let q = f32::from(parts.numbers[i]);
-                prop_assert_eq!(parts.d.to_f32() * s * q - parts.dmin.to_f32() * m, number);
+                let of_parts = parts.d.to_f32() * s * q - parts.dmin.to_f32() * m;
+                prop_assert_eq!(of_parts.to_bits(), number.to_bits());
             }
         }
 

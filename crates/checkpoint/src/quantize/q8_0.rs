@@ -25,8 +25,9 @@ mod tests {
         (numbers[0], numbers[1], numbers[2], numbers[31]) = (127.0, 2.5, -2.5, -126.6);
         let block = encode(&numbers); // d = 127/127
         assert_eq!(block[..2], f16::ONE.to_le_bytes());
-        assert_eq!(block[2..].iter().map(|&it| it as i8).sum::<i8>(), 127 + 3 - 3 - 127);
-        assert_eq!((block[3] as i8, block[4] as i8), (3, -3));
+        let mut expected = [0; 32];
+        (expected[0], expected[1], expected[2], expected[31]) = (127, 3, -3, -127);
+        assert_eq!(std::array::from_fn(|i| block[2 + i] as i8), expected);
     }
 
     #[test]

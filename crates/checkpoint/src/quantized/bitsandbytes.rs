@@ -42,8 +42,9 @@ fn four_bits(name: &str, state_name: &str, stored: &Stored<'_>) -> Result<Weight
     let packed = stored.part(name, name)?;
     let state = State::parse(&stored.part(state_name, name)?)?;
     let mut table = table_of::<16>(&stored.part(&part("quant_map"), name)?)?;
-    if state_name.ends_with("fp4") && table[8] == 0.0 {
-        table[8] = -0.0; // as the reference reads it, whatever the sign in the file
+    // Kernels of the reference multiply by the sign; they need even rows, others are looked up in the table.
+    if state_name.ends_with("fp4") && state.columns.is_multiple_of(2) && table[8] == 0.0 {
+        table[8] = -0.0;
     }
     let count =
         state.rows.checked_mul(state.columns).ok_or_else(|| unfit(state_name, "its shape overflows"))?;
@@ -230,8 +231,8 @@ struct EightBits {
     scales: Tensor,
 }
 
-/// 1 / 127 as the reference has it, in f32.
-const RECIPROCAL: f32 = 7.874_015_7e-3;
+/// The reference multiplies by 7.874015718698502e-3, which is this number in f32.
+const RECIPROCAL: f32 = 1.0 / 127.0;
 
 impl Numbers for EightBits {
     fn read_row(&self, row: usize, out: &mut [f32]) {

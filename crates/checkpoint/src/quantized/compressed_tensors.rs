@@ -64,7 +64,7 @@ impl Reader for CompressedTensors {
         let zeros = stored.find(&part("zero_point"))?;
         let shape = values.shape().to_vec();
         let block = self.blocks.first().copied();
-        let (dtype, numbers) = Scaled::new(values, scales, zeros, block, None)?;
+        let (dtype, numbers) = Scaled::numbers(values, scales, zeros, block, None)?;
         let parts = ["scale", "zero_point"].map(part).to_vec();
         Ok(Some(Weight { name: name.to_owned(), shape, dtype, numbers, parts }))
     }
@@ -124,16 +124,13 @@ impl CompressedTensors {
         let fits = |it: &&usize| {
             **it > 0 && **it <= 32 && inputs.checked_mul(**it).is_some_and(|it| it.div_ceil(32) == width)
         };
-        match self.bits.iter().find(fits) {
-            Some(&bits) => expect_bits(words.name(), bits, BITS).map(|()| bits),
-            None => {
-                let known = &self.bits;
-                Err(unfit(
-                    words.name(),
-                    format!("rows of {width} words do not hold {inputs} integers of {known:?} bits"),
-                ))
-            }
-        }
+        let Some(&bits) = self.bits.iter().find(fits) else {
+            let known = &self.bits;
+            let why = format!("rows of {width} words do not hold {inputs} integers of {known:?} bits");
+            return Err(unfit(words.name(), why));
+        };
+        expect_bits(words.name(), bits, BITS)?;
+        Ok(bits)
     }
 }
 

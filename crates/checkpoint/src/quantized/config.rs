@@ -70,8 +70,7 @@ impl<'a> Section<'a> {
     pub(super) fn method(&self) -> Result<String, CheckpointError> {
         let asked = |key| self.flag(key).map(|it| it == Some(true));
         Ok(match (self.method, self.text("quant_method")?) {
-            (Some(method), _) => method.to_owned(),
-            (None, Some(method)) => method.to_owned(),
+            (Some(method), _) | (None, Some(method)) => method.to_owned(),
             (None, None) if asked("load_in_8bit")? || asked("load_in_4bit")? => "bitsandbytes".to_owned(),
             (None, None) => "(none named)".to_owned(),
         })

@@ -50,7 +50,7 @@ impl Reader for Float8 {
         let part = format!("{name}{}", self.scale);
         let scales = stored.part(&part, name)?;
         let shape = values.shape().to_vec();
-        let (dtype, numbers) = Scaled::new(values, scales, None, self.block, Some(TensorDtype::F32))?;
+        let (dtype, numbers) = Scaled::numbers(values, scales, None, self.block, Some(TensorDtype::F32))?;
         Ok(Some(Weight { name: name.to_owned(), shape, dtype, numbers, parts: vec![part] }))
     }
 

@@ -73,8 +73,9 @@ impl Grid {
             rows.div_ceil(height) == bands && columns.div_ceil(width) == strips
         };
         let even = || {
-            let divide =
-                |all: usize, parts: usize| (parts > 0 && all % parts == 0).then(|| (all / parts).max(1));
+            let divide = |all: usize, parts: usize| {
+                (parts > 0 && all.is_multiple_of(parts)).then(|| (all / parts).max(1))
+            };
             Some([divide(rows, bands)?, divide(columns, strips)?])
         };
         let block = block.filter(fits).or_else(|| even().filter(fits)).ok_or_else(wrong)?;
@@ -88,11 +89,12 @@ impl Grid {
 }
 
 impl Scaled {
-    /// Puts values and scales together. `precision`: what the reference computes in; `None`: the type of the scales.
+    /// Puts values and scales together, and says which type the products have. `precision`: what the reference computes
+    /// in; `None`: the type of the scales.
     ///
     /// # Errors
     /// [`CheckpointError::QuantizedTensor`] when a type is none of those known or the scales do not fit.
-    pub(super) fn new(
+    pub(super) fn numbers(
         values: Tensor,
         scales: Tensor,
         zeros: Option<Tensor>,

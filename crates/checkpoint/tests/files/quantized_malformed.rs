@@ -37,7 +37,7 @@ fn remove(part: &str) -> impl FnOnce(&mut Parts) + '_ {
     }
 }
 
-fn set<'a>(key: &'a str, value: serde_json::Value) -> impl FnOnce(&mut Parts) + 'a {
+fn set(key: &str, value: serde_json::Value) -> impl FnOnce(&mut Parts) {
     move |parts| parts.config["quantization_config"][key] = value
 }
 

@@ -58,7 +58,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let base = json!({ "scorers": report::scorers_without_required_settings() });
     if arguments.against.is_none() && arguments.parameters.is_none() {
-        return Err(Misuse::new(
+        return Err(Misuse::error(
             "evaluating needs something to compare with\n\n\
              hint: `ablate evaluate EDITED --against ORIGINAL`, or `ablate evaluate MODEL --parameters FILE`",
         ));
@@ -135,7 +135,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 fn read_parameters(text: &str) -> anyhow::Result<Parameters> {
     let whole = |it: &serde_json::Value| it.get("parameters").is_some();
     serde_json::from_str(text).map_err(|error| match serde_json::from_str(text) {
-        Ok(other) if whole(&other) => Misuse::new(
+        Ok(other) if whole(&other) => Misuse::error(
             "this is a whole reproduction file\n\n\
              hint: `ablate reproduce FILE` makes its model; --parameters takes what stands under `parameters`",
         ),

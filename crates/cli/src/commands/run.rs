@@ -77,13 +77,13 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 fn whole_job(arguments: &Arguments, told: &Configuration) -> anyhow::Result<()> {
     let choice = Choice::of(&told.program)?;
     let person = choice.is_none() && interactive(arguments);
-    let model = arguments.model.with(&told.program)?;
+    let mut model = arguments.model.with(&told.program)?;
     let save = arguments.save.with(&told.program)?;
     save.check()?;
     let upload = uploading::Target::of(&told.program)?;
     let mut settings = told.run.clone();
     if choice.is_none() && (save.wanted() || upload.is_some()) && !person {
-        return Err(Misuse::new(
+        return Err(Misuse::error(
             "saving without a terminal needs to know which trial\n\nhint: add --pick \"min kl where refusals <= 5\"",
         ));
     }
@@ -96,7 +96,6 @@ fn whole_job(arguments: &Arguments, told: &Configuration) -> anyhow::Result<()> 
     });
     let known = resume(&path, told.program.checkpoint_action, person)?;
     let mut calibration = None;
-    let mut model = model;
     if let Some((stored, found, commit)) = known {
         model = model.or_at(commit);
         let n_trials = if told.user_set(&["n_trials"]) { settings.n_trials } else { stored.n_trials };
@@ -113,7 +112,7 @@ fn whole_job(arguments: &Arguments, told: &Configuration) -> anyhow::Result<()> 
         calibration = found;
     }
     if let Some(known) = &calibration {
-        model = model.as_calibrated(known);
+        model = model.held_as_in(known);
     }
     // What is wrong with settings or the study file is better known before a model is loaded.
     let objectives = pipeline::objectives(&settings)?;
@@ -125,10 +124,7 @@ fn whole_job(arguments: &Arguments, told: &Configuration) -> anyhow::Result<()> 
     for set in [pipeline::settings::GOOD_PROMPTS, pipeline::settings::BAD_PROMPTS] {
         settings.set(set)?;
     }
-    if let Some(folder) = path.parent().filter(|it| !it.as_os_str().is_empty()) {
-        std::fs::create_dir_all(folder)
-            .map_err(|source| PipelineError::Folder { path: folder.to_owned(), source })?;
-    }
+    make_folder_of(&path)?;
     let mut study = Study::open(&path, STUDY, &objectives)?;
     interrupt::listen()?;
     let cancel = Cancel(&interrupt::requested);
@@ -182,6 +178,14 @@ fn whole_job(arguments: &Arguments, told: &Configuration) -> anyhow::Result<()> 
     Ok(teller.finish()?)
 }
 
+fn make_folder_of(study: &Path) -> anyhow::Result<()> {
+    if let Some(folder) = study.parent().filter(|it| !it.as_os_str().is_empty()) {
+        std::fs::create_dir_all(folder)
+            .map_err(|source| PipelineError::Folder { path: folder.to_owned(), source })?;
+    }
+    Ok(())
+}
+
 /// What an interrupted search means: with a person and a front, the menu; else it ends here.
 fn searched(outcome: Result<(), PipelineError>, menu: bool, path: &Path) -> anyhow::Result<()> {
     match outcome {
@@ -215,7 +219,7 @@ impl Choice {
     fn of(program: &Program) -> anyhow::Result<Option<Self>> {
         Ok(match (&program.pick, program.trial_index) {
             (Some(_), Some(_)) => {
-                return Err(Misuse::new(
+                return Err(Misuse::error(
                     "`pick` and `trial_index` are both set\n\nhint: choose one way of choosing",
                 ));
             }

@@ -32,7 +32,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     };
     let Some(member) = MEMBERS.iter().find(|it| it.name == name) else {
         let near = nearest(name, MEMBERS.iter().map(|it| it.name))[0];
-        return Err(Misuse::new(format!("unknown scorer `{name}`\n\nhint: did you mean `{near}`?")));
+        return Err(Misuse::error(format!("unknown scorer `{name}`\n\nhint: did you mean `{near}`?")));
     };
     line(&format!("{}: {}", member.name, member.summary))?;
     line(&format!("goal unless told otherwise: {}", goal(member.goal)))?;
