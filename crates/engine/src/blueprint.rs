@@ -481,7 +481,19 @@ impl Projection {
     }
 }
 
+impl Routing {
+    /// Experts by their parts of the softmax, which are made to add up to one.
+    pub fn by_softmax(chosen: usize) -> Self {
+        Self { chosen, scores: Scores::Softmax, groups: None, normalized: true, scale: 1.0 }
+    }
+}
+
 impl Share {
+    /// A layer's outputs from `first` on, one after the other, of a tensor `[of, inputs]`.
+    pub fn part(first: usize, of: usize) -> Self {
+        Self { expert: None, first, together: 1, step: 1, of, transposed: false, scales: None }
+    }
+
     /// Which row of the tensor, or of that of an expert, is an output of the layer.
     pub fn row(&self, output: usize) -> usize {
         let (group, place) = (output / self.together, output % self.together);

@@ -71,6 +71,36 @@ pub enum ConfigError {
     },
 }
 
+impl ConfigError {
+    /// A value that this program does not know, where there are others that it does.
+    pub(crate) fn unsupported(
+        key: &str,
+        found: impl std::fmt::Display,
+        known: impl std::fmt::Display,
+    ) -> Self {
+        Self::Unsupported { key: key.to_owned(), found: found.to_string(), known: known.to_string() }
+    }
+}
+
+/// What a word means, one of those that are known.
+fn meaning<T: Copy>(key: &str, found: &str, known: &[(&str, T)]) -> Result<T, ConfigError> {
+    known.iter().find(|it| it.0 == found).map(|it| it.1).ok_or_else(|| {
+        let known: Vec<String> = known.iter().map(|it| format!("`{}`", it.0)).collect();
+        ConfigError::unsupported(key, shortened(found), known.join(", "))
+    })
+}
+
+/// What a list of the kinds of layers says of one of them.
+pub(crate) fn kind_of_layer<T: Copy>(
+    list: &[Value],
+    key: &str,
+    layer: usize,
+    known: &[(&str, T)],
+) -> Result<T, ConfigError> {
+    let found = list.get(layer).map_or("nothing for this layer", |it| it.as_str().unwrap_or("no text"));
+    meaning(&format!("{key}[{layer}]"), found, known)
+}
+
 impl<'a> Config<'a> {
     /// A view of a JSON object and of the tensors that belong to it.
     pub fn new(value: &'a Value, tensors: &'a dyn Tensors) -> Self {
@@ -174,11 +204,7 @@ impl<'a> Config<'a> {
     /// One of several known words.
     pub fn word<T: Copy>(&self, key: &str, default: &str, known: &[(&str, T)]) -> Result<T, ConfigError> {
         let found = self.text(key)?.unwrap_or(default);
-        known.iter().find(|it| it.0 == found).map(|it| it.1).ok_or_else(|| ConfigError::Unsupported {
-            key: key.to_owned(),
-            found: shortened(found),
-            known: known.iter().map(|it| format!("`{}`", it.0)).collect::<Vec<_>>().join(", "),
-        })
+        meaning(key, found, known)
     }
 }
 

@@ -82,11 +82,9 @@ impl<'a> Parameters<'a> {
     fn trained_length(&self) -> Result<f64, ConfigError> {
         match self.number_or_top("original_max_position_embeddings")? {
             Some(length) if length > 1.0 => Ok(length),
-            Some(length) => Err(ConfigError::Unsupported {
-                key: "original_max_position_embeddings".to_owned(),
-                found: length.to_string(),
-                known: "numbers above 1".to_owned(),
-            }),
+            Some(length) => {
+                Err(ConfigError::unsupported("original_max_position_embeddings", length, "numbers above 1"))
+            }
             None => Ok(self.config.size("max_position_embeddings")? as f64),
         }
     }
@@ -120,11 +118,7 @@ pub(crate) fn rope(
     let theta = parameters.number_or_top("rope_theta")?.unwrap_or(theta);
     let share = parameters.number_or_top("partial_rotary_factor")?.unwrap_or(1.0);
     if !(0.0..=1.0).contains(&share) {
-        return Err(ConfigError::Unsupported {
-            key: "partial_rotary_factor".to_owned(),
-            found: share.to_string(),
-            known: "numbers from 0 to 1".to_owned(),
-        });
+        return Err(ConfigError::unsupported("partial_rotary_factor", share, "numbers from 0 to 1"));
     }
     // Where that is an odd number, the reference stack rotates one more, at frequencies for as many as that.
     let rotated = (d_head as f64 * share) as usize;
@@ -227,11 +221,11 @@ fn short_factors(scaling: Option<&Config<'_>>, pairs: usize) -> Result<Vec<f64>,
     let divisors = scaling.map_or(Ok(None), |it| it.numbers("short_factor"))?;
     let divisors = divisors.ok_or_else(|| ConfigError::Missing { key: key.to_owned() })?;
     if divisors.len() != pairs {
-        return Err(ConfigError::Unsupported {
-            key: key.to_owned(),
-            found: format!("{} numbers", divisors.len()),
-            known: format!("one for each of the {pairs} rotated pairs"),
-        });
+        return Err(ConfigError::unsupported(
+            key,
+            format!("{} numbers", divisors.len()),
+            format!("one for each of the {pairs} rotated pairs"),
+        ));
     }
     Ok(divisors)
 }

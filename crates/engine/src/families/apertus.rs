@@ -57,11 +57,11 @@ fn xielu(decoder: &Decoder<'_>, layer: usize) -> Result<Activation, ConfigError>
         match decoder.config.tensor_values(&name).as_deref() {
             None => Ok(None),
             Some(&[value]) if value.is_finite() => Ok(Some(f64::from(value))),
-            Some(values) => Err(ConfigError::Unsupported {
-                key: name,
-                found: format!("{} numbers, the first {:?}", values.len(), values.first()),
-                known: "one finite number".to_owned(),
-            }),
+            Some(values) => Err(ConfigError::unsupported(
+                &name,
+                format!("{} numbers, the first {:?}", values.len(), values.first()),
+                "one finite number",
+            )),
         }
     };
     let needed = |name: &str| {
@@ -69,11 +69,7 @@ fn xielu(decoder: &Decoder<'_>, layer: usize) -> Result<Activation, ConfigError>
         number(name)?.ok_or_else(|| ConfigError::Missing { key: key() })
     };
     if let Some(slope) = number("beta")?.filter(|&it| it != SLOPE) {
-        return Err(ConfigError::Unsupported {
-            key: decoder.name(layer, "mlp.act_fn.beta"),
-            found: slope.to_string(),
-            known: SLOPE.to_string(),
-        });
+        return Err(ConfigError::unsupported(&decoder.name(layer, "mlp.act_fn.beta"), slope, SLOPE));
     }
     let softplus = |x: f64| x.max(0.0) + (-x.abs()).exp().ln_1p();
     Ok(Activation::Xielu {

@@ -10,6 +10,7 @@ use crate::blueprint::{
     Activation, Arrangement, Attention, Block, Blueprint, Branch, Embedding, Gain, Gated, Head, Memory,
     Mixer, Mlp, Norm, NormKind, Pairing, Plain, Projection, Rope, Share,
 };
+use crate::config::kind_of_layer;
 use crate::rope::{plain_rope, rope};
 use crate::{Config, ConfigError};
 
@@ -222,7 +223,7 @@ impl<'a> Decoder<'a> {
         outputs: usize,
         of: usize,
     ) -> Projection {
-        let share = Share { expert: None, first, together: 1, step: 1, of, transposed: false, scales: None };
+        let share = Share::part(first, of);
         Projection { share: Some(share), ..self.projection(layer, name, false, outputs, self.d_model) }
     }
 
@@ -248,16 +249,7 @@ impl<'a> Decoder<'a> {
     /// family's rule.
     pub(super) fn slides(&self, layer: usize, rule: impl Fn(usize) -> bool) -> Result<bool, ConfigError> {
         let Some(types) = self.config.list("layer_types")? else { return Ok(rule(layer)) };
-        let found = types.get(layer).map_or("nothing for this layer", |it| it.as_str().unwrap_or("no text"));
-        match found {
-            SLIDING => Ok(true),
-            FULL => Ok(false),
-            _ => Err(ConfigError::Unsupported {
-                key: format!("layer_types[{layer}]"),
-                found: found.to_owned(),
-                known: format!("`{FULL}`, `{SLIDING}`"),
-            }),
-        }
+        kind_of_layer(types, "layer_types", layer, &[(FULL, false), (SLIDING, true)])
     }
 
     /// A layer's attention as in Llama, with the window if the layer slides and there is one.
@@ -304,11 +296,11 @@ impl<'a> Decoder<'a> {
         let mut rope = rope(&self.config, kind, self.d_head, theta, pairing)?;
         if let Some(divisors) = self.config.tensor_values(DIVISORS) {
             if divisors.len() != rope.frequencies.len() {
-                return Err(ConfigError::Unsupported {
-                    key: DIVISORS.to_owned(),
-                    found: format!("{} numbers", divisors.len()),
-                    known: format!("one for each of the {} rotated pairs", rope.frequencies.len()),
-                });
+                return Err(ConfigError::unsupported(
+                    DIVISORS,
+                    format!("{} numbers", divisors.len()),
+                    format!("one for each of the {} rotated pairs", rope.frequencies.len()),
+                ));
             }
             for (frequency, divisor) in rope.frequencies.iter_mut().zip(divisors) {
                 *frequency /= divisor;
@@ -394,6 +386,12 @@ impl<'a> Decoder<'a> {
     }
 }
 
+/// Whether a configuration says how heads are rotated, in whichever notation.
+pub(super) fn says_how_to_rotate(config: &Config<'_>) -> bool {
+    let text = config.section("text_config").unwrap_or(*config);
+    ["rope_parameters", "rope_scaling", "rope_theta"].into_iter().any(|it| text.get(it).is_some())
+}
+
 /// What `layer_types` calls a layer that sees a window, and one that sees everything.
 pub(super) const SLIDING: &str = "sliding_attention";
 pub(super) const FULL: &str = "full_attention";
@@ -401,11 +399,7 @@ pub(super) const FULL: &str = "full_attention";
 /// Refuses a flag that would make the model another one.
 pub(super) fn refuse_flag(config: &Config<'_>, key: &str) -> Result<(), ConfigError> {
     match config.flag(key)? {
-        Some(true) => Err(ConfigError::Unsupported {
-            key: key.to_owned(),
-            found: "true".to_owned(),
-            known: "`false`".to_owned(),
-        }),
+        Some(true) => Err(ConfigError::unsupported(key, "true", "`false`")),
         _ => Ok(()),
     }
 }
@@ -416,11 +410,7 @@ fn layers(config: &Config<'_>) -> Result<usize, ConfigError> {
     const MOST: usize = 4096;
     let layers = config.size("num_hidden_layers")?;
     if layers > MOST {
-        return Err(ConfigError::Unsupported {
-            key: "num_hidden_layers".to_owned(),
-            found: layers.to_string(),
-            known: format!("1 to {MOST}"),
-        });
+        return Err(ConfigError::unsupported("num_hidden_layers", layers, format!("1 to {MOST}")));
     }
     Ok(layers)
 }
@@ -442,25 +432,25 @@ pub(super) fn heads(config: &Config<'_>) -> Result<(usize, usize, usize), Config
         config.size("hidden_size")? / n_heads
     };
     if d_head == 0 {
-        return Err(ConfigError::Unsupported {
-            key: "num_attention_heads".to_owned(),
-            found: n_heads.to_string(),
-            known: "at most hidden_size, where there is no head_dim".to_owned(),
-        });
+        return Err(ConfigError::unsupported(
+            "num_attention_heads",
+            n_heads,
+            "at most hidden_size, where there is no head_dim",
+        ));
     }
     if n_heads.saturating_mul(d_head) > WIDEST {
-        return Err(ConfigError::Unsupported {
-            key: "num_attention_heads".to_owned(),
-            found: format!("{n_heads} heads of {d_head}"),
-            known: format!("up to {WIDEST} numbers in all heads"),
-        });
+        return Err(ConfigError::unsupported(
+            "num_attention_heads",
+            format!("{n_heads} heads of {d_head}"),
+            format!("up to {WIDEST} numbers in all heads"),
+        ));
     }
     if !n_heads.is_multiple_of(n_kv_heads) {
-        return Err(ConfigError::Unsupported {
-            key: "num_key_value_heads".to_owned(),
-            found: n_kv_heads.to_string(),
-            known: format!("the divisors of num_attention_heads = {n_heads}"),
-        });
+        return Err(ConfigError::unsupported(
+            "num_key_value_heads",
+            n_kv_heads,
+            format!("the divisors of num_attention_heads = {n_heads}"),
+        ));
     }
     Ok((n_heads, n_kv_heads, d_head))
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::Family;
 use super::decoder::{self, Decoder, Traits};
-use crate::blueprint::{Blueprint, Experts, Mlp, Pairing, Routing, Scores};
+use crate::blueprint::{Blueprint, Experts, Mlp, Pairing, Routing};
 use crate::{Config, ConfigError};
 
 /// The family.
@@ -80,11 +80,7 @@ impl Sparse {
         let config = &decoder.config;
         let least = config.number("moe_norm_min")?.unwrap_or(0.0);
         if least > SMALLEST_SUM {
-            return Err(ConfigError::Unsupported {
-                key: "moe_norm_min".to_owned(),
-                found: least.to_string(),
-                known: format!("up to {SMALLEST_SUM}"),
-            });
+            return Err(ConfigError::unsupported("moe_norm_min", least, format!("up to {SMALLEST_SUM}")));
         }
         let end = config.number("moe_layer_end_index")?.unwrap_or(-1.0);
         let width = config.size("moe_intermediate_size")?;
@@ -94,13 +90,7 @@ impl Sparse {
             interval: config.size("moe_layer_interval")?,
             width,
             shared: config.count("moe_num_shared_experts")?.unwrap_or(0).saturating_mul(width),
-            routing: Routing {
-                chosen: config.size("moe_k")?,
-                scores: Scores::Softmax,
-                groups: None,
-                normalized: true,
-                scale: 1.0,
-            },
+            routing: Routing::by_softmax(config.size("moe_k")?),
         })
     }
 

@@ -1,10 +1,9 @@
 //! K-EXAONE: attention as in EXAONE 4; dense layers, then experts as in GLM 4.5.
 
-use serde_json::Value;
-
 use super::decoder::{self, Decoder};
 use super::{Family, exaone4, glm4_moe};
 use crate::blueprint::Blueprint;
+use crate::config::kind_of_layer;
 use crate::{Config, ConfigError};
 
 /// The family.
@@ -21,17 +20,9 @@ fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
     decoder.blueprint(|layer| {
         let is_sparse = match listed {
             None => layer >= dense,
-            Some(listed) => match listed.get(layer).and_then(Value::as_str) {
-                Some("sparse") => true,
-                Some("dense") => false,
-                found => {
-                    return Err(ConfigError::Unsupported {
-                        key: format!("mlp_layer_types[{layer}]"),
-                        found: found.unwrap_or("no text").to_owned(),
-                        known: "`dense`, `sparse`".to_owned(),
-                    });
-                }
-            },
+            Some(listed) => {
+                kind_of_layer(listed, "mlp_layer_types", layer, &[("dense", false), ("sparse", true)])?
+            }
         };
         let mlp = if is_sparse { sparse.mlp(&decoder, layer)? } else { decoder.gated(layer)? };
         decoder.block(layer, windows.attention(&decoder, layer)?, mlp, decoder::BEFORE)

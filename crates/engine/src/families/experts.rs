@@ -1,7 +1,7 @@
 //! Where checkpoints have the experts of a layer: in tensors of their own, or all of them in one.
 
 use super::decoder::Decoder;
-use crate::blueprint::{Experts, Gated, Projection, Routing, Share};
+use crate::blueprint::{Experts, Gated, Groups, Projection, Routing, Scores, Share};
 use crate::{Config, ConfigError};
 
 /// The tensors of a layer's experts.
@@ -125,10 +125,12 @@ impl Decoder<'_> {
             Tensors::AlternatingBlocks { down, .. } => has(&format!("{down}_blocks")),
         };
         // Without this, a damaged number would make a list of experts that nobody has.
-        let tensors = known.iter().copied().find(there).ok_or_else(|| ConfigError::Unsupported {
-            key: "number of experts".to_owned(),
-            found: count.to_string(),
-            known: format!("as many as layer {layer} has tensors for"),
+        let tensors = known.iter().copied().find(there).ok_or_else(|| {
+            ConfigError::unsupported(
+                "number of experts",
+                count,
+                format!("as many as layer {layer} has tensors for"),
+            )
         })?;
         let router = ROUTERS.into_iter().find(|it| has(&format!("{it}.weight"))).unwrap_or(ROUTERS[0]);
         let expert = |index| self.expert(layer, (index, count), width, tensors);
@@ -249,6 +251,17 @@ impl Decoder<'_> {
     }
 }
 
+/// Experts after a choice among groups of them, with what most configurations say of their shares.
+pub(super) fn in_groups(config: &Config<'_>, scores: Scores, groups: Groups) -> Result<Routing, ConfigError> {
+    Ok(Routing {
+        chosen: config.size("num_experts_per_tok")?,
+        scores,
+        groups: Some(groups),
+        normalized: config.flag("norm_topk_prob")?.unwrap_or(false),
+        scale: config.number("routed_scaling_factor")?.unwrap_or(1.0) as f32,
+    })
+}
+
 /// How many experts a layer has; whether there are as many as a token is sent to, and groups of equal size.
 pub(super) fn count(config: &Config<'_>, routing: &Routing) -> Result<usize, ConfigError> {
     const KEYS: [&str; 4] = ["num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts"];
@@ -256,11 +269,8 @@ pub(super) fn count(config: &Config<'_>, routing: &Routing) -> Result<usize, Con
     const MOST: usize = 1024;
     let key = KEYS.into_iter().find(|it| config.get(it).is_some()).unwrap_or(KEYS[0]);
     let count = config.size(key)?;
-    let unsupported = |key: &str, found: String, known: String| {
-        Err(ConfigError::Unsupported { key: key.to_owned(), found, known })
-    };
     if count > MOST {
-        return unsupported(key, count.to_string(), format!("1 to {MOST}"));
+        return Err(ConfigError::unsupported(key, count, format!("1 to {MOST}")));
     }
     let within = match routing.groups {
         None => count,
@@ -268,18 +278,18 @@ pub(super) fn count(config: &Config<'_>, routing: &Routing) -> Result<usize, Con
             if groups.count == 0 || !count.is_multiple_of(groups.count) || groups.best > count / groups.count
             {
                 let known = format!("groups of equal size, of at least {} experts", groups.best);
-                return unsupported("n_group", groups.count.to_string(), known);
+                return Err(ConfigError::unsupported("n_group", groups.count, known));
             }
             if !(1..=groups.count).contains(&groups.chosen) {
                 let known = format!("1 to n_group = {}", groups.count);
-                return unsupported("topk_group", groups.chosen.to_string(), known);
+                return Err(ConfigError::unsupported("topk_group", groups.chosen, known));
             }
             groups.chosen * (count / groups.count)
         }
     };
     if !(1..=within).contains(&routing.chosen) {
         let known = format!("1 to {within}, the experts that there is a choice of");
-        return unsupported("num_experts_per_tok", routing.chosen.to_string(), known);
+        return Err(ConfigError::unsupported("num_experts_per_tok", routing.chosen, known));
     }
     Ok(count)
 }

@@ -13,7 +13,7 @@ use super::gemma2;
 use crate::backend::AttentionShape;
 use crate::blueprint::{
     Attention, Beside, Block, Blueprint, Branch, Gain, Memory, Mlp, Norm, Pairing, PerLayer,
-    PerLayerEmbedding, Projection, Rope, Routing, Scores, Share,
+    PerLayerEmbedding, Projection, Rope, Routing, Share,
 };
 use crate::config::NoTensors;
 use crate::rope::{plain_rope, rope};
@@ -99,10 +99,12 @@ impl<'a> Layer<'a> {
                 let alike = source.filter(|&it| {
                     (layers[it].decoder.n_kv_heads, layers[it].decoder.d_head) == (n_kv_heads, d_head)
                 });
-                memory = Memory::Of(alike.ok_or_else(|| ConfigError::Unsupported {
-                    key: "num_kv_shared_layers".to_owned(),
-                    found: shared.to_string(),
-                    known: format!("numbers that leave layer {index} one of its own kind to read from"),
+                memory = Memory::Of(alike.ok_or_else(|| {
+                    ConfigError::unsupported(
+                        "num_kv_shared_layers",
+                        shared,
+                        format!("numbers that leave layer {index} one of its own kind to read from"),
+                    )
                 })?);
             }
             layers.push(Self { index, decoder, slides, memory });
@@ -157,13 +159,7 @@ impl<'a> Layer<'a> {
             tensor: self.decoder.name(self.index, "router.scale"),
             by: (1.0 / (d_model as f64).sqrt()) as f32,
         };
-        let routing = Routing {
-            chosen: config.size("top_k_experts")?,
-            scores: Scores::Softmax,
-            groups: None,
-            normalized: true,
-            scale: 1.0,
-        };
+        let routing = Routing::by_softmax(config.size("top_k_experts")?);
         let width = config.size("moe_intermediate_size")?;
         Ok(Mlp::Beside(Beside {
             dense,
@@ -191,11 +187,11 @@ fn heads(text: &Config<'_>, index: usize, slides: bool) -> Result<(usize, usize)
         let layer = layers.iter().find(|it| it.0.parse() == Ok(index));
         for (key, value) in layer.and_then(|it| it.1.as_object()).into_iter().flatten() {
             if !["num_key_value_heads", "head_dim"].contains(&key.as_str()) {
-                return Err(ConfigError::Unsupported {
-                    key: format!("per_layer_config.{index}"),
-                    found: key.clone(),
-                    known: "`num_key_value_heads`, `head_dim`".to_owned(),
-                });
+                return Err(ConfigError::unsupported(
+                    &format!("per_layer_config.{index}"),
+                    key,
+                    "`num_key_value_heads`, `head_dim`",
+                ));
             }
             own[key] = value.clone();
         }
@@ -233,11 +229,11 @@ fn per_layer_embedding(decoder: &Decoder<'_>) -> Result<Option<PerLayerEmbedding
     let width = text.size(WIDTH)?;
     let (tokens, vocab) = (text.size("vocab_size_per_layer_input")?, text.size("vocab_size")?);
     if tokens < vocab {
-        return Err(ConfigError::Unsupported {
-            key: "vocab_size_per_layer_input".to_owned(),
-            found: tokens.to_string(),
-            known: format!("numbers from vocab_size = {vocab}"),
-        });
+        return Err(ConfigError::unsupported(
+            "vocab_size_per_layer_input",
+            tokens,
+            format!("numbers from vocab_size = {vocab}"),
+        ));
     }
     Ok(Some(PerLayerEmbedding {
         weight: format!("{}.embed_tokens_per_layer.weight", decoder.root),
@@ -256,15 +252,7 @@ fn per_layer_branch(
 ) -> Result<Branch<PerLayer>, ConfigError> {
     let Decoder { root, d_model, n_layers, .. } = *decoder;
     let norm = decoder.named_norm(&format!("{root}.per_layer_projection_norm"), width)?;
-    let share = Share {
-        expert: None,
-        first: index.saturating_mul(width),
-        together: 1,
-        step: 1,
-        of: n_layers.saturating_mul(width),
-        transposed: false,
-        scales: None,
-    };
+    let share = Share::part(index.saturating_mul(width), n_layers.saturating_mul(width));
     let context = Projection {
         weight: format!("{root}.per_layer_model_projection.weight"),
         share: Some(share),
@@ -294,10 +282,10 @@ fn scalar(decoder: &Decoder<'_>, index: usize) -> Result<f32, ConfigError> {
     match decoder.config.tensor_values(&name).as_deref() {
         None => Ok(1.0),
         Some(&[scalar]) if scalar.is_finite() => Ok(scalar),
-        Some(values) => Err(ConfigError::Unsupported {
-            key: name,
-            found: values.first().map_or("nothing".to_owned(), |it| format!("{it} of {}", values.len())),
-            known: "one finite number".to_owned(),
-        }),
+        Some(values) => Err(ConfigError::unsupported(
+            &name,
+            values.first().map_or("nothing".to_owned(), |it| format!("{it} of {}", values.len())),
+            "one finite number",
+        )),
     }
 }

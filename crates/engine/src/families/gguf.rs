@@ -107,11 +107,7 @@ fn rope_scaling(metadata: &Config<'_>, architecture: &str) -> Result<Option<Valu
             "beta_slow": metadata.get(&key("yarn_beta_slow")),
             "attention_factor": metadata.get(&key("yarn_attn_factor")),
         }))),
-        other => Err(ConfigError::Unsupported {
-            key: key("type"),
-            found: other.to_owned(),
-            known: "`none`, `linear`, `yarn`".to_owned(),
-        }),
+        other => Err(ConfigError::unsupported(&key("type"), other, "`none`, `linear`, `yarn`")),
     }
 }
 

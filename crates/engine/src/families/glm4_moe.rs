@@ -7,9 +7,9 @@ use std::sync::LazyLock;
 
 use serde_json::{Value, json};
 
-use super::Family;
 use super::decoder::{self, Decoder, Traits};
 use super::gguf::{self, Gguf};
+use super::{Family, experts};
 use crate::blueprint::{Attention, Blueprint, Experts, Groups, Mlp, Norm, Routing, Scores};
 use crate::{Config, ConfigError};
 
@@ -104,13 +104,11 @@ impl Sparse {
         let groups = |key: &str| Ok::<_, ConfigError>(config.count(key)?.unwrap_or(1));
         let width = config.size("moe_intermediate_size")?;
         Ok(Self {
-            routing: Routing {
-                chosen: config.size("num_experts_per_tok")?,
-                scores: Scores::Sigmoid,
-                groups: Some(Groups { count: groups("n_group")?, chosen: groups("topk_group")?, best: 2 }),
-                normalized: config.flag("norm_topk_prob")?.unwrap_or(false),
-                scale: config.number("routed_scaling_factor")?.unwrap_or(1.0) as f32,
-            },
+            routing: experts::in_groups(
+                config,
+                Scores::Sigmoid,
+                Groups { count: groups("n_group")?, chosen: groups("topk_group")?, best: 2 },
+            )?,
             width,
             shared: config.count(shared)?.unwrap_or(0).saturating_mul(width),
         })

@@ -8,6 +8,7 @@ use super::Family;
 use super::decoder::{self, Decoder, Traits};
 use super::latent::{by_logistic_scores, pairing};
 use crate::blueprint::Blueprint;
+use crate::config::kind_of_layer;
 use crate::{Config, ConfigError};
 
 /// The family.
@@ -49,13 +50,5 @@ fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
 /// By `mlp_layer_types`; where there is no such list, the first layer alone is dense.
 fn is_dense(config: &Config<'_>, layer: usize) -> Result<bool, ConfigError> {
     let Some(types) = config.list("mlp_layer_types")? else { return Ok(layer == 0) };
-    match types.get(layer).map_or("nothing for this layer", |it| it.as_str().unwrap_or("no text")) {
-        "dense" => Ok(true),
-        "sparse" => Ok(false),
-        found => Err(ConfigError::Unsupported {
-            key: format!("mlp_layer_types[{layer}]"),
-            found: found.to_owned(),
-            known: "`dense`, `sparse`".to_owned(),
-        }),
-    }
+    kind_of_layer(types, "mlp_layer_types", layer, &[("dense", true), ("sparse", false)])
 }

@@ -10,7 +10,7 @@ use super::Family;
 use super::decoder::{self, Decoder, Traits};
 use super::experts::ALTERNATING;
 use super::gguf::{self, Gguf, Stored};
-use crate::blueprint::{Activation, Attention, Blueprint, Experts, Mlp, Projection, Routing, Scores};
+use crate::blueprint::{Activation, Attention, Blueprint, Experts, Mlp, Projection, Routing};
 use crate::{Config, ConfigError};
 
 /// The family.
@@ -51,13 +51,7 @@ fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
     let defaults: &Value = if scaled { &DEFAULTS } else { &DEFAULTS_WITH_ROPE };
     let decoder = Decoder::read(config, TRAITS, Some(defaults))?;
     let config = &decoder.config;
-    let routing = Routing {
-        chosen: config.size("num_experts_per_tok")?,
-        scores: Scores::Softmax,
-        groups: None,
-        normalized: true,
-        scale: 1.0,
-    };
+    let routing = Routing::by_softmax(config.size("num_experts_per_tok")?);
     let number = |key: &str| -> Result<f32, ConfigError> {
         let missing = || ConfigError::Missing { key: key.to_owned() };
         Ok(config.number(key)?.ok_or_else(missing)? as f32)

@@ -1,9 +1,10 @@
 //! Granite 4: Granite with Mamba-2 in most layers, with experts or without.
 
 use super::decoder::{self, Decoder};
-use super::recurrent::{Mamba, kind, size_within, step_limits, unsupported};
+use super::recurrent::{Mamba, size_within, step_limits};
 use super::{Family, granite};
-use crate::blueprint::{Attention, Block, Blueprint, Branch, Gated, Mixer, Mlp, Rope, Routing, Scores};
+use crate::blueprint::{Attention, Block, Blueprint, Branch, Gated, Mixer, Mlp, Rope, Routing};
+use crate::config::kind_of_layer;
 use crate::{Config, ConfigError};
 
 /// The family.
@@ -30,7 +31,7 @@ fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
         let attention = granite::scaled(&decoder, Attention { rope, ..attention })?;
         let block = decoder.block(layer, attention, mlp(&decoder, layer, experts)?, decoder::BEFORE)?;
         let block = granite::branches(&decoder, block)?;
-        let attends = layers.map_or(Ok(false), |it| kind(it, key, layer, LAYERS))?;
+        let attends = layers.map_or(Ok(false), |it| kind_of_layer(it, key, layer, LAYERS))?;
         if attends {
             return Ok(block);
         }
@@ -50,7 +51,7 @@ fn mamba(decoder: &Decoder<'_>) -> Result<Mamba, ConfigError> {
     };
     if heads.checked_mul(d_head) != Some(width) {
         let known = format!("the divisors of mamba_expand * hidden_size = {width}");
-        return Err(unsupported("mamba_n_heads", format!("{heads} heads of {d_head}"), known));
+        return Err(ConfigError::unsupported("mamba_n_heads", format!("{heads} heads of {d_head}"), known));
     }
     Ok(Mamba {
         heads,
@@ -79,13 +80,7 @@ fn mlp(decoder: &Decoder<'_>, layer: usize, experts: bool) -> Result<Mlp, Config
     if !experts {
         return Ok(Mlp::Gated(shared));
     }
-    let routing = Routing {
-        chosen: config.count("num_experts_per_tok")?.unwrap_or(2),
-        scores: Scores::Softmax,
-        groups: None,
-        normalized: true,
-        scale: 1.0,
-    };
+    let routing = Routing::by_softmax(config.count("num_experts_per_tok")?.unwrap_or(2));
     let mut experts = decoder.experts(layer, decoder.d_mlp, routing)?;
     experts.shared = Some(shared);
     Ok(Mlp::Experts(experts))

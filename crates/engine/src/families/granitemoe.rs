@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::decoder::{self, Decoder};
 use super::gguf::{self, Gguf};
 use super::{Family, granite};
-use crate::blueprint::{Blueprint, Experts, Gated, Mlp, Routing, Scores};
+use crate::blueprint::{Blueprint, Experts, Gated, Mlp, Routing};
 use crate::{Config, ConfigError};
 
 /// The family.
@@ -29,13 +29,7 @@ const SHARED: &[(&str, &str)] = &[
 
 fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
     let decoder = Decoder::read(config, decoder::LLAMA, None)?;
-    let routing = Routing {
-        chosen: config.size("num_experts_per_tok")?,
-        scores: Scores::Softmax,
-        groups: None,
-        normalized: true,
-        scale: 1.0,
-    };
+    let routing = Routing::by_softmax(config.size("num_experts_per_tok")?);
     let shared = config.count("shared_intermediate_size")?.unwrap_or(0);
     granite::multiplied(&decoder, |layer| {
         let experts = decoder.experts(layer, decoder.d_mlp, routing)?;

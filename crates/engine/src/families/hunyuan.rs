@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::Family;
 use super::decoder::{self, Decoder, Traits};
-use crate::blueprint::{Attention, Blueprint, Experts, Mlp, Pairing, Rope, Routing, Scores};
+use crate::blueprint::{Attention, Blueprint, Experts, Mlp, Pairing, Rope, Routing};
 use crate::rope::plain_rope;
 use crate::{Config, ConfigError};
 
@@ -53,7 +53,7 @@ fn routing(config: &Config<'_>, layer: usize) -> Result<Routing, ConfigError> {
         }
         Some(_) => config.size(KEY)?,
     };
-    Ok(Routing { chosen, scores: Scores::Softmax, groups: None, normalized: true, scale: 1.0 })
+    Ok(Routing::by_softmax(chosen))
 }
 
 /// The rotary embedding where it is called dynamic and has an `alpha`: the base is multiplied with alpha^(d / (d − 2)),

@@ -1,6 +1,7 @@
 //! Latent attention as DeepSeek's checkpoints have it, and the experts that come with it.
 
 use super::decoder::{Decoder, FULL, WIDEST};
+use super::experts;
 use crate::backend::LatentShape;
 use crate::blueprint::{Experts, Groups, LatentAttention, Mlp, Norm, Pairing, Rope, Routing, Scores};
 use crate::rope::{rope, score_scale};
@@ -65,23 +66,20 @@ impl Decoder<'_> {
     ) -> Result<Rope, ConfigError> {
         let rope = rope(&self.config, FULL, width, self.traits.theta, pairing)?;
         if 2 * rope.frequencies.len() != shape.d_rope {
-            return Err(ConfigError::Unsupported {
-                key: "partial_rotary_factor".to_owned(),
-                found: format!("{} rotated numbers of {width}", 2 * rope.frequencies.len()),
-                known: format!("what leaves qk_rope_head_dim = {}", shape.d_rope),
-            });
+            return Err(ConfigError::unsupported(
+                "partial_rotary_factor",
+                format!("{} rotated numbers of {width}", 2 * rope.frequencies.len()),
+                format!("what leaves qk_rope_head_dim = {}", shape.d_rope),
+            ));
         }
         Ok(rope)
     }
 
     pub(super) fn latent_shape(&self) -> Result<LatentShape, ConfigError> {
         let Self { config, n_heads, n_kv_heads, d_model, .. } = *self;
-        let unsupported = |key: &str, found: String, known: String| {
-            Err(ConfigError::Unsupported { key: key.to_owned(), found, known })
-        };
         if n_kv_heads != n_heads {
             let known = format!("num_attention_heads = {n_heads}, since every head has keys of its own");
-            return unsupported("num_key_value_heads", n_kv_heads.to_string(), known);
+            return Err(ConfigError::unsupported("num_key_value_heads", n_kv_heads, known));
         }
         let (d_latent, d_nope) = (config.size("kv_lora_rank")?, config.size("qk_nope_head_dim")?);
         let d_rope = config.size("qk_rope_head_dim")?;
@@ -92,10 +90,14 @@ impl Decoder<'_> {
         let widest = d_latent.max(d_nope).max(d_value).saturating_add(d_rope);
         if widest.saturating_mul(n_heads) > WIDEST {
             let known = format!("up to {WIDEST} numbers in all heads");
-            return unsupported("num_attention_heads", format!("{n_heads} heads of {widest}"), known);
+            return Err(ConfigError::unsupported(
+                "num_attention_heads",
+                format!("{n_heads} heads of {widest}"),
+                known,
+            ));
         }
         if !d_rope.is_multiple_of(2) {
-            return unsupported("qk_rope_head_dim", d_rope.to_string(), "even numbers".to_owned());
+            return Err(ConfigError::unsupported("qk_rope_head_dim", d_rope, "even numbers"));
         }
         let scale = score_scale(&config, FULL)? / ((d_nope + d_rope) as f64).sqrt();
         Ok(LatentShape { n_heads, d_latent, d_nope, d_rope, d_value, scale: scale as f32 })
@@ -108,10 +110,7 @@ impl Decoder<'_> {
         let correction = self.name(layer, "mlp.gate.e_score_correction_bias");
         Ok(Mlp::Experts(Experts {
             correction: self.config.has_tensor(&correction).then_some(correction),
-            shared: match shared {
-                0 => None,
-                _ => Some(self.gated_in(layer, "mlp.shared_experts", shared)?),
-            },
+            shared: self.shared(layer, "mlp.shared_experts", shared)?,
             ..self.experts(layer, width, routing)?
         }))
     }
@@ -122,24 +121,15 @@ impl Decoder<'_> {
 pub(super) fn by_logistic_scores(config: &Config<'_>) -> Result<Routing, ConfigError> {
     config.word("scoring_func", "sigmoid", &[("sigmoid", ())])?;
     config.word("topk_method", "noaux_tc", &[("noaux_tc", ())])?;
-    Ok(Routing {
-        chosen: config.size("num_experts_per_tok")?,
-        scores: Scores::Sigmoid,
-        groups: Some(Groups { count: config.size("n_group")?, chosen: config.size("topk_group")?, best: 2 }),
-        normalized: config.flag("norm_topk_prob")?.unwrap_or(false),
-        scale: config.number("routed_scaling_factor")?.unwrap_or(1.0) as f32,
-    })
+    let groups = Groups { count: config.size("n_group")?, chosen: config.size("topk_group")?, best: 2 };
+    experts::in_groups(config, Scores::Sigmoid, groups)
 }
 
 /// Refuses models whose layers with experts alternate with others.
 pub(super) fn refuse_alternation(config: &Config<'_>) -> Result<(), ConfigError> {
     match config.count("moe_layer_freq")? {
         None | Some(1) => Ok(()),
-        Some(step) => Err(ConfigError::Unsupported {
-            key: "moe_layer_freq".to_owned(),
-            found: step.to_string(),
-            known: "`1`".to_owned(),
-        }),
+        Some(step) => Err(ConfigError::unsupported("moe_layer_freq", step, "`1`")),
     }
 }
 

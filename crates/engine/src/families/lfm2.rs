@@ -2,11 +2,12 @@
 
 use super::Family;
 use super::decoder::{self, Decoder, Norms};
-use super::recurrent::{kind, size_within, unsupported};
+use super::recurrent::size_within;
 use crate::blueprint::{
     Attention, Block, Blueprint, Branch, Convolution, Gated, Mixer, Mlp, Projection, Routing, Scores, Share,
     ShortConvolution,
 };
+use crate::config::kind_of_layer;
 use crate::{Config, ConfigError};
 
 /// The family.
@@ -36,7 +37,7 @@ fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
     let of_layers = text.list("layer_types")?;
     let attends = text.list("full_attn_idxs")?;
     let is_attention = |layer: usize| match (of_layers, attends) {
-        (Some(list), _) => kind(list, "layer_types", layer, LAYERS),
+        (Some(list), _) => kind_of_layer(list, "layer_types", layer, LAYERS),
         (None, Some(list)) => Ok(list.iter().any(|it| it.as_u64() == Some(layer as u64))),
         (None, None) => Ok(true),
     };
@@ -76,15 +77,7 @@ fn convolution(decoder: &Decoder<'_>, layer: usize) -> Result<ShortConvolution, 
     let d_model = decoder.d_model;
     let bias = decoder.config.flag("conv_bias")?.unwrap_or(false);
     let part = |index: usize| {
-        let share = Share {
-            expert: None,
-            first: index * d_model,
-            together: 1,
-            step: 1,
-            of: 3 * d_model,
-            transposed: false,
-            scales: None,
-        };
+        let share = Share::part(index * d_model, 3 * d_model);
         Projection { share: Some(share), ..decoder.projection(layer, "conv.in_proj", bias, d_model, d_model) }
     };
     let name = |it: &str| decoder.name(layer, it);
@@ -146,7 +139,7 @@ fn mlp_width(config: &Config<'_>, written: usize) -> Result<usize, ConfigError> 
     let multiple = size_within(config, "block_multiple_of", 256)?;
     let width = (width as f64 * factor) as usize;
     if width == 0 || width > 1 << 24 {
-        return Err(unsupported("intermediate_size", written, "what leaves an MLP some width"));
+        return Err(ConfigError::unsupported("intermediate_size", written, "what leaves an MLP some width"));
     }
     Ok(width.next_multiple_of(multiple))
 }

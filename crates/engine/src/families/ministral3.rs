@@ -29,27 +29,28 @@ static DEFAULTS: LazyLock<Value> = LazyLock::new(|| {
     })
 });
 
-static DEFAULTS_WITH_ROPE: LazyLock<Value> = LazyLock::new(|| {
-    let mut defaults = DEFAULTS.clone();
+static DEFAULTS_WITH_ROPE: LazyLock<Value> =
+    LazyLock::new(|| with_yarn(&DEFAULTS, 1_000_000.0, 16.0, 16_384));
+
+/// Defaults with the rotary embedding that models of this line have where nothing is said of it.
+pub(super) fn with_yarn(defaults: &Value, theta: f64, factor: f64, original: usize) -> Value {
+    let mut defaults = defaults.clone();
     defaults["rope_parameters"] = json!({
-            "rope_type": "yarn",
-            "rope_theta": 1_000_000.0,
-            "factor": 16.0,
-            "original_max_position_embeddings": 16_384,
-            "beta_fast": 32.0,
-            "beta_slow": 1.0,
-            "mscale": 1.0,
-            "mscale_all_dim": 1.0,
-            "llama_4_scaling_beta": 0.1,
+        "rope_type": "yarn",
+        "rope_theta": theta,
+        "factor": factor,
+        "original_max_position_embeddings": original,
+        "beta_fast": 32.0,
+        "beta_slow": 1.0,
+        "mscale": 1.0,
+        "mscale_all_dim": 1.0,
+        "llama_4_scaling_beta": 0.1,
     });
     defaults
-});
+}
 
 fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
-    let text = config.section("text_config").unwrap_or(*config);
-    let rotates =
-        ["rope_parameters", "rope_scaling", "rope_theta"].into_iter().any(|it| text.get(it).is_some());
-    let defaults: &Value = if rotates { &DEFAULTS } else { &DEFAULTS_WITH_ROPE };
+    let defaults: &Value = if decoder::says_how_to_rotate(config) { &DEFAULTS } else { &DEFAULTS_WITH_ROPE };
     let decoder = Decoder::read(config, decoder::LLAMA, Some(defaults))?;
     decoder.blueprint(|layer| {
         let attention = decoder.attention(layer, decoder.slides(layer, |_| true)?)?;

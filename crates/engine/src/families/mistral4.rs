@@ -7,10 +7,10 @@ use std::sync::LazyLock;
 
 use serde_json::{Value, json};
 
-use super::Family;
 use super::decoder::{self, Decoder};
 use super::latent::pairing;
-use crate::blueprint::{Blueprint, Groups, Routing, Scores};
+use super::{Family, experts, ministral3};
+use crate::blueprint::{Blueprint, Groups, Scores};
 use crate::{Config, ConfigError};
 
 /// The family.
@@ -45,37 +45,16 @@ static DEFAULTS: LazyLock<Value> = LazyLock::new(|| {
     })
 });
 
-static DEFAULTS_WITH_ROPE: LazyLock<Value> = LazyLock::new(|| {
-    let mut defaults = DEFAULTS.clone();
-    defaults["rope_parameters"] = json!({
-        "rope_type": "yarn",
-        "rope_theta": 10_000.0,
-        "factor": 128.0,
-        "original_max_position_embeddings": 8192,
-        "beta_fast": 32.0,
-        "beta_slow": 1.0,
-        "mscale": 1.0,
-        "mscale_all_dim": 1.0,
-        "llama_4_scaling_beta": 0.1,
-    });
-    defaults
-});
+static DEFAULTS_WITH_ROPE: LazyLock<Value> =
+    LazyLock::new(|| ministral3::with_yarn(&DEFAULTS, 10_000.0, 128.0, 8192));
 
 fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
-    let text = config.section("text_config").unwrap_or(*config);
-    let rotates =
-        ["rope_parameters", "rope_scaling", "rope_theta"].into_iter().any(|it| text.get(it).is_some());
-    let defaults: &Value = if rotates { &DEFAULTS } else { &DEFAULTS_WITH_ROPE };
+    let defaults: &Value = if decoder::says_how_to_rotate(config) { &DEFAULTS } else { &DEFAULTS_WITH_ROPE };
     let decoder = Decoder { mlp_bias: false, ..Decoder::read(config, decoder::LLAMA, Some(defaults))? };
     let config = &decoder.config;
     let dense = config.count("first_k_dense_replace")?.unwrap_or(0);
-    let routing = Routing {
-        chosen: config.size("num_experts_per_tok")?,
-        scores: Scores::Softmax,
-        groups: Some(Groups { count: config.size("n_group")?, chosen: config.size("topk_group")?, best: 2 }),
-        normalized: config.flag("norm_topk_prob")?.unwrap_or(false),
-        scale: config.number("routed_scaling_factor")?.unwrap_or(1.0) as f32,
-    };
+    let groups = Groups { count: config.size("n_group")?, chosen: config.size("topk_group")?, best: 2 };
+    let routing = experts::in_groups(config, Scores::Softmax, groups)?;
     let (shape, pairing) = (decoder.latent_shape()?, pairing(config)?);
     // The share of whole queries that is rotated may be written down or not.
     let parameters = ["rope_parameters", "rope_scaling"].into_iter().find_map(|it| config.section(it));

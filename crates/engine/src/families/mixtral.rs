@@ -2,7 +2,7 @@
 
 use super::Family;
 use super::decoder::{self, Decoder};
-use crate::blueprint::{Blueprint, Mlp, Routing, Scores};
+use crate::blueprint::{Blueprint, Mlp, Routing};
 use crate::{Config, ConfigError};
 
 /// The family.
@@ -22,12 +22,6 @@ fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
 
 /// A layer's experts, two of which a token is sent to where nothing is said.
 pub(super) fn mlp(decoder: &Decoder<'_>, layer: usize) -> Result<Mlp, ConfigError> {
-    let routing = Routing {
-        chosen: decoder.config.count("num_experts_per_tok")?.unwrap_or(2),
-        scores: Scores::Softmax,
-        groups: None,
-        normalized: true,
-        scale: 1.0,
-    };
+    let routing = Routing::by_softmax(decoder.config.count("num_experts_per_tok")?.unwrap_or(2));
     Ok(Mlp::Experts(decoder.experts(layer, decoder.d_mlp, routing)?))
 }

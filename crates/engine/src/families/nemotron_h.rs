@@ -5,8 +5,9 @@ use serde_json::{Value, json};
 
 use super::Family;
 use super::decoder::{self, Decoder, Norms, Traits};
-use super::recurrent::{Mamba, kind, size_within, unsupported};
+use super::recurrent::{Mamba, size_within};
 use crate::blueprint::{Attention, Block, Blueprint, Mixer, Mlp};
+use crate::config::kind_of_layer;
 use crate::{Config, ConfigError};
 
 /// The family.
@@ -62,7 +63,7 @@ fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
     let defaults = json!({"num_hidden_layers": kinds.len()});
     let decoder = Decoder::read(config, TRAITS, Some(&defaults))?;
     if decoder.n_layers != kinds.len() {
-        return Err(unsupported(
+        return Err(ConfigError::unsupported(
             key,
             format!("{} blocks", kinds.len()),
             format!("{} of them", decoder.n_layers),
@@ -74,8 +75,8 @@ fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
     let head = config.has_tensor(HEAD).then_some(HEAD);
     let decoder = Decoder { root, head, qkv_bias: false, output_bias: false, ..decoder };
     let mamba = mamba(&decoder)?;
-    let mut blueprint =
-        decoder.blueprint(|layer| block(&decoder, layer, kind(kinds, key, layer, KINDS)?, &mamba))?;
+    let mut blueprint = decoder
+        .blueprint(|layer| block(&decoder, layer, kind_of_layer(kinds, key, layer, KINDS)?, &mamba))?;
     let embedding = format!("{root}.embeddings.weight");
     if decoder.head.is_none() {
         blueprint.head.weight.clone_from(&embedding);

@@ -17,11 +17,7 @@ fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
     let decoder = Decoder { mlp_bias: false, ..Decoder::read(config, TRAITS, None)? };
     let clip = config.number("clip_qkv")?;
     if let Some(limit) = clip.filter(|&it| it < 0.0) {
-        return Err(ConfigError::Unsupported {
-            key: "clip_qkv".to_owned(),
-            found: limit.to_string(),
-            known: "numbers from 0".to_owned(),
-        });
+        return Err(ConfigError::unsupported("clip_qkv", limit, "numbers from 0"));
     }
     let clip = clip.map(|it| it as f32);
     decoder.blueprint(|layer| {

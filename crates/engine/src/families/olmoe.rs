@@ -27,11 +27,7 @@ fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
     let decoder = Decoder::read(config, TRAITS, None)?;
     let clip = config.number("clip_qkv")?.map(|it| it as f32);
     if let Some(clip) = clip.filter(|&it| it <= 0.0) {
-        return Err(ConfigError::Unsupported {
-            key: "clip_qkv".to_owned(),
-            found: clip.to_string(),
-            known: "numbers above 0".to_owned(),
-        });
+        return Err(ConfigError::unsupported("clip_qkv", clip, "numbers above 0"));
     }
     let routing = Routing {
         chosen: config.count("num_experts_per_tok")?.unwrap_or(CHOSEN),

@@ -26,11 +26,11 @@ fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
         let mut attention = decoder.attention(layer, decoder.slides(layer, |_| true)?)?;
         if let (Some(rope), Some(divisors)) = (&mut attention.rope, config.tensor_values(SHORT_FACTORS)) {
             if divisors.len() != rope.frequencies.len() {
-                return Err(ConfigError::Unsupported {
-                    key: SHORT_FACTORS.to_owned(),
-                    found: format!("{} numbers", divisors.len()),
-                    known: format!("one for each of the {} rotated pairs", rope.frequencies.len()),
-                });
+                return Err(ConfigError::unsupported(
+                    SHORT_FACTORS,
+                    format!("{} numbers", divisors.len()),
+                    format!("one for each of the {} rotated pairs", rope.frequencies.len()),
+                ));
             }
             rope.frequencies.iter_mut().zip(divisors).for_each(|(frequency, divisor)| *frequency /= divisor);
             rope.magnitude = config.number("gguf.attn_factor")?.unwrap_or(1.0) as f32;

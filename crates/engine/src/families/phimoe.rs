@@ -25,11 +25,7 @@ fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
     let decoder = Decoder::read(config, TRAITS, None)?;
     let chosen = config.count("num_experts_per_tok")?.unwrap_or(CHOSEN);
     if chosen != CHOSEN {
-        return Err(ConfigError::Unsupported {
-            key: "num_experts_per_tok".to_owned(),
-            found: chosen.to_string(),
-            known: CHOSEN.to_string(),
-        });
+        return Err(ConfigError::unsupported("num_experts_per_tok", chosen, CHOSEN));
     }
     let tolerance = 2.0 * config.number("router_jitter_noise")?.unwrap_or(NOISE);
     let routing = Routing {

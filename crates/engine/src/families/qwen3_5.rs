@@ -6,11 +6,12 @@ use serde_json::{Value, json};
 
 use super::Family;
 use super::decoder::{self, Decoder, Traits};
-use super::recurrent::{kind, size_within, unsupported};
+use super::recurrent::size_within;
 use crate::blueprint::{
     Attention, Block, Blueprint, Branch, Convolution, GatedNorm, Gating, Mixer, Projection, Rate, Recurrence,
     RecurrenceShape, Rule, Share,
 };
+use crate::config::kind_of_layer;
 use crate::{Config, ConfigError};
 
 /// The family.
@@ -58,7 +59,7 @@ pub(super) fn mixed(
     net: impl FnOnce() -> Recurrence,
 ) -> Result<Block, ConfigError> {
     let attends = if let Some(list) = decoder.config.list("layer_types")? {
-        kind(list, "layer_types", layer, LAYERS)?
+        kind_of_layer(list, "layer_types", layer, LAYERS)?
     } else {
         let interval = size_within(&decoder.config, "full_attention_interval", 4)?;
         (layer + 1).is_multiple_of(interval)
@@ -74,15 +75,7 @@ pub(super) fn attention(decoder: &Decoder<'_>, layer: usize) -> Result<Attention
     let attention = decoder.attention(layer, false)?;
     let (d_head, width) = (decoder.d_head, decoder.n_heads * decoder.d_head);
     let half = |first| {
-        let share = Share {
-            expert: None,
-            first,
-            together: d_head,
-            step: 2 * d_head,
-            of: 2 * width,
-            transposed: false,
-            scales: None,
-        };
+        let share = Share { together: d_head, step: 2 * d_head, ..Share::part(first, 2 * width) };
         Projection { share: Some(share), ..attention.query.clone() }
     };
     Ok(Attention {
@@ -110,7 +103,7 @@ impl DeltaNet {
         let d_value = size_within(config, "linear_value_head_dim", 128)?;
         if !heads.is_multiple_of(groups) {
             let known = format!("the multiples of linear_num_key_heads = {groups}");
-            return Err(unsupported("linear_num_value_heads", heads, known));
+            return Err(ConfigError::unsupported("linear_num_value_heads", heads, known));
         }
         let keys = groups.saturating_mul(d_key);
         let shape = RecurrenceShape {
@@ -122,8 +115,9 @@ impl DeltaNet {
             keys,
             values: keys.saturating_mul(2),
         };
-        if shape.channels() > 1 << 20 {
-            return Err(unsupported("linear_num_value_heads", heads, "up to 1048576 channels in all"));
+        if shape.channels() > decoder::WIDEST {
+            let known = format!("up to {} channels in all", decoder::WIDEST);
+            return Err(ConfigError::unsupported("linear_num_value_heads", heads, known));
         }
         Ok(Self {
             shape,
@@ -152,15 +146,7 @@ impl DeltaNet {
         let RecurrenceShape { heads, groups, d_key, d_value, .. } = self.shape;
         let each = heads / groups; // value heads of a key head
         let part = |name: &str, first, together, step| {
-            let share = Share {
-                expert: None,
-                first,
-                together,
-                step,
-                of: groups * step,
-                transposed: false,
-                scales: None,
-            };
+            let share = Share { together, step, ..Share::part(first, groups * step) };
             let name = format!("linear_attn.{name}");
             Projection {
                 share: Some(share),

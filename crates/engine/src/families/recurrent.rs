@@ -1,39 +1,18 @@
-//! What families with recurrent layers share: which layers are of which kind, and Mamba-2.
+//! What families with recurrent layers share: sizes, and Mamba-2.
 
-use super::decoder::Decoder;
+use super::decoder::{Decoder, WIDEST};
 use crate::blueprint::{
     Convolution, GatedNorm, Gating, Projection, Rate, Recurrence, RecurrenceShape, Rule, Share,
 };
 use crate::{Config, ConfigError};
 
-/// Far above any model; a damaged number must not reserve memory for rows of activations.
-const WIDEST: usize = 1 << 20;
-
 /// A size that a layer cannot be without.
 pub(super) fn size_within(config: &Config<'_>, key: &str, otherwise: usize) -> Result<usize, ConfigError> {
     let size = config.count(key)?.unwrap_or(otherwise);
     if size == 0 || size > WIDEST {
-        return Err(unsupported(key, size, format!("1 to {WIDEST}")));
+        return Err(ConfigError::unsupported(key, size, format!("1 to {WIDEST}")));
     }
     Ok(size)
-}
-
-pub(super) fn unsupported(key: &str, found: impl std::fmt::Display, known: impl Into<String>) -> ConfigError {
-    ConfigError::Unsupported { key: key.to_owned(), found: found.to_string(), known: known.into() }
-}
-
-/// What a list says of a layer, as one of the kinds that it has words for.
-pub(super) fn kind<T: Copy>(
-    list: &[serde_json::Value],
-    key: &str,
-    layer: usize,
-    known: &[(&str, T)],
-) -> Result<T, ConfigError> {
-    let found = list.get(layer).map_or("nothing for this layer", |it| it.as_str().unwrap_or("no text"));
-    known.iter().find(|it| it.0 == found).map(|it| it.1).ok_or_else(|| {
-        let known: Vec<String> = known.iter().map(|it| format!("`{}`", it.0)).collect();
-        unsupported(&format!("{key}[{layer}]"), found, known.join(", "))
-    })
 }
 
 /// The sizes of a Mamba-2 layer, and which biases there are.
@@ -69,22 +48,26 @@ impl Mamba {
     ) -> Result<Recurrence, ConfigError> {
         let Self { heads, d_head, groups, d_state, .. } = *self;
         if !heads.is_multiple_of(groups) {
-            return Err(unsupported("mamba_n_groups", groups, format!("the divisors of the {heads} heads")));
+            return Err(ConfigError::unsupported(
+                "mamba_n_groups",
+                groups,
+                format!("the divisors of the {heads} heads"),
+            ));
         }
         let width = heads.saturating_mul(d_head);
         let channels = width.saturating_add((2 * groups).saturating_mul(d_state));
         if channels > WIDEST {
-            return Err(unsupported("mamba_n_heads", heads, format!("up to {WIDEST} channels in all")));
+            return Err(ConfigError::unsupported(
+                "mamba_n_heads",
+                heads,
+                format!("up to {WIDEST} channels in all"),
+            ));
         }
         let name = |name: &str| decoder.name(layer, &format!("{module}.{name}"));
         let all = width + channels + heads;
-        let part = |first, outputs| {
-            let share =
-                Share { expert: None, first, together: 1, step: 1, of: all, transposed: false, scales: None };
-            Projection {
-                share: Some(share),
-                ..decoder.projection(layer, &format!("{module}.in_proj"), self.bias, outputs, decoder.d_model)
-            }
+        let part = |first, outputs| Projection {
+            share: Some(Share::part(first, all)),
+            ..decoder.projection(layer, &format!("{module}.in_proj"), self.bias, outputs, decoder.d_model)
         };
         Ok(Recurrence {
             shape: RecurrenceShape {
@@ -140,6 +123,10 @@ pub(super) fn step_limits(config: &Config<'_>, key: &str) -> Result<(f32, f32), 
     };
     match (list.len(), number(0), number(1)) {
         (2, Some(least), Some(most)) if least <= most => Ok((least, most)),
-        _ => Err(unsupported(key, serde_json::Value::from(list.to_vec()), "two numbers, the smaller first")),
+        _ => Err(ConfigError::unsupported(
+            key,
+            serde_json::Value::from(list.to_vec()),
+            "two numbers, the smaller first",
+        )),
     }
 }
