@@ -59,9 +59,9 @@ pub struct Plan {
     states: Vec<StateStep>,
     /// By row, as far as rows follow others.
     follows: Vec<Option<Following>>,
-    /// More slots that a row's key and value go to.
+    /// More slots that a row's key and value go to, in the order of rows.
     echoes: Vec<(u32, Slot)>,
-    /// More slots that the state after a context's rows goes to.
+    /// More slots that the state after a context's rows goes to, in the order of contexts.
     state_echoes: Vec<(u32, u32)>,
 }
 
@@ -170,7 +170,9 @@ impl Plan {
 
     /// The slots that the state after a run goes to: its own, and its echoes.
     pub fn states_after(&self, run: Run) -> impl Iterator<Item = u32> {
-        let echoes = self.state_echoes.iter().filter(move |it| it.0 == run.context).map(|it| it.1);
+        let from = self.state_echoes.partition_point(|it| it.0 < run.context);
+        let echoes =
+            self.state_echoes[from..].iter().take_while(move |it| it.0 == run.context).map(|it| it.1);
         std::iter::once(self.state_of(run).to).chain(echoes)
     }
 
@@ -181,6 +183,7 @@ impl Plan {
                 self.state_echoes.push((pass.context[leader as usize], pass.state_of(run).to));
             }
         }
+        self.state_echoes.sort_by_key(|it| it.0);
     }
 
     /// The chunks that a row attends to; the row sees the first `positions[row] + 1` positions of them.
