@@ -620,10 +620,13 @@ impl Block {
 
     /// Numbers that are kept of a sequence however long it is: the states of recurrent layers.
     pub fn state_numbers(&self) -> usize {
+        let numbers = |[rows, cols]: [usize; 2]| rows.saturating_mul(cols);
         match &self.mixer.inner {
             Mixer::Attention(_) | Mixer::Latent(_) | Mixer::Nothing => 0,
-            Mixer::ShortConvolution(it) => it.convolution.state_numbers(),
-            Mixer::Recurrence(it) => it.convolution.state_numbers().saturating_add(it.shape.state_numbers()),
+            Mixer::ShortConvolution(it) => numbers(it.convolution.state()),
+            Mixer::Recurrence(it) => {
+                numbers(it.convolution.state()).saturating_add(numbers(it.shape.state()))
+            }
         }
     }
 

@@ -106,11 +106,11 @@ impl<B: Backend> Memory<B> {
             },
             Mixer::Latent(attention) => Self::Pages(backend.pages(&attention.shape.over_latents())),
             Mixer::ShortConvolution(it) => {
-                Self::States { window: backend.states(it.convolution.state_numbers()), state: None }
+                Self::States { window: backend.states(it.convolution.state()), state: None }
             }
             Mixer::Recurrence(it) => Self::States {
-                window: backend.states(it.convolution.state_numbers()),
-                state: Some(backend.states(it.shape.state_numbers())),
+                window: backend.states(it.convolution.state()),
+                state: Some(backend.states(it.shape.state())),
             },
             Mixer::Nothing => Self::Nothing,
         }
@@ -318,7 +318,6 @@ impl<B: Backend> Executor<B> {
         };
         let mut params = WriteParams {
             post_norm: weights.post_norm.as_ref(),
-            gates: None,
             scale: block.mlp.scale,
             stream_scale,
             next_norm,

@@ -51,15 +51,6 @@ fn rounded(value: f32, dtype: WeightDtype) -> f32 {
     }
 }
 
-/// All but those with blocks of a few bits, which other numbers do not fit into.
-fn rewritable() -> Vec<Golden> {
-    let blocks = |it: &Golden| {
-        let checkpoint = Checkpoint::open(&it.folder).unwrap();
-        checkpoint.names().any(|name| name.ends_with("_blocks"))
-    };
-    goldens().into_iter().filter(|it| !blocks(it)).collect()
-}
-
 /// Writes a checkpoint with its matrices in `dtype`; vectors stay in f32.
 fn rewrite(golden: &Golden, folder: &Path, dtype: WeightDtype) {
     let checkpoint = Checkpoint::open(&golden.folder).unwrap();
@@ -123,7 +114,7 @@ fn half_precision_weights_give_the_numbers_of_the_oracle_on_every_instruction_se
 
 #[test]
 fn rounding_on_loading_gives_the_bits_of_a_file_that_holds_rounded_weights() {
-    for golden in rewritable() {
+    for golden in goldens() {
         for dtype in HALVES {
             let folder = tempfile::tempdir().unwrap();
             rewrite(&golden, folder.path(), dtype);

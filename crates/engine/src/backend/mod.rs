@@ -439,8 +439,8 @@ pub trait Backend: Sized + Send {
     /// Makes room for a number of pages; keeps what is there.
     fn reserve(&mut self, pages: &mut Self::Pages, count: usize);
 
-    /// No states yet, of so many numbers each.
-    fn states(&self, numbers: usize) -> Self::States;
+    /// No states yet, each a matrix `[rows, columns]`.
+    fn states(&self, shape: [usize; 2]) -> Self::States;
 
     /// Makes room for a number of states; keeps what is there.
     fn reserve_states(&mut self, states: &mut Self::States, count: usize);

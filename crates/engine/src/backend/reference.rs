@@ -102,6 +102,10 @@ fn sigmoid(x: f64) -> f64 {
     1.0 / (1.0 + (-x).exp())
 }
 
+fn silu(x: f64) -> f64 {
+    x * sigmoid(x)
+}
+
 /// Norms heads, one after the other or all together.
 fn norm_heads(heads: &mut [f32], norm: Option<&NormParams<Vec<f32>>>) {
     let Some(norm) = norm else { return };
@@ -112,7 +116,7 @@ fn norm_heads(heads: &mut [f32], norm: Option<&NormParams<Vec<f32>>>) {
 
 fn activate(activation: Activation, x: f64, up: f64) -> f64 {
     match activation {
-        Activation::Silu => x / (1.0 + (-x).exp()) * up,
+        Activation::Silu => silu(x) * up,
         Activation::Gelu => 0.5 * x * (1.0 + erf(x / std::f64::consts::SQRT_2)) * up,
         Activation::SquaredRelu => x.max(0.0).powi(2) * up,
         Activation::Xielu { positive, negative } => {
@@ -167,7 +171,7 @@ fn route(outputs: &[f32], correction: Option<&Vec<f32>>, routing: &Routing) -> V
     let scores: Vec<f64> = outputs
         .iter()
         .map(|it| match routing.scores {
-            Scores::Sigmoid => 1.0 / (1.0 + (-it).exp()),
+            Scores::Sigmoid => sigmoid(*it),
             Scores::Softmax | Scores::OneByOne { .. } => (it - largest).exp() / sum,
         })
         .collect();
@@ -518,8 +522,8 @@ impl Backend for Reference {
         }
     }
 
-    fn states(&self, numbers: usize) -> Vec<Vec<f32>> {
-        vec![vec![0.0; numbers]] // a sample of what `reserve_states` makes more of
+    fn states(&self, [rows, cols]: [usize; 2]) -> Vec<Vec<f32>> {
+        vec![vec![0.0; rows * cols]] // a sample of what `reserve_states` makes more of
     }
 
     fn reserve_states(&mut self, states: &mut Vec<Vec<f32>>, count: usize) {
@@ -578,7 +582,7 @@ impl Backend for Reference {
             if let Some(norm) = params.post_norm {
                 *y = norm_row(y, norm, 0);
             }
-            let share = params.gates.map_or(1.0, |it| 1.0 / (1.0 + (-f64::from(it.rows[row][0])).exp()));
+            let share = params.gates.map_or(1.0, |it| sigmoid(f64::from(it.rows[row][0])));
             let scale = (f64::from(params.scale) * share) as f32;
             for (residual, y) in residual.rows[row].iter_mut().zip(y) {
                 *residual = params.stream_scale * (*residual + scale * *y);

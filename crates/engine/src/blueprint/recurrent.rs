@@ -136,16 +136,16 @@ pub struct GatedNorm {
 }
 
 impl Convolution {
-    /// Numbers that are kept of a sequence.
-    pub fn state_numbers(&self) -> usize {
-        self.channels.saturating_mul(self.taps.saturating_sub(1))
+    /// What is kept of a sequence: `[taps - 1, channels]`.
+    pub fn state(&self) -> [usize; 2] {
+        [self.taps.saturating_sub(1), self.channels]
     }
 }
 
 impl RecurrenceShape {
-    /// Numbers that are kept of a sequence.
-    pub fn state_numbers(&self) -> usize {
-        self.heads.saturating_mul(self.d_key).saturating_mul(self.d_value)
+    /// What is kept of a sequence: `[heads * d_key, d_value]`.
+    pub fn state(&self) -> [usize; 2] {
+        [self.heads.saturating_mul(self.d_key), self.d_value]
     }
 
     /// Channels of queries, keys and values.

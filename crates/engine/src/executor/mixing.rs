@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Buffers, Executor, Memory, lap};
+use super::{Buffers, Executor, Memory, lap, plainly};
 use crate::backend::{Backend, Convolved, HeadNorms, WriteParams};
 use crate::blueprint::{self, Arrangement, Mixer, Mlp};
 use crate::model::{LinearWeights, MixerWeights};
@@ -164,14 +164,13 @@ impl<B: Backend> Executor<B> {
             edits: edits[index].mixer.as_ref(),
             bias: bias.as_ref(),
             post_norm: weights.mixer.post_norm.as_ref(),
-            gates: None,
             scale: block.mixer.scale,
-            stream_scale: 1.0,
             next_norm: match (block.arrangement, &block.mlp.inner) {
                 (_, Mlp::Nothing) => model.entry_norm(index + 1),
                 (Arrangement::Sequential, _) => weights.mlp.pre_norm.as_ref(),
                 (Arrangement::Parallel, _) => None,
             },
+            ..plainly()
         };
         backend.write(&mut buffers.y, params, plan, &mut buffers.residual, &mut buffers.x);
         lap(&mut times.rest, &mut start);

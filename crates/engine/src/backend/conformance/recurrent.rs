@@ -130,7 +130,7 @@ impl<'a, B: Backend> Memory<'a, B> {
                 };
                 Self {
                     case,
-                    states: backend.states(channels * (taps - 1)),
+                    states: backend.states([taps - 1, channels]),
                     convolution: Some(convolution),
                     recurrence: None,
                 }
@@ -159,7 +159,7 @@ impl<'a, B: Backend> Memory<'a, B> {
                 };
                 Self {
                     case,
-                    states: backend.states(shape.state_numbers()),
+                    states: backend.states(shape.state()),
                     convolution: None,
                     recurrence: Some(params),
                 }

@@ -11,30 +11,17 @@
 //! values are added in order of position. So the bits depend neither on the batch nor on how positions are cut
 //! into pages.
 
-use std::cell::UnsafeCell;
-
-use super::rows::{Line, Rows, Shared};
+use super::rows::{Line, Rows, Shared, Slabs};
 use super::simd::{LANES, Simd, with_isa};
 use crate::backend::{AttentionShape, Values};
 use crate::plan::{Chunk, PAGE};
 
 const _: () = assert!(PAGE == LANES, "a line holds one number of each position of a page");
 
-/// Pages that are allocated together.
-const SLAB: usize = 32;
-
-/// A line that threads write to, each its own slots.
-#[repr(transparent)]
-struct SharedLine(UnsafeCell<Line>);
-
-// SAFETY: writes go through `Pages::store`, whose callers promise to own the slot; reads happen in other
-// operations, after all writes.
-unsafe impl Sync for SharedLine {}
-
-/// The keys and values of one layer.
+/// The keys and values of one layer. Writes go through [`Pages::store`], whose callers promise to own the slot; reads
+/// happen in other operations, after all writes.
 pub struct Pages {
-    slabs: Vec<Vec<SharedLine>>,
-    n_kv_heads: usize,
+    slabs: Slabs,
     /// Lines of a head's keys before its values; 0 where these are a part of them.
     key_lines: usize,
     /// From one position's value to the next.
@@ -47,28 +34,18 @@ impl Pages {
             Values::Own => shape.d_head,
             Values::OfKeys(_) => 0,
         };
-        Self {
-            slabs: Vec::new(),
-            n_kv_heads: shape.n_kv_heads,
-            key_lines,
-            value_stride: shape.d_head.div_ceil(LANES),
-        }
+        let value_stride = shape.d_head.div_ceil(LANES);
+        let slabs = Slabs::new(shape.n_kv_heads * (key_lines + PAGE * value_stride));
+        Self { slabs, key_lines, value_stride }
     }
 
     /// Lines of one head: keys, then values.
-    fn head_lines(&self) -> usize {
+    pub(super) fn head_lines(&self) -> usize {
         self.key_lines + PAGE * self.value_stride
     }
 
-    pub(super) fn page_lines(&self) -> usize {
-        self.n_kv_heads * self.head_lines()
-    }
-
     pub(super) fn reserve(&mut self, pages: usize) {
-        while self.slabs.len() * SLAB < pages {
-            let line = || SharedLine(UnsafeCell::new(Line::default()));
-            self.slabs.push(std::iter::repeat_with(line).take(SLAB * self.page_lines()).collect());
-        }
+        self.slabs.reserve(pages);
     }
 
     /// Lines from one position to the next, where they lie one after the other.
@@ -78,10 +55,8 @@ impl Pages {
 
     /// A head's keys in a page; its values follow after `key_lines` lines.
     pub(super) fn head(&self, page: u32, head: usize) -> *mut f32 {
-        let page = page as usize;
-        let slab = &self.slabs[page / SLAB];
-        let lines = &slab[(page % SLAB) * self.page_lines() + head * self.head_lines()..];
-        UnsafeCell::raw_get(lines.as_ptr().cast::<UnsafeCell<Line>>()).cast()
+        // SAFETY: a page has so many lines for each head.
+        unsafe { self.slabs.at(page).add(head * self.head_lines() * LANES) }
     }
 
     /// Stores one position's key and value of a head.

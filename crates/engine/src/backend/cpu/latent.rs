@@ -198,7 +198,7 @@ mod tests {
         };
         for n_heads in [1, 16, 128] {
             let pages = Pages::new(&of(n_heads).over_latents());
-            assert_eq!(pages.page_lines() * LANES, PAGE * 576);
+            assert_eq!(pages.head_lines() * LANES, PAGE * 576);
         }
     }
 }

@@ -407,8 +407,8 @@ impl Backend for Cpu {
         attention::attend_all(self.isa, qkv, shape, sinks.map(|it| it.lines.as_slice()), plan, pages, out);
     }
 
-    fn states(&self, numbers: usize) -> Self::States {
-        recurrent::States::new(numbers)
+    fn states(&self, shape: [usize; 2]) -> Self::States {
+        recurrent::States::new(shape)
     }
 
     fn reserve_states(&mut self, states: &mut Self::States, count: usize) {

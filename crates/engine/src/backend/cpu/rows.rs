@@ -1,5 +1,7 @@
 //! Buffers of activations, and writing to them from several threads.
 
+use std::cell::UnsafeCell;
+
 use super::simd::LANES;
 
 /// A cache line of 16 f32.
@@ -116,5 +118,44 @@ impl Shared {
 
     pub(super) fn stride(self) -> usize {
         self.stride
+    }
+}
+
+/// A line that threads write to, each its own.
+#[repr(transparent)]
+struct SharedLine(UnsafeCell<Line>);
+
+// SAFETY: a line is only reached through `Slabs::at`; who writes there promises that no other thread touches it.
+unsafe impl Sync for SharedLine {}
+
+/// Items of equal size whose number grows, in memory that stays where it is.
+pub(super) struct Slabs {
+    slabs: Vec<Vec<SharedLine>>,
+    /// Lines of an item.
+    lines: usize,
+}
+
+impl Slabs {
+    /// Items that are allocated together.
+    const ITEMS: usize = 16;
+
+    /// No items yet, of so many lines each.
+    pub(super) fn new(lines: usize) -> Self {
+        Self { slabs: Vec::new(), lines }
+    }
+
+    /// Makes room for so many items; new ones hold zeros.
+    pub(super) fn reserve(&mut self, items: usize) {
+        while self.slabs.len() * Self::ITEMS < items {
+            let line = || SharedLine(UnsafeCell::new(Line::default()));
+            self.slabs.push(std::iter::repeat_with(line).take(Self::ITEMS * self.lines).collect());
+        }
+    }
+
+    /// The numbers of an item. Whoever reads or writes them promises that no other thread writes them meanwhile.
+    pub(super) fn at(&self, item: u32) -> *mut f32 {
+        let item = item as usize;
+        let lines = &self.slabs[item / Self::ITEMS][(item % Self::ITEMS) * self.lines..];
+        UnsafeCell::raw_get(lines.as_ptr().cast::<UnsafeCell<Line>>()).cast()
     }
 }

@@ -1,7 +1,7 @@
 //! Operations on one row at a time: norms, the gated activation, and how a writer joins the residual stream.
 
 use super::rows::Line;
-use super::simd::{LANES, Simd, with_isa};
+use super::simd::{LANES, Simd, load_part, with_isa};
 use crate::blueprint::{Activation, NormKind};
 
 /// A norm as the kernels see it; gain and bias are padded with zeros to whole lines.
@@ -187,27 +187,25 @@ pub(super) const MAX_RANK: usize = 32;
 
 #[inline(always)]
 unsafe fn gate_by_sigmoid_kernel<S: Simd>(gates: &[f32], y: *mut f32) {
-    let whole = gates.len() / LANES * LANES;
     // SAFETY: y has as many numbers as there are gates, and a whole last line.
     unsafe {
-        let times = |gates: *const f32, at: usize| {
-            let e = S::exp(S::sub(S::splat(0.0), S::load(gates)));
+        for at in (0..gates.len()).step_by(LANES) {
+            let e = S::exp(S::sub(S::splat(0.0), load_part::<S>(gates.as_ptr().add(at), gates.len() - at)));
             let y = y.add(at);
             S::store(y, S::div(S::load(y), S::add(S::splat(1.0), e)));
-        };
-        for at in (0..whole).step_by(LANES) {
-            times(gates.as_ptr().add(at), at);
-        }
-        if whole < gates.len() {
-            let mut lanes = [0.0_f32; LANES];
-            lanes[..gates.len() - whole].copy_from_slice(&gates[whole..]);
-            times(lanes.as_ptr(), whole);
         }
     }
 }
 with_isa! {
     /// `y ∘= sigmoid(gates)`.
     pub(super) unsafe fn gate_by_sigmoid(gates: &[f32], y: *mut f32) = gate_by_sigmoid_kernel
+}
+
+/// `x / (1 + e^−x)`.
+#[inline(always)]
+pub(super) unsafe fn silu<S: Simd>(x: S::V) -> S::V {
+    // SAFETY: register arithmetic; the caller promises the instruction set.
+    unsafe { S::div(x, S::add(S::splat(1.0), S::exp(S::sub(S::splat(0.0), x)))) }
 }
 
 /// One line of gate outputs and one of up outputs to one line of the product.
@@ -217,10 +215,7 @@ unsafe fn activate<S: Simd>(activation: Activation, gate: S::V, up: S::V) -> S::
     unsafe {
         let one = S::splat(1.0);
         match activation {
-            Activation::Silu => {
-                let e = S::exp(S::sub(S::splat(0.0), gate));
-                S::mul(S::div(gate, S::add(one, e)), up)
-            }
+            Activation::Silu => S::mul(silu::<S>(gate), up),
             Activation::Gelu => {
                 // x Φ(x) = max(x, 0) − |x| Φ(−|x|), so that nothing cancels. Φ(−z √2) = t p(t) e^(−z²) / 2 with
                 // t = 1 / (1 + 0.3275911 z): Abramowitz & Stegun 7.1.26, off by 1.5e-7 / 2 at most.

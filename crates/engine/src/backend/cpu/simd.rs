@@ -188,6 +188,40 @@ pub(super) trait Simd: Copy + 'static {
     unsafe fn select_less(a: Self::V, b: Self::V, then: Self::V, other: Self::V) -> Self::V;
 }
 
+/// A vector of the first `count` numbers, zeros after them.
+///
+/// # Safety
+/// As [`Simd`]'s, for `count` numbers.
+#[inline(always)]
+pub(super) unsafe fn load_part<S: Simd>(from: *const f32, count: usize) -> S::V {
+    // SAFETY: not more than `count` numbers are read.
+    unsafe {
+        if count >= LANES {
+            return S::load(from);
+        }
+        let mut lanes = [0.0_f32; LANES];
+        std::ptr::copy_nonoverlapping(from, lanes.as_mut_ptr(), count);
+        S::load(lanes.as_ptr())
+    }
+}
+
+/// Stores the first `count` lanes.
+///
+/// # Safety
+/// As [`Simd`]'s, for `count` numbers.
+#[inline(always)]
+pub(super) unsafe fn store_part<S: Simd>(to: *mut f32, v: S::V, count: usize) {
+    // SAFETY: not more than `count` numbers are written.
+    unsafe {
+        if count >= LANES {
+            return S::store(to, v);
+        }
+        let mut lanes = [0.0_f32; LANES];
+        S::store(lanes.as_mut_ptr(), v);
+        std::ptr::copy_nonoverlapping(lanes.as_ptr(), to, count);
+    }
+}
+
 /// Makes a function that runs a kernel compiled for an [`Isa`].
 ///
 /// The generic kernel must be `#[inline(always)]`, so that its body takes on the instruction set of the copy.

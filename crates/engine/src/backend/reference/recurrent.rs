@@ -1,14 +1,10 @@
 //! Convolutions and recurrences, position by position in f64.
 
-use super::{Grid, sigmoid};
+use super::{Grid, sigmoid, silu};
 use crate::backend::{
     ConvolutionParams, Convolved, RecurrenceParams, RuleParams, UNIT_LENGTH_EPSILON, softplus,
 };
 use crate::plan::{Plan, Run};
-
-fn silu(x: f64) -> f64 {
-    x * sigmoid(x)
-}
 
 fn scale(numbers: &mut [f64], by: f64) {
     for number in numbers {

@@ -1,9 +1,10 @@
 //! Causal convolutions of channels: 16 channels at a time, position after position.
 
 use super::super::rows::{Rows, Shared, numbers};
-use super::super::simd::{Isa, LANES, Simd, with_isa};
+use super::super::rowwise::silu;
+use super::super::simd::{Isa, LANES, Simd, load_part, store_part, with_isa};
 use super::super::{Vector, parallel};
-use super::{States, load_part, silu, store_part};
+use super::States;
 use crate::backend::{ConvolutionParams, Convolved};
 use crate::plan::{Plan, Run};
 
@@ -35,7 +36,6 @@ pub(in super::super) fn convolve(
 ) {
     let lines = params.channels.div_ceil(LANES);
     assert!(out.cols() >= params.channels, "a column of the output for each channel");
-    states.lay(params.taps - 1, params.channels);
     out.resize(x.rows());
     let runs = states.take_runs(plan);
     let (of_runs, out) = (&*states, out.shared());

@@ -1,9 +1,10 @@
 //! Matrix states: a task is a head of a run and a few lines of its values, whose states fit the first-level cache.
 
 use super::super::rows::{Rows, Shared, numbers};
-use super::super::simd::{Isa, LANES, Simd, with_isa};
+use super::super::rowwise::silu;
+use super::super::simd::{Isa, LANES, Simd, load_part, store_part, with_isa};
 use super::super::{ROW_GRAIN, Vector, parallel, parallel_rows};
-use super::{States, load_part, silu, store_part};
+use super::States;
 use crate::backend::{GatedNormParams, RecurrenceParams, RuleParams, UNIT_LENGTH_EPSILON, softplus};
 use crate::plan::{Plan, Run};
 
@@ -37,7 +38,6 @@ pub(in super::super) fn recur(
 ) {
     let shape = params.shape;
     let value_lines = shape.d_value.div_ceil(LANES);
-    states.lay(shape.heads * shape.d_key, shape.d_value);
     out.resize(x.rows());
     let runs = states.take_runs(plan);
     let (of_runs, shared) = (&*states, out.shared());
@@ -64,12 +64,7 @@ pub(in super::super) fn recur(
         // SAFETY: each task has its own lines of its own rows and states; no slot that is read by one run is written by
         // another.
         unsafe {
-            match lines {
-                1 => recur_1(isa, &task),
-                2 => recur_2(isa, &task),
-                3 => recur_3(isa, &task),
-                _ => recur_4(isa, &task),
-            }
+            recur_lines(isa, lines, &task);
             for echo in plan.states_after(run).skip(1) {
                 for key in 0..shape.d_key {
                     let at = (key * value_lines + line) * LANES;
@@ -147,7 +142,7 @@ unsafe fn square<S: Simd>(of: *const f32, count: usize) -> f32 {
 }
 
 #[inline(always)]
-unsafe fn recur_lines<S: Simd, const L: usize>(task: &Task<'_>) {
+unsafe fn recur_together<S: Simd, const L: usize>(task: &Task<'_>) {
     let Task { params, run, head, line, to, .. } = *task;
     let shape = params.shape;
     let (d_key, d_value) = (shape.d_key, shape.d_value);
@@ -212,40 +207,20 @@ unsafe fn recur_lines<S: Simd, const L: usize>(task: &Task<'_>) {
 }
 
 #[inline(always)]
-unsafe fn recur_1_kernel<S: Simd>(task: &Task<'_>) {
+unsafe fn recur_kernel<S: Simd>(lines: usize, task: &Task<'_>) {
     // SAFETY: as the caller promises.
-    unsafe { recur_lines::<S, 1>(task) }
-}
-#[inline(always)]
-unsafe fn recur_2_kernel<S: Simd>(task: &Task<'_>) {
-    // SAFETY: as the caller promises.
-    unsafe { recur_lines::<S, 2>(task) }
-}
-#[inline(always)]
-unsafe fn recur_3_kernel<S: Simd>(task: &Task<'_>) {
-    // SAFETY: as the caller promises.
-    unsafe { recur_lines::<S, 3>(task) }
-}
-#[inline(always)]
-unsafe fn recur_4_kernel<S: Simd>(task: &Task<'_>) {
-    // SAFETY: as the caller promises.
-    unsafe { recur_lines::<S, TOGETHER>(task) }
+    unsafe {
+        match lines {
+            1 => recur_together::<S, 1>(task),
+            2 => recur_together::<S, 2>(task),
+            3 => recur_together::<S, 3>(task),
+            _ => recur_together::<S, TOGETHER>(task),
+        }
+    }
 }
 with_isa! {
-    /// One line of values.
-    unsafe fn recur_1(task: &Task<'_>) = recur_1_kernel
-}
-with_isa! {
-    /// Two lines of values.
-    unsafe fn recur_2(task: &Task<'_>) = recur_2_kernel
-}
-with_isa! {
-    /// Three lines of values.
-    unsafe fn recur_3(task: &Task<'_>) = recur_3_kernel
-}
-with_isa! {
-    /// Four lines of values.
-    unsafe fn recur_4(task: &Task<'_>) = recur_4_kernel
+    /// Some lines of values of a head in a run, [`TOGETHER`] at most.
+    unsafe fn recur_lines(lines: usize, task: &Task<'_>) = recur_kernel
 }
 
 /// `y = norm(y) ∘ silu(gate)`, or `y = norm(y ∘ silu(gate))`, in place.
