@@ -133,9 +133,7 @@ pub enum Mixer {
 #[non_exhaustive]
 pub enum Mlp {
     /// The same for every token.
-    Gated(Gated),
-    /// The same without a gate.
-    Plain(Plain),
+    Dense(FeedForward),
     /// A choice of several for each token.
     Experts(Experts),
     /// Nothing, in blocks of a mixer alone.
@@ -144,23 +142,12 @@ pub enum Mlp {
     Beside(Beside),
 }
 
-/// `down(activation(gate(x)) ∘ up(x))`.
+/// `down(activation(gate(x)) ∘ up(x))`, or without a gate `down(activation(up(x)))`.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Gated {
-    /// Goes through the activation.
-    pub gate: Projection,
+pub struct FeedForward {
+    /// Goes through the activation; `None`: the up projection does.
+    pub gate: Option<Projection>,
     /// Is multiplied with it.
-    pub up: Projection,
-    /// The activation.
-    pub activation: Activation,
-    /// The writer.
-    pub down: Projection,
-}
-
-/// `down(activation(up(x)))`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Plain {
-    /// Goes through the activation.
     pub up: Projection,
     /// The activation.
     pub activation: Activation,
@@ -178,9 +165,9 @@ pub struct Experts {
     /// Who is chosen, and with what share.
     pub routing: Routing,
     /// The experts, of equal shapes and activations.
-    pub experts: Vec<Gated>,
+    pub experts: Vec<FeedForward>,
     /// One that every token is sent to.
-    pub shared: Option<Gated>,
+    pub shared: Option<FeedForward>,
     /// One number from a token, the logistic function of which is that one's share; `None`: a share of 1.
     pub shared_gate: Option<Projection>,
 }
@@ -190,7 +177,7 @@ pub struct Experts {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Beside {
     /// For every token.
-    pub dense: Gated,
+    pub dense: FeedForward,
     /// The norm that it writes through.
     pub dense_norm: Norm,
     /// The mixture, all of it.
@@ -636,8 +623,7 @@ impl Block {
     pub fn weights(&self) -> usize {
         let mlp = match &self.mlp.inner {
             Mlp::Nothing => 0,
-            Mlp::Gated(gated) => gated.weights(),
-            Mlp::Plain(Plain { up, down, .. }) => up.weights().saturating_add(down.weights()),
+            Mlp::Dense(dense) => dense.weights(),
             Mlp::Experts(experts) => experts.weights(),
             Mlp::Beside(Beside { dense, experts, .. }) => dense.weights().saturating_add(experts.weights()),
         };
@@ -667,8 +653,7 @@ impl Block {
         let mut writers: Vec<_> = self.mixer.inner.output().map(of_mixer).into_iter().collect();
         match &self.mlp.inner {
             Mlp::Nothing => {}
-            Mlp::Gated(gated) => writers.push(of_mlp(None, &gated.down)),
-            Mlp::Plain(plain) => writers.push(of_mlp(None, &plain.down)),
+            Mlp::Dense(dense) => writers.push(of_mlp(None, &dense.down)),
             Mlp::Experts(Experts { experts, shared, .. }) => {
                 writers.extend(shared.iter().map(|it| of_mlp(None, &it.down)));
                 writers.extend(experts.iter().enumerate().map(|(index, it)| of_mlp(Some(index), &it.down)));
@@ -706,13 +691,19 @@ impl Experts {
     /// Weights that take part in products for a token.
     fn weights(&self) -> usize {
         let Self { router, routing, experts, shared, .. } = self;
-        let used = experts.iter().take(routing.chosen).chain(shared).map(Gated::weights);
+        let used = experts.iter().take(routing.chosen).chain(shared).map(FeedForward::weights);
         used.fold(router.weights(), usize::saturating_add)
     }
 }
 
-impl Gated {
+impl FeedForward {
+    /// What its input is multiplied with, in the order in which it is laid out.
+    pub fn inputs(&self) -> Vec<&Projection> {
+        self.gate.iter().chain([&self.up]).collect()
+    }
+
     fn weights(&self) -> usize {
-        [&self.gate, &self.up, &self.down].into_iter().map(Projection::weights).fold(0, usize::saturating_add)
+        let all = self.inputs().into_iter().chain([&self.down]);
+        all.map(Projection::weights).fold(0, usize::saturating_add)
     }
 }

@@ -12,8 +12,10 @@ use std::time::{Duration, Instant};
 
 use glossary::{Component, EditSet, LayerIndex, Writer};
 
-use crate::backend::{Backend, ExpertParams, GatedParams, HeadOutput, HeadWants, WriteParams};
-use crate::blueprint::{self, Arrangement, Beside, Block, Blueprint, Experts, Gated, Mixer, Mlp, Plain};
+use crate::backend::{Backend, ExpertParams, FeedForwardParams, HeadOutput, HeadWants, WriteParams};
+use crate::blueprint::{
+    self, Activation, Arrangement, Beside, Block, Blueprint, Experts, FeedForward, Mixer, Mlp,
+};
 use crate::model::{MlpWeights, Model};
 use crate::plan::Plan;
 use crate::stage::Stage;
@@ -180,16 +182,15 @@ impl<T> PerBlock<T> {
 /// How wide the MLP is that every token goes through, if there is one.
 fn hidden_cols(block: &Block) -> usize {
     match &block.mlp.inner {
-        Mlp::Gated(Gated { down, .. }) | Mlp::Plain(Plain { down, .. }) => down.inputs,
+        Mlp::Dense(dense) | Mlp::Beside(Beside { dense, .. }) => dense.down.inputs,
         Mlp::Experts(Experts { shared, .. }) => shared.as_ref().map_or(0, |it| it.down.inputs),
-        Mlp::Beside(Beside { dense, .. }) => dense.down.inputs,
         Mlp::Nothing => 0,
     }
 }
 
-fn experts(block: &Block) -> &[Gated] {
+fn experts(block: &Block) -> &[FeedForward] {
     match &block.mlp.inner {
-        Mlp::Gated(_) | Mlp::Plain(_) | Mlp::Nothing => &[],
+        Mlp::Dense(_) | Mlp::Nothing => &[],
         Mlp::Experts(Experts { experts, .. })
         | Mlp::Beside(Beside { experts: Experts { experts, .. }, .. }) => experts,
     }
@@ -223,6 +224,25 @@ fn plainly<'a, B: Backend>() -> WriteParams<'a, B> {
         stream_scale: 1.0,
         next_norm: None,
     }
+}
+
+/// What an MLP says before its writer's bias.
+fn feed_forward<B: Backend>(
+    backend: &mut B,
+    input: &B::Rows,
+    weights: &FeedForwardParams<B>,
+    activation: Activation,
+    hidden: &mut B::Rows,
+    out: &mut B::Rows,
+) {
+    let FeedForwardParams { gated, up, up_bias, down, .. } = weights;
+    if *gated {
+        backend.gated_linear(input, up, up_bias.as_ref(), activation, hidden);
+    } else {
+        backend.linear(input, up, up_bias.as_ref(), hidden);
+        backend.gate(hidden, activation, None);
+    }
+    backend.linear(hidden, down, None, out);
 }
 
 /// Adds the time since `start` to a part and starts anew.
@@ -331,17 +351,10 @@ impl<B: Backend> Executor<B> {
         let input = if normed { &buffers.x } else { &buffers.residual };
         let hidden = buffers.hidden.get(index);
         match (&block.mlp.inner, &weights.inner) {
-            (Mlp::Gated(gated), MlpWeights::Gated(matrices)) => {
-                let GatedParams { gate_up, gate_up_bias, down, down_bias } = matrices;
-                backend.gated_linear(input, gate_up, gate_up_bias.as_ref(), gated.activation, hidden);
-                backend.linear(hidden, down, None, &mut buffers.y);
-                params = WriteParams { edits: own_edits.mlp.as_ref(), bias: down_bias.as_ref(), ..params };
-            }
-            (Mlp::Plain(plain), MlpWeights::Plain { up, up_bias, down, down_bias }) => {
-                backend.linear(input, up, up_bias.as_ref(), hidden);
-                backend.gate(hidden, plain.activation, None);
-                backend.linear(hidden, down, None, &mut buffers.y);
-                params = WriteParams { edits: own_edits.mlp.as_ref(), bias: down_bias.as_ref(), ..params };
+            (Mlp::Dense(dense), MlpWeights::Dense(matrices)) => {
+                feed_forward(backend, input, matrices, dense.activation, hidden, &mut buffers.y);
+                let bias = matrices.down_bias.as_ref();
+                params = WriteParams { edits: own_edits.mlp.as_ref(), bias, ..params };
             }
             (
                 Mlp::Experts(Experts { routing, experts, shared, .. }),
@@ -365,18 +378,16 @@ impl<B: Backend> Executor<B> {
                     edits: &own_edits.experts,
                 };
                 backend.experts(input, scores, mixture, plan, &mut buffers.y);
-                if let (Some(shared), Some(GatedParams { gate_up, gate_up_bias, down, down_bias })) =
-                    (shared, for_all)
-                {
-                    backend.gated_linear(input, gate_up, gate_up_bias.as_ref(), shared.activation, hidden);
-                    backend.linear(hidden, down, None, &mut buffers.shared);
+                if let (Some(shared), Some(for_all)) = (shared, for_all) {
+                    let said = &mut buffers.shared;
+                    feed_forward(backend, input, for_all, shared.activation, hidden, said);
                     if let Some(gate) = shared_gate {
                         backend.linear(input, gate, None, &mut buffers.shared_gate);
                     }
                     // What it writes joins what the experts wrote as a writer's output joins the stream.
                     let join = WriteParams {
                         edits: own_edits.mlp.as_ref(),
-                        bias: down_bias.as_ref(),
+                        bias: for_all.down_bias.as_ref(),
                         gates: shared_gate.as_ref().map(|_| &buffers.shared_gate),
                         ..plainly()
                     };

@@ -6,12 +6,12 @@ use checkpoint::{Quantization, Tensor};
 
 use crate::LoadError;
 use crate::backend::{
-    Backend, ConvolutionParams, GatedNormParams, GatedParams, NormParams, RecurrenceParams, RuleParams,
+    Backend, ConvolutionParams, FeedForwardParams, GatedNormParams, NormParams, RecurrenceParams, RuleParams,
     Stacking, WeightDtype,
 };
 use crate::blueprint::{
-    Attention, Beside, Blueprint, Branch, Convolution, Experts, Gain, Gated, LatentAttention, Memory, Mixer,
-    Mlp, Norm, PerLayer, PerLayerEmbedding, Plain, Projection, Rate, Recurrence, Rule,
+    Attention, Beside, Blueprint, Branch, Convolution, Experts, FeedForward, Gain, LatentAttention, Memory,
+    Mixer, Mlp, Norm, PerLayer, PerLayerEmbedding, Projection, Rate, Recurrence, Rule,
 };
 use crate::families::Source;
 use crate::quantization::{Kept, Quantizing};
@@ -99,19 +99,13 @@ impl<B: Backend> MixerWeights<B> {
 }
 
 pub(crate) enum MlpWeights<B: Backend> {
-    Gated(GatedParams<B>),
-    Plain {
-        up: B::Matrix,
-        up_bias: Option<B::Vector>,
-        down: B::Matrix,
-        down_bias: Option<B::Vector>,
-    },
+    Dense(FeedForwardParams<B>),
     Experts {
         router: B::Matrix,
         router_bias: Option<B::Vector>,
         correction: Option<B::Vector>,
-        experts: Vec<GatedParams<B>>,
-        shared: Option<GatedParams<B>>,
+        experts: Vec<FeedForwardParams<B>>,
+        shared: Option<FeedForwardParams<B>>,
         shared_gate: Option<B::Matrix>,
     },
     Nothing,
@@ -132,11 +126,11 @@ impl<B: Backend> Model<B> {
 }
 
 pub(crate) struct BesideWeights<B: Backend> {
-    pub(crate) dense: GatedParams<B>,
+    pub(crate) dense: FeedForwardParams<B>,
     pub(crate) dense_norm: NormParams<B::Vector>,
     pub(crate) router: B::Matrix,
     pub(crate) router_norm: NormParams<B::Vector>,
-    pub(crate) experts: Vec<GatedParams<B>>,
+    pub(crate) experts: Vec<FeedForwardParams<B>>,
     pub(crate) experts_pre_norm: NormParams<B::Vector>,
     pub(crate) experts_post_norm: NormParams<B::Vector>,
     pub(crate) share_scales: B::Vector,
@@ -402,14 +396,8 @@ impl<'a, B: Backend> Loader<'a, B> {
     fn mlp(&self, mlp: &Mlp) -> Result<MlpWeights<B>, LoadError> {
         match mlp {
             Mlp::Nothing => Ok(MlpWeights::Nothing),
-            Mlp::Gated(gated) => self.gated(gated).map(MlpWeights::Gated),
+            Mlp::Dense(dense) => self.feed_forward(dense).map(MlpWeights::Dense),
             Mlp::Beside(beside) => self.beside(beside).map(MlpWeights::Beside),
-            Mlp::Plain(Plain { up, down, .. }) => Ok(MlpWeights::Plain {
-                up: self.matrix(&[up], Stacking::EndToEnd)?,
-                up_bias: self.bias(&[up], 1)?,
-                down: self.matrix(&[down], Stacking::EndToEnd)?,
-                down_bias: self.bias(&[down], 1)?,
-            }),
             Mlp::Experts(Experts { router, correction, experts, shared, shared_gate, .. }) => {
                 Ok(MlpWeights::Experts {
                     router: self.unquantized(&[router])?,
@@ -418,8 +406,8 @@ impl<'a, B: Backend> Loader<'a, B> {
                         .as_ref()
                         .map(|it| self.correction(it, experts.len()))
                         .transpose()?,
-                    experts: experts.iter().map(|it| self.gated(it)).collect::<Result<_, _>>()?,
-                    shared: shared.as_ref().map(|it| self.gated(it)).transpose()?,
+                    experts: experts.iter().map(|it| self.feed_forward(it)).collect::<Result<_, _>>()?,
+                    shared: shared.as_ref().map(|it| self.feed_forward(it)).transpose()?,
                     shared_gate: shared_gate.as_ref().map(|it| self.unquantized(&[it])).transpose()?,
                 })
             }
@@ -429,24 +417,26 @@ impl<'a, B: Backend> Loader<'a, B> {
     fn beside(&self, beside: &Beside) -> Result<BesideWeights<B>, LoadError> {
         let Experts { router, experts, .. } = &beside.experts;
         Ok(BesideWeights {
-            dense: self.gated(&beside.dense)?,
+            dense: self.feed_forward(&beside.dense)?,
             dense_norm: self.norm(&beside.dense_norm)?,
             router: self.matrix(&[router], Stacking::EndToEnd)?,
             router_norm: self.norm(&beside.router_norm)?,
-            experts: experts.iter().map(|it| self.gated(it)).collect::<Result<_, _>>()?,
+            experts: experts.iter().map(|it| self.feed_forward(it)).collect::<Result<_, _>>()?,
             experts_pre_norm: self.norm(&beside.experts_pre_norm)?,
             experts_post_norm: self.norm(&beside.experts_post_norm)?,
             share_scales: self.vector(&beside.share_scales, experts.len())?,
         })
     }
 
-    fn gated(&self, Gated { gate, up, down, .. }: &Gated) -> Result<GatedParams<B>, LoadError> {
-        Ok(GatedParams {
-            gate_up: self.matrix(&[gate, up], Stacking::Paired)?,
-            // Each half is rounded up to whole groups of 16, as its outputs are.
-            gate_up_bias: self.bias(&[gate, up], 16)?,
-            down: self.matrix(&[down], Stacking::EndToEnd)?,
-            down_bias: self.bias(&[down], 1)?,
+    fn feed_forward(&self, mlp: &FeedForward) -> Result<FeedForwardParams<B>, LoadError> {
+        let (inputs, gated) = (mlp.inputs(), mlp.gate.is_some());
+        Ok(FeedForwardParams {
+            gated,
+            up: self.matrix(&inputs, if gated { Stacking::Paired } else { Stacking::EndToEnd })?,
+            // Each part is rounded up to whole groups of 16, as paired outputs are.
+            up_bias: self.bias(&inputs, 16)?,
+            down: self.matrix(&[&mlp.down], Stacking::EndToEnd)?,
+            down_bias: self.bias(&[&mlp.down], 1)?,
         })
     }
 

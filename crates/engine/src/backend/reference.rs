@@ -381,8 +381,13 @@ impl Backend for Reference {
                 let expert = &params.experts[index];
                 let (mut hidden, mut y) = (Grid::default(), Grid::default());
                 let x = Grid { rows: vec![x.clone()] };
-                let bias = expert.gate_up_bias.as_ref();
-                self.gated_linear(&x, &expert.gate_up, bias, params.activation, &mut hidden);
+                let bias = expert.up_bias.as_ref();
+                if expert.gated {
+                    self.gated_linear(&x, &expert.up, bias, params.activation, &mut hidden);
+                } else {
+                    self.linear(&x, &expert.up, bias, &mut hidden);
+                    self.gate(&mut hidden, params.activation, None);
+                }
                 self.linear(&hidden, &expert.down, None, &mut y);
                 let edits = params.edits.get(index).and_then(Option::as_ref);
                 if let Some(edit) = edits.and_then(|it| it[plan.edits[row] as usize].as_ref()) {

@@ -3,7 +3,7 @@
 use super::decoder::{self, Decoder};
 use super::recurrent::{Mamba, size_within, step_limits};
 use super::{Family, granite};
-use crate::blueprint::{Attention, Block, Blueprint, Branch, Gated, Mixer, Mlp, Rope, Routing};
+use crate::blueprint::{Attention, Block, Blueprint, Branch, FeedForward, Mixer, Mlp, Rope, Routing};
 use crate::config::kind_of_layer;
 use crate::{Config, ConfigError};
 
@@ -71,14 +71,14 @@ fn mlp(decoder: &Decoder<'_>, layer: usize, experts: bool) -> Result<Mlp, Config
     let (config, d_model) = (&decoder.config, decoder.d_model);
     let width = size_within(config, "shared_intermediate_size", 1024)?;
     let part = |first| decoder.part(layer, "shared_mlp.input_linear", first, width, 2 * width);
-    let shared = Gated {
-        gate: part(0),
+    let shared = FeedForward {
+        gate: Some(part(0)),
         up: part(width),
         activation: decoder.activation()?,
         down: decoder.projection(layer, "shared_mlp.output_linear", false, d_model, width),
     };
     if !experts {
-        return Ok(Mlp::Gated(shared));
+        return Ok(Mlp::Dense(shared));
     }
     let routing = Routing::by_softmax(config.count("num_experts_per_tok")?.unwrap_or(2));
     let mut experts = decoder.experts(layer, decoder.d_mlp, routing)?;

@@ -4,8 +4,8 @@ use super::Family;
 use super::decoder::{self, Decoder, Norms};
 use super::recurrent::size_within;
 use crate::blueprint::{
-    Attention, Block, Blueprint, Branch, Convolution, Gated, Mixer, Mlp, Projection, Routing, Scores, Share,
-    ShortConvolution,
+    Attention, Block, Blueprint, Branch, Convolution, FeedForward, Mixer, Mlp, Projection, Routing, Scores,
+    Share, ShortConvolution,
 };
 use crate::config::kind_of_layer;
 use crate::{Config, ConfigError};
@@ -100,8 +100,8 @@ fn gated(decoder: &Decoder<'_>, layer: usize, width: usize) -> Result<Mlp, Confi
     let projection = |name, outputs, inputs| {
         decoder.projection(layer, &format!("feed_forward.{name}"), false, outputs, inputs)
     };
-    Ok(Mlp::Gated(Gated {
-        gate: projection("w1", width, d_model),
+    Ok(Mlp::Dense(FeedForward {
+        gate: Some(projection("w1", width, d_model)),
         up: projection("w3", width, d_model),
         activation: decoder.activation()?,
         down: projection("w2", d_model, width),

@@ -581,17 +581,18 @@ pub(super) fn grouped_product_tiles<'a>(
     run(isa, x, groups, group, unit, None, None, consume);
 }
 
-/// [`product`] for groups of rows, without biases.
+/// [`product`] for groups of rows, without biases; `finish` sees each tile of the buffer while it is in the cache.
 pub(super) fn grouped_product<'a>(
     isa: Isa,
     x: &Rows,
     groups: usize,
     group: impl Fn(usize) -> Group<'a> + Sync,
     out: &mut Rows,
+    finish: impl Fn(Computed) + Sync,
 ) {
     out.resize(x.rows());
     let out = out.shared();
-    run(isa, x, groups, group, 1, None, Some(out), |_| {});
+    run(isa, x, groups, group, 1, None, Some(out), finish);
 }
 
 fn all<'a>(x: &Rows, weights: &'a Matrix) -> Group<'a> {
