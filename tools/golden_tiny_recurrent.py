@@ -184,6 +184,53 @@ NEMOTRON_H = [
     ),
 ]
 
+NEMOTRON_H_MOE_CONFIG = {
+    **NEMOTRON_H_CONFIG,
+    "layers_block_type": ["linear_attention", "moe", "full_attention", "moe"],
+    "n_routed_experts": 6,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 12,
+    "moe_shared_expert_intermediate_size": 20,
+    "n_group": 3,
+    "topk_group": 2,
+    "routed_scaling_factor": 2.5,
+}
+
+NEMOTRON_H_MOE = [
+    Variant(
+        name="nemotron_h_moe",
+        seed=3704,
+        architecture="NemotronH",
+        config=NEMOTRON_H_MOE_CONFIG,
+        about="experts without gates in two of three groups, by logistic scores with a correction, and one for every token",
+        spelling=4,
+        misread={
+            "experts of a token": {"num_experts_per_tok": 1},
+            "groups": {"n_group": 1, "topk_group": 1},
+            "routed_scaling_factor": {"routed_scaling_factor": 1.0},
+        },
+    ),
+    Variant(
+        name="nemotron_h_moe_fused",
+        seed=3704,
+        architecture="NemotronH",
+        config={
+            **NEMOTRON_H_MOE_CONFIG,
+            "layers_block_type": ["moe", "full_attention", "mlp", "linear_attention", "moe"],
+            "n_routed_experts": 4,
+            "num_experts_per_tok": 3,
+            "n_group": 1,
+            "topk_group": 1,
+            "routed_scaling_factor": 1.0,
+            "norm_topk_prob": False,
+            "mlp_bias": True,
+        },
+        about="one tensor for the up and one for the down projections of all, one group, shares as they are, biases",
+        fused=True,
+        misread={"shares that do not add up to one": {"norm_topk_prob": True}, "biases": {"mlp_bias": False}},
+    ),
+]
+
 QWEN3_5_CONFIG = {
     **RECURRENT,
     "head_dim": 16,
@@ -291,4 +338,5 @@ QWEN3_5_MOE = [
     ),
 ]
 
-VARIANTS = [*LFM2, *LFM2_MOE, *GRANITE_HYBRID, *NEMOTRON_H, *QWEN3_5, *QWEN3_NEXT, *QWEN3_5_MOE]
+VARIANTS = [*LFM2, *LFM2_MOE, *GRANITE_HYBRID, *NEMOTRON_H, *NEMOTRON_H_MOE, *QWEN3_5, *QWEN3_NEXT]
+VARIANTS += [*QWEN3_5_MOE]
