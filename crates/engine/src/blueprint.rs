@@ -71,14 +71,16 @@ pub struct Head {
     pub softcap: Option<f32>,
 }
 
-/// A decoder block: two branches that write to the residual stream, in some models three.
+/// A decoder block: two branches that write to the residual stream, in some models three or four.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Block {
     /// Mixes positions.
     pub mixer: Branch<Mixer>,
+    /// Mixes positions, too: it reads the stream that the first one reads, and adds to what that has added.
+    pub beside: Option<Branch<Mixer>>,
     /// Works on each position alone.
     pub mlp: Branch<Mlp>,
-    /// What the second branch reads.
+    /// What the MLP reads.
     pub arrangement: Arrangement,
     /// Adds what the block knows of the token itself, after the other two.
     pub per_layer: Option<Branch<PerLayer>>,
@@ -86,12 +88,12 @@ pub struct Block {
     pub scale: f32,
 }
 
-/// What the second branch of a block reads.
+/// What the MLP of a block reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arrangement {
-    /// The stream with the first branch's output in it.
+    /// The stream with the mixer's output in it.
     Sequential,
-    /// What the first branch read; its own `pre_norm` is not used.
+    /// What the mixer read; its own `pre_norm` is not used.
     Parallel,
 }
 
@@ -591,32 +593,57 @@ impl Mixer {
             Self::Nothing => 0,
         }
     }
+
+    /// See [`Block::cached_numbers`].
+    fn cached_numbers(&self) -> usize {
+        match self {
+            Self::Attention(Attention { key, value, memory: Memory::Own, .. }) => {
+                key.outputs.saturating_add(value.outputs)
+            }
+            Self::Latent(LatentAttention { latent, .. }) => latent.outputs,
+            Self::Attention(_) | Self::ShortConvolution(_) | Self::Recurrence(_) | Self::Nothing => 0,
+        }
+    }
+
+    /// See [`Block::state_numbers`].
+    fn state_numbers(&self) -> usize {
+        match self {
+            Self::Attention(_) | Self::Latent(_) | Self::Nothing => 0,
+            Self::ShortConvolution(it) => it.convolution.state_numbers(),
+            Self::Recurrence(it) => it.convolution.state_numbers().saturating_add(it.shape.state_numbers()),
+        }
+    }
+}
+
+impl Blueprint {
+    /// A mixer by its number, if there is one: those of the blocks come first, then what is beside each of them.
+    pub(crate) fn mixer(&self, number: usize) -> Option<&Branch<Mixer>> {
+        match number.checked_sub(self.blocks.len()) {
+            None => Some(&self.blocks[number].mixer),
+            Some(block) => self.blocks[block].beside.as_ref(),
+        }
+    }
 }
 
 impl Block {
+    /// What mixes positions.
+    pub fn mixers(&self) -> impl Iterator<Item = &Mixer> {
+        std::iter::once(&self.mixer).chain(&self.beside).map(|it| &it.inner)
+    }
+
     /// Numbers that are kept of every token of a sequence: its keys and values, or what they are made of.
     pub fn cached_numbers(&self) -> usize {
-        match &self.mixer.inner {
-            Mixer::Attention(Attention { key, value, memory: Memory::Own, .. }) => {
-                key.outputs.saturating_add(value.outputs)
-            }
-            Mixer::Latent(LatentAttention { latent, .. }) => latent.outputs,
-            Mixer::Attention(_) | Mixer::ShortConvolution(_) | Mixer::Recurrence(_) | Mixer::Nothing => 0,
-        }
+        self.mixers().map(Mixer::cached_numbers).fold(0, usize::saturating_add)
     }
 
     /// Numbers that are kept of a sequence however long it is: the states of recurrent layers.
     pub fn state_numbers(&self) -> usize {
-        match &self.mixer.inner {
-            Mixer::Attention(_) | Mixer::Latent(_) | Mixer::Nothing => 0,
-            Mixer::ShortConvolution(it) => it.convolution.state_numbers(),
-            Mixer::Recurrence(it) => it.convolution.state_numbers().saturating_add(it.shape.state_numbers()),
-        }
+        self.mixers().map(Mixer::state_numbers).fold(0, usize::saturating_add)
     }
 
-    /// Positions for which its rotary embedding holds, where there is such a limit.
+    /// Positions for which its rotary embeddings hold, where there is such a limit.
     pub fn position_limit(&self) -> Option<usize> {
-        self.mixer.inner.rope().and_then(|it| it.limit)
+        self.mixers().filter_map(|it| it.rope()?.limit).min()
     }
 
     /// Weights that take part in products for a token: of experts, those of as many as it is sent to.
@@ -631,7 +658,7 @@ impl Block {
             let PerLayer { gate, context, projection, .. } = &it.inner;
             [gate, context, projection]
         });
-        let others = self.mixer.inner.projections().into_iter().chain(per_layer);
+        let others = self.mixers().flat_map(Mixer::projections).chain(per_layer);
         others.map(Projection::weights).fold(mlp, usize::saturating_add)
     }
 
@@ -640,17 +667,23 @@ impl Block {
     pub fn writers(&self) -> Vec<DeclaredWriter<'_>> {
         let of_mlp = |expert, projection| DeclaredWriter {
             component: Component::MlpOutput,
+            beside: false,
             expert,
             projection,
             post_norm: self.mlp.post_norm.as_ref(),
         };
-        let of_mixer = |projection| DeclaredWriter {
-            component: Component::AttentionOutput,
-            expert: None,
-            projection,
-            post_norm: self.mixer.post_norm.as_ref(),
-        };
-        let mut writers: Vec<_> = self.mixer.inner.output().map(of_mixer).into_iter().collect();
+        let beside = self.beside.iter().map(|it| (it, true));
+        let mixers = std::iter::once((&self.mixer, false)).chain(beside);
+        let of_mixers = mixers.filter_map(|(branch, beside)| {
+            Some(DeclaredWriter {
+                component: Component::AttentionOutput,
+                beside,
+                expert: None,
+                projection: branch.inner.output()?,
+                post_norm: branch.post_norm.as_ref(),
+            })
+        });
+        let mut writers: Vec<_> = of_mixers.collect();
         match &self.mlp.inner {
             Mlp::Nothing => {}
             Mlp::Dense(dense) => writers.push(of_mlp(None, &dense.down)),
@@ -666,6 +699,7 @@ impl Block {
         }
         writers.extend(self.per_layer.as_ref().map(|it| DeclaredWriter {
             component: Component::PerLayerProjection,
+            beside: false,
             expert: None,
             projection: &it.inner.projection,
             post_norm: it.post_norm.as_ref(),
@@ -679,6 +713,8 @@ impl Block {
 pub struct DeclaredWriter<'a> {
     /// Which part of the block it belongs to.
     pub component: Component,
+    /// Whether it belongs to the mixer beside the first.
+    pub beside: bool,
     /// Which expert it is; `None` in a dense block, and for the expert that every token is sent to.
     pub expert: Option<usize>,
     /// The layer.

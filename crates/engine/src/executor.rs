@@ -75,7 +75,7 @@ pub(crate) struct Executor<B: Backend> {
     model: Model<B>,
     /// Rotary angles, one for each distinct embedding.
     angles: PerBlock<Option<B::Angles>>,
-    /// By block.
+    /// By mixer, see [`Blueprint::mixer`].
     memory: Vec<Memory<B>>,
     /// By block.
     edits: Vec<BlockEdits<B>>,
@@ -121,6 +121,7 @@ impl<B: Backend> Memory<B> {
 
 struct BlockEdits<B: Backend> {
     mixer: Option<B::Edits>,
+    beside: Option<B::Edits>,
     /// Of the MLP, or of the expert that every token is sent to.
     mlp: Option<B::Edits>,
     /// By expert; empty where none is edited.
@@ -135,12 +136,13 @@ struct Buffers<B: Backend> {
     x: B::Rows,
     /// What a writer says.
     y: B::Rows,
-    /// What the expert says that every token is sent to, and the logits of its share.
+    /// What the expert says that every token is sent to, and before that the mixer beside a block's first.
     shared: B::Rows,
     /// What a mixer makes of what it reads: queries, keys and values, or what is convolved.
     inputs: PerBlock<B::Rows>,
     convolved: PerBlock<B::Rows>,
     latent: latent::Buffers<B>,
+    /// The logits of the share of the expert that every token is sent to.
     shared_gate: B::Rows,
     mixed: PerBlock<B::Rows>,
     hidden: PerBlock<B::Rows>,
@@ -155,7 +157,7 @@ struct Buffers<B: Backend> {
     tap: Vec<f32>,
 }
 
-/// Something that every block uses, shared by those that need the same.
+/// Something that every block uses, or every mixer, shared by those that need the same.
 struct PerBlock<T> {
     items: Vec<T>,
     of: Vec<usize>,
@@ -196,18 +198,13 @@ fn experts(block: &Block) -> &[FeedForward] {
     }
 }
 
-/// Numbers of a row of what a mixer makes of what it reads.
-fn input_cols(block: &Block) -> usize {
-    block.mixer.inner.input_cols()
-}
-
 /// Numbers that a mixer's writer reads.
-fn mixed_cols(block: &Block) -> usize {
-    block.mixer.inner.output().map_or(0, |it| it.inputs)
+fn mixed_cols(mixer: &Mixer) -> usize {
+    mixer.output().map_or(0, |it| it.inputs)
 }
 
-fn convolved_cols(block: &Block) -> usize {
-    match &block.mixer.inner {
+fn convolved_cols(mixer: &Mixer) -> usize {
+    match mixer {
         Mixer::Recurrence(recurrence) => recurrence.convolution.channels,
         _ => 0,
     }
@@ -258,6 +255,12 @@ impl<B: Backend> Executor<B> {
         let widths = |width: &dyn Fn(&Block) -> usize| {
             PerBlock::new(blocks.iter().map(width), |&cols| backend.rows(cols))
         };
+        let mixers: Vec<&Mixer> = (0..2 * blocks.len())
+            .map(|number| blueprint.mixer(number).map_or(&Mixer::Nothing, |it| &it.inner))
+            .collect();
+        let of_mixers = |width: &dyn Fn(&Mixer) -> usize| {
+            PerBlock::new(mixers.iter().map(|it| width(it)), |&cols| backend.rows(cols))
+        };
         let d = blueprint.d_model;
         let per_layer = blueprint.per_layer.as_ref().map_or(0, |it| it.width);
         let buffers = Buffers {
@@ -265,27 +268,33 @@ impl<B: Backend> Executor<B> {
             x: backend.rows(d),
             y: backend.rows(d),
             shared: backend.rows(d),
-            inputs: widths(&input_cols),
-            convolved: widths(&convolved_cols),
-            latent: latent::Buffers::new(&backend, blocks),
-            mixed: widths(&mixed_cols),
+            inputs: of_mixers(&Mixer::input_cols),
+            convolved: of_mixers(&convolved_cols),
+            latent: latent::Buffers::new(&backend, &mixers),
+            mixed: of_mixers(&mixed_cols),
             shared_gate: backend.rows(1),
             hidden: widths(&hidden_cols),
             scores: widths(&|it| experts(it).len()),
             per_layer: std::array::from_fn(|_| backend.rows(per_layer)),
             chosen: backend.rows(d),
-            chosen_inputs: widths(&input_cols),
-            chosen_mixed: widths(&mixed_cols),
+            chosen_inputs: of_mixers(&Mixer::input_cols),
+            chosen_mixed: of_mixers(&mixed_cols),
             tap: Vec::new(),
         };
         Self {
-            angles: PerBlock::new(blocks.iter().map(|it| it.mixer.inner.rope()), |rope| {
+            angles: PerBlock::new(mixers.iter().map(|it| it.rope()), |rope| {
                 rope.map(|it| backend.angles(it))
             }),
-            memory: blocks.iter().map(|it| Memory::new(&backend, &it.mixer.inner)).collect(),
+            memory: mixers.iter().map(|it| Memory::new(&backend, it)).collect(),
             edits: blocks
                 .iter()
-                .map(|_| BlockEdits { mixer: None, mlp: None, experts: Vec::new(), per_layer: None })
+                .map(|_| BlockEdits {
+                    mixer: None,
+                    beside: None,
+                    mlp: None,
+                    experts: Vec::new(),
+                    per_layer: None,
+                })
                 .collect(),
             buffers,
             selected: Plan::default(),
@@ -438,7 +447,7 @@ impl<B: Backend> Executor<B> {
 
         // Past the last block that stores keys and values, rows without an output are needed for nothing. Rows that follow
         // others are all there in the last block only.
-        let stores = |it: &Block| it.mixer.inner.remembers();
+        let stores = |it: &Block| it.mixers().any(Mixer::remembers);
         let last_stored = self.blueprint.blocks.iter().rposition(stores).filter(|_| !shared);
         let narrows = last_stored.unwrap_or(blocks.saturating_sub(1));
         let mut narrowed: Option<Plan> = None;
@@ -538,6 +547,7 @@ impl<B: Backend> Compute for Executor<B> {
             }
             *edits = BlockEdits {
                 mixer: of(Writer::dense(layer, Component::AttentionOutput)),
+                beside: of(Writer { beside: true, ..Writer::dense(layer, Component::AttentionOutput) }),
                 mlp: of(Writer::dense(layer, Component::MlpOutput)),
                 experts,
                 per_layer: of(Writer::dense(layer, Component::PerLayerProjection)),

@@ -27,6 +27,7 @@ pub(crate) struct Model<B: Backend> {
 
 pub(crate) struct BlockWeights<B: Backend> {
     pub(crate) mixer: BranchWeights<B, MixerWeights<B>>,
+    pub(crate) beside: Option<BranchWeights<B, MixerWeights<B>>>,
     pub(crate) mlp: BranchWeights<B, MlpWeights<B>>,
     pub(crate) per_layer: Option<BranchWeights<B, PerLayerWeights<B>>>,
 }
@@ -113,6 +114,14 @@ pub(crate) enum MlpWeights<B: Backend> {
 }
 
 impl<B: Backend> Model<B> {
+    /// The weights of [`Blueprint::mixer`].
+    pub(crate) fn mixer(&self, number: usize) -> Option<&BranchWeights<B, MixerWeights<B>>> {
+        match number.checked_sub(self.blocks.len()) {
+            None => Some(&self.blocks[number].mixer),
+            Some(block) => self.blocks[block].beside.as_ref(),
+        }
+    }
+
     /// The norm that a block, or the head after the last one, reads the stream through.
     pub(crate) fn entry_norm(&self, block: usize) -> Option<&NormParams<B::Vector>> {
         match self.blocks.get(block) {
@@ -202,6 +211,11 @@ impl<'a, B: Backend> Loader<'a, B> {
             let table = per_layer.as_ref().map(|it| &it[blocks.len()]);
             blocks.push(BlockWeights {
                 mixer: self.branch(&block.mixer, |it| self.mixer(it))?,
+                beside: block
+                    .beside
+                    .as_ref()
+                    .map(|branch| self.branch(branch, |it| self.mixer(it)))
+                    .transpose()?,
                 mlp: self.branch(&block.mlp, |it| self.mlp(it))?,
                 per_layer: table
                     .zip(block.per_layer.as_ref())

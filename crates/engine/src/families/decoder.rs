@@ -385,6 +385,7 @@ impl<'a> Decoder<'a> {
                 post_norm: norm(norms.after_attention)?,
                 scale: 1.0,
             },
+            beside: None,
             mlp: Branch {
                 pre_norm: norm(norms.before_mlp)?,
                 inner: mlp,
