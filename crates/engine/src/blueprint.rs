@@ -334,6 +334,8 @@ pub struct Projection {
     pub share: Option<Share>,
     /// The bias tensor's name; shared like the weight.
     pub bias: Option<String>,
+    /// What its outputs are multiplied with, the bias included.
+    pub scale: f32,
     /// Width of the output.
     pub outputs: usize,
     /// Width of the input.

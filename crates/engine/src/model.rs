@@ -455,17 +455,26 @@ impl<'a, B: Backend> Loader<'a, B> {
     }
 
     fn matrix(&self, parts: &[&Projection], stacking: Stacking) -> Result<B::Matrix, LoadError> {
-        let parts = self.projections(parts)?;
+        let tensors = self.projections(parts)?;
         let kept = match self.quantizing {
-            Some(quantizing) => quantizing.of_block(parts, stacking),
-            None => Kept::Plain(parts),
+            Some(quantizing) => quantizing.of_block(tensors, stacking),
+            None => Kept::Plain(tensors),
         };
-        self.kept(kept, stacking)
+        Ok(self.scaled(self.kept(kept, stacking)?, parts, stacking))
+    }
+
+    fn scaled(&self, matrix: B::Matrix, parts: &[&Projection], stacking: Stacking) -> B::Matrix {
+        if parts.iter().all(|it| it.scale.to_bits() == 1.0_f32.to_bits()) {
+            return matrix;
+        }
+        let scales: Vec<_> = parts.iter().map(|it| (it.outputs, it.scale)).collect();
+        self.backend.scaled(matrix, &scales, stacking)
     }
 
     /// A matrix that is kept as the file has it, whatever others are kept in.
     fn unquantized(&self, parts: &[&Projection]) -> Result<B::Matrix, LoadError> {
-        self.kept(Kept::Plain(self.projections(parts)?), Stacking::EndToEnd)
+        let matrix = self.kept(Kept::Plain(self.projections(parts)?), Stacking::EndToEnd)?;
+        Ok(self.scaled(matrix, parts, Stacking::EndToEnd))
     }
 
     fn projections(&self, parts: &[&Projection]) -> Result<Vec<Tensor>, LoadError> {
@@ -500,7 +509,7 @@ impl<'a, B: Backend> Loader<'a, B> {
             let end = values.len() + part.outputs.next_multiple_of(multiple);
             if let Some((tensor, numbers)) = self.source.bias(part)? {
                 crate::backend::cpu::check_finite(&tensor, 0, &numbers)?;
-                values.extend(numbers);
+                values.extend(numbers.into_iter().map(|it| it * part.scale));
             }
             values.resize(end, 0.0);
         }

@@ -417,6 +417,10 @@ pub trait Backend: Sized + Send {
     /// [`LoadError::NotFinite`], and [`LoadError::TooLarge`] for weights that have no place in blocks.
     fn quantized(&self, parts: &[QuantizedPart], stacking: Stacking) -> Result<Self::Matrix, LoadError>;
 
+    /// The same matrix with its outputs multiplied: those of each part that it was stacked of, `(outputs, by)`. It is not
+    /// the weights that are, which would round them.
+    fn scaled(&self, matrix: Self::Matrix, parts: &[(usize, f32)], stacking: Stacking) -> Self::Matrix;
+
     /// Memory that a matrix takes, in bytes.
     fn bytes(&self, matrix: &Self::Matrix) -> usize;
 

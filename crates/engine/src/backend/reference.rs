@@ -272,6 +272,13 @@ impl Backend for Reference {
         matrix.0.iter().map(|it| size_of_val(it.as_slice())).sum()
     }
 
+    fn scaled(&self, matrix: Weights, parts: &[(usize, f32)], stacking: Stacking) -> Weights {
+        assert_ne!(stacking, Stacking::Transposed, "of transposed tensors there is one");
+        let by = parts.iter().flat_map(|&(outputs, by)| std::iter::repeat_n(by, outputs));
+        let scaled = |(row, by): (Vec<f32>, f32)| row.into_iter().map(|it| it * by).collect();
+        Weights(matrix.0.into_iter().zip(by).map(scaled).collect())
+    }
+
     fn vector(&self, values: &[f32]) -> Vec<f32> {
         values.to_vec()
     }

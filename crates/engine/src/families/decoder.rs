@@ -208,6 +208,7 @@ impl<'a> Decoder<'a> {
             weight: format!("{name}.weight"),
             share: None,
             bias: bias.then(|| format!("{name}.bias")),
+            scale: 1.0,
             outputs,
             inputs,
         }

@@ -202,6 +202,7 @@ impl Decoder<'_> {
                     scales: None,
                 }),
                 bias: None,
+                scale: 1.0,
                 outputs,
                 inputs,
             }
@@ -238,6 +239,7 @@ impl Decoder<'_> {
                             scales: blocks.then(|| named("_scales")),
                         }),
                         bias: Some(named("_bias")),
+                        scale: 1.0,
                         outputs,
                         inputs,
                     }

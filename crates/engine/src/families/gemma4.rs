@@ -257,6 +257,7 @@ fn per_layer_branch(
         weight: format!("{root}.per_layer_model_projection.weight"),
         share: Some(share),
         bias: None,
+        scale: 1.0,
         outputs: width,
         inputs: d_model,
     };

@@ -252,6 +252,12 @@ impl Backend for Cpu {
         pack::pack_blocks(parts, stacking)
     }
 
+    fn scaled(&self, matrix: Self::Matrix, parts: &[(usize, f32)], stacking: Stacking) -> Self::Matrix {
+        let scales = pack::scales(parts, stacking);
+        assert_eq!(scales.len(), matrix.panel_count(), "the parts of the matrix");
+        matmul::Matrix { scales, ..matrix }
+    }
+
     fn bytes(&self, matrix: &Self::Matrix) -> usize {
         matrix.bytes()
     }
