@@ -317,7 +317,7 @@ pub struct LatentAttention {
     pub latent: Projection,
     /// The norm of the latent.
     pub latent_norm: Norm,
-    /// Keys and values of the latent: of each head `K_h`, then `V_h`.
+    /// Keys and values of the latent: of each head `K_h`, then `V_h`; its `scale` is 1.
     pub expansion: Projection,
     /// How the shared key and its part of each query are rotated.
     pub rope: Rope,

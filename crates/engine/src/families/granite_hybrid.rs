@@ -1,7 +1,7 @@
 //! Granite 4: Granite with Mamba-2 in most layers, with experts or without.
 
 use super::decoder::{self, Decoder};
-use super::recurrent::{Mamba, size_within, step_limits};
+use super::recurrent::{Mamba, size_within};
 use super::{Family, granite};
 use crate::blueprint::{Attention, Block, Blueprint, Branch, FeedForward, Mixer, Mlp, Rope, Routing};
 use crate::config::kind_of_layer;
@@ -18,7 +18,7 @@ const LAYERS: &[(&str, bool)] =
 fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
     let decoder = Decoder::read(config, decoder::LLAMA, None)?;
     let config = &decoder.config;
-    let mamba = mamba(&decoder)?;
+    let mamba = Mamba::read(&decoder)?;
     let (key, layers) = match config.list("layer_types")? {
         Some(list) => ("layer_types", Some(list)),
         None => ("layers_block_type", config.list("layers_block_type")?),
@@ -39,31 +39,6 @@ fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
         Ok(Block { mixer: Branch { inner, ..block.mixer }, ..block })
     })?;
     granite::finish(&decoder, blueprint)
-}
-
-fn mamba(decoder: &Decoder<'_>) -> Result<Mamba, ConfigError> {
-    let config = &decoder.config;
-    let heads = size_within(config, "mamba_n_heads", 128)?;
-    let width = decoder.d_model.saturating_mul(size_within(config, "mamba_expand", 2)?);
-    let d_head = match config.get("mamba_d_head") {
-        Some(value) if value.as_str() != Some("auto") => size_within(config, "mamba_d_head", 1)?,
-        _ => width / heads,
-    };
-    if heads.checked_mul(d_head) != Some(width) {
-        let known = format!("the divisors of mamba_expand * hidden_size = {width}");
-        return Err(ConfigError::unsupported("mamba_n_heads", format!("{heads} heads of {d_head}"), known));
-    }
-    Ok(Mamba {
-        heads,
-        d_head,
-        groups: size_within(config, "mamba_n_groups", 1)?,
-        d_state: size_within(config, "mamba_d_state", 256)?,
-        taps: size_within(config, "mamba_d_conv", 4)?,
-        convolution_bias: config.flag("mamba_conv_bias")?.unwrap_or(true),
-        bias: config.flag("mamba_proj_bias")?.unwrap_or(false),
-        limits: step_limits(config, "time_step_limit")?,
-        epsilon: config.number("rms_norm_eps")?.unwrap_or(1e-6) as f32,
-    })
 }
 
 /// One MLP for every token, and experts beside it where there are any.

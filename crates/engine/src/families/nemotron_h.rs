@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::decoder::{self, Decoder, Norms, Traits};
 use super::experts::{Names, Tensors};
-use super::recurrent::{Mamba, size_within};
+use super::recurrent::{Mamba, MambaNorm, size_within};
 use super::{Family, experts};
 use crate::blueprint::{Attention, Block, Blueprint, Experts, Groups, Mixer, Mlp, Scores};
 use crate::config::kind_of_layer;
@@ -175,7 +175,12 @@ fn mamba(decoder: &Decoder<'_>) -> Result<Mamba, ConfigError> {
         taps: size("conv_kernel", "mamba_d_conv", 4)?,
         convolution_bias: bias.unwrap_or(true),
         bias: config.flag("use_bias")?.unwrap_or(false),
+        output_bias: config.flag("use_bias")?.unwrap_or(false),
         limits: (least as f32, f32::INFINITY),
-        epsilon: config.number("layer_norm_epsilon")?.unwrap_or(1e-5) as f32,
+        multipliers: [1.0; 5],
+        norm: Some(MambaNorm {
+            epsilon: config.number("layer_norm_epsilon")?.unwrap_or(1e-5) as f32,
+            gate_first: true,
+        }),
     })
 }
