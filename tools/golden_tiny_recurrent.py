@@ -81,6 +81,15 @@ LFM2_MOE = [
         head_gain=1.0,
         misread={"shares that add up to less than one": {"norm_topk_prob": True}},
     ),
+    Variant(
+        name="lfm2_moe_usual",
+        seed=3203,
+        architecture="Lfm2Moe",
+        config={**LFM2_MOE_CONFIG, "tie_word_embeddings": True},
+        about="as GGUF files can hold it: tied, shares that add up to one",
+        head_gain=1.0,
+        misread={"experts of a token": {"num_experts_per_tok": 1}},
+    ),
 ]
 
 LFM2_VL = [
