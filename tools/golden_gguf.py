@@ -49,6 +49,8 @@ NAMES = [
     "granitemoe_shared",
     "glm4_moe",
     "dots1",
+    "lfm2",
+    "lfm2_moe_usual",
 ]
 
 

@@ -121,7 +121,7 @@ def respell(config: dict, spelling: int) -> dict:
             config = {**config.pop("text_config"), **config}
         return dict(sorted(config.items()))
     if config.get("model_type") == "nemotron_h":
-        letters = {"linear_attention": "M", "full_attention": "*", "mlp": "-"}
+        letters = {"linear_attention": "M", "full_attention": "*", "mlp": "-", "moe": "E"}
         kinds = config.pop("layers_block_type", None) or config.pop("layer_types")
         config.pop("layer_types", None)
         config["hybrid_override_pattern"] = "".join(letters[kind] for kind in kinds)

@@ -1,6 +1,6 @@
 """The tiny random checkpoints of golden_tiny.py whose layers are recurrent."""
 
-from golden_tiny_variants import TINY, Variant, rope
+from golden_tiny_variants import TINY, VISION, Variant, rope
 
 RECURRENT = {**TINY, "hidden_size": 32, "num_hidden_layers": 4}
 
@@ -80,6 +80,41 @@ LFM2_MOE = [
         fused=True,
         head_gain=1.0,
         misread={"shares that add up to less than one": {"norm_topk_prob": True}},
+    ),
+    Variant(
+        name="lfm2_moe_usual",
+        seed=3203,
+        architecture="Lfm2Moe",
+        config={**LFM2_MOE_CONFIG, "tie_word_embeddings": True},
+        about="as GGUF files can hold it: tied, shares that add up to one",
+        head_gain=1.0,
+        misread={"experts of a token": {"num_experts_per_tok": 1}},
+    ),
+]
+
+LFM2_VL = [
+    Variant(
+        name="lfm2_vl_container",
+        seed=3901,
+        architecture="Lfm2Vl",
+        model_class="Lfm2VlForConditionalGeneration",
+        config={
+            **LFM2_CONFIG,
+            "model_type": "lfm2",
+            "vocab_size": 61,
+            "num_hidden_layers": 3,
+            "layer_types": ["conv", "full_attention", "conv"],
+        },
+        container={
+            "vision_config": {**VISION, "model_type": "siglip2_vision_model", "num_patches": 4},
+            "image_token_id": 60,
+            "projector_hidden_size": 8,
+            "downsample_factor": 1,
+            "tie_word_embeddings": True,
+        },
+        about="the language model of a container with an image tower; tied",
+        head_gain=1.0,
+        misread={"rope_theta": rope("default", 100.0)},
     ),
 ]
 
@@ -181,6 +216,138 @@ NEMOTRON_H = [
         },
         about="biases, steps of at least 0.3, the last block a Mamba-2 and the first an MLP; a tie that does not hold",
         misread={"the smallest step": {"time_step_min": 0.001}},
+    ),
+]
+
+NEMOTRON_H_MOE_CONFIG = {
+    **NEMOTRON_H_CONFIG,
+    "layers_block_type": ["linear_attention", "moe", "full_attention", "moe"],
+    "n_routed_experts": 6,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 12,
+    "moe_shared_expert_intermediate_size": 20,
+    "n_group": 3,
+    "topk_group": 2,
+    "routed_scaling_factor": 2.5,
+}
+
+NEMOTRON_H_MOE = [
+    Variant(
+        name="nemotron_h_moe",
+        seed=3704,
+        architecture="NemotronH",
+        config=NEMOTRON_H_MOE_CONFIG,
+        about="experts without gates in two of three groups, by logistic scores with a correction, and one for every token",
+        spelling=4,
+        misread={
+            "experts of a token": {"num_experts_per_tok": 1},
+            "groups": {"n_group": 1, "topk_group": 1},
+            "routed_scaling_factor": {"routed_scaling_factor": 1.0},
+        },
+    ),
+    Variant(
+        name="nemotron_h_moe_fused",
+        seed=3704,
+        architecture="NemotronH",
+        config={
+            **NEMOTRON_H_MOE_CONFIG,
+            "layers_block_type": ["moe", "full_attention", "mlp", "linear_attention", "moe"],
+            "n_routed_experts": 4,
+            "num_experts_per_tok": 3,
+            "n_group": 1,
+            "topk_group": 1,
+            "routed_scaling_factor": 1.0,
+            "norm_topk_prob": False,
+            "mlp_bias": True,
+        },
+        about="one tensor for the up and one for the down projections of all, one group, shares as they are, biases",
+        fused=True,
+        misread={"shares that do not add up to one": {"norm_topk_prob": True}, "biases": {"mlp_bias": False}},
+    ),
+]
+
+FALCON_H1_CONFIG = {
+    **RECURRENT,
+    "num_hidden_layers": 2,
+    "mamba_d_ssm": 48,
+    "mamba_n_heads": 4,
+    "mamba_d_head": 12,
+    "mamba_n_groups": 1,
+    "mamba_d_state": 8,
+    "mamba_d_conv": 4,
+    "mamba_chunk_size": 8,
+    "embedding_multiplier": 1.6,
+    "lm_head_multiplier": 0.8,
+    "key_multiplier": 0.6,
+    "attention_in_multiplier": 1.3,
+    "attention_out_multiplier": 0.7,
+    "ssm_in_multiplier": 0.8,
+    "ssm_out_multiplier": 0.6,
+    "ssm_multipliers": [0.5, 0.9, 1.4, 1.2, 0.7],
+    "mlp_multipliers": [0.7, 0.9],
+    **rope("default", 10000.0),
+}
+
+FALCON_H1 = [
+    Variant(
+        name="falcon_h1",
+        seed=3815,
+        architecture="FalconH1",
+        config=FALCON_H1_CONFIG,
+        about="Mamba-2 without a norm beside attention, each multiplier another number",
+        spelling=4,
+        misread={
+            "key_multiplier": {"key_multiplier": 1.0},
+            "which of the two reads what": {"attention_in_multiplier": 0.8, "ssm_in_multiplier": 1.3},
+            "which of the two is which": {"attention_out_multiplier": 0.6, "ssm_out_multiplier": 0.7},
+            "gates of Mamba-2": {"ssm_multipliers": [1.0, 0.9, 1.4, 1.2, 0.7]},
+            "values": {"ssm_multipliers": [0.5, 1.0, 1.4, 1.2, 0.7]},
+            "B": {"ssm_multipliers": [0.5, 0.9, 1.0, 1.2, 0.7]},
+            "C": {"ssm_multipliers": [0.5, 0.9, 1.4, 1.0, 0.7]},
+            "steps": {"ssm_multipliers": [0.5, 0.9, 1.4, 1.2, 1.0]},
+            "gates of the MLP": {"mlp_multipliers": [1.0, 0.9]},
+            "output of the MLP": {"mlp_multipliers": [0.7, 1.0]},
+        },
+    ),
+    Variant(
+        name="falcon_h1_norm_first",
+        seed=3802,
+        architecture="FalconH1",
+        config={
+            **FALCON_H1_CONFIG,
+            "mamba_d_ssm": None,
+            "mamba_expand": 1,
+            "mamba_d_head": "auto",
+            "mamba_n_groups": 2,
+            "mamba_d_conv": 3,
+            "mamba_rms_norm": True,
+            "mamba_norm_before_gate": True,
+            "mamba_conv_bias": False,
+            "mamba_proj_bias": True,
+            "projectors_bias": True,
+            "attention_bias": True,
+            "mlp_bias": True,
+            "tie_word_embeddings": True,
+        },
+        about="a norm of two groups before the gate, biases everywhere but behind the convolution, tied",
+        misread={
+            "the norm": {"mamba_norm_before_gate": False},
+            "epsilon": {"rms_norm_eps": 0.1},
+            "key_multiplier": {"key_multiplier": 1.0},
+            "ssm_multipliers": {"ssm_multipliers": [1.0] * 5},
+        },
+    ),
+    Variant(
+        name="falcon_h1_norm_last",
+        seed=3803,
+        architecture="FalconH1",
+        config={
+            **{key: value for key, value in FALCON_H1_CONFIG.items() if "multiplier" not in key},
+            "mamba_rms_norm": True,
+            "mamba_norm_before_gate": False,
+        },
+        about="a norm after the gate, no multipliers",
+        misread={"the norm": {"mamba_norm_before_gate": True}},
     ),
 ]
 
@@ -291,4 +458,61 @@ QWEN3_5_MOE = [
     ),
 ]
 
-VARIANTS = [*LFM2, *LFM2_MOE, *GRANITE_HYBRID, *NEMOTRON_H, *QWEN3_5, *QWEN3_NEXT, *QWEN3_5_MOE]
+QWEN3_5_CONTAINER = {
+    "vision_config": {
+        "depth": 1,
+        "hidden_size": 8,
+        "intermediate_size": 8,
+        "num_heads": 2,
+        "patch_size": 4,
+        "out_hidden_size": 32,
+        "num_position_embeddings": 4,
+    },
+    "image_token_id": 60,
+    "video_token_id": 60,
+    "vision_start_token_id": 60,
+    "vision_end_token_id": 60,
+}
+QWEN3_5_ROPE = rope("default", 10000.0, partial_rotary_factor=0.25, mrope_section=[1, 1, 0], mrope_interleaved=True)
+
+QWEN3_5_CONTAINERS = [
+    Variant(
+        name="qwen3_5_container",
+        seed=3911,
+        architecture="Qwen3_5",
+        model_class="Qwen3_5ForConditionalGeneration",
+        config={
+            **{key: value for key, value in QWEN3_5_CONFIG.items() if key != "tie_word_embeddings"},
+            "num_hidden_layers": 2,
+            "layer_types": ["linear_attention", "full_attention"],
+            **QWEN3_5_ROPE,
+        },
+        container={**QWEN3_5_CONTAINER, "tie_word_embeddings": False},
+        about="the language model of a container with an image tower",
+        gain_offset=0.0,
+        head_gain=1.0,
+        spelling=4,
+        misread={"which layer attends": {"layer_types": ["full_attention", "linear_attention"]}},
+    ),
+    Variant(
+        name="qwen3_5_moe_container",
+        seed=3921,
+        architecture="Qwen3_5Moe",
+        model_class="Qwen3_5MoeForConditionalGeneration",
+        config={
+            **{key: value for key, value in QWEN3_5_MOE[0].config.items() if key != "tie_word_embeddings"},
+            "num_hidden_layers": 2,
+            "layer_types": ["linear_attention", "full_attention"],
+            **QWEN3_5_ROPE,
+        },
+        container={**QWEN3_5_CONTAINER, "tie_word_embeddings": True},
+        about="the same with experts; tied",
+        gain_offset=0.0,
+        head_gain=1.0,
+        fused=True,
+        misread={"experts of a token": {"num_experts_per_tok": 1}},
+    ),
+]
+
+VARIANTS = [*LFM2, *LFM2_MOE, *LFM2_VL, *GRANITE_HYBRID, *NEMOTRON_H, *NEMOTRON_H_MOE, *FALCON_H1, *QWEN3_5, *QWEN3_NEXT]
+VARIANTS += [*QWEN3_5_MOE, *QWEN3_5_CONTAINERS]

@@ -71,14 +71,16 @@ pub struct Head {
     pub softcap: Option<f32>,
 }
 
-/// A decoder block: two branches that write to the residual stream, in some models three.
+/// A decoder block: two branches that write to the residual stream, in some models three or four.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Block {
     /// Mixes positions.
     pub mixer: Branch<Mixer>,
+    /// Mixes positions, too: it reads the stream that the first one reads, and adds to what that has added.
+    pub beside: Option<Branch<Mixer>>,
     /// Works on each position alone.
     pub mlp: Branch<Mlp>,
-    /// What the second branch reads.
+    /// What the MLP reads.
     pub arrangement: Arrangement,
     /// Adds what the block knows of the token itself, after the other two.
     pub per_layer: Option<Branch<PerLayer>>,
@@ -86,12 +88,12 @@ pub struct Block {
     pub scale: f32,
 }
 
-/// What the second branch of a block reads.
+/// What the MLP of a block reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arrangement {
-    /// The stream with the first branch's output in it.
+    /// The stream with the mixer's output in it.
     Sequential,
-    /// What the first branch read; its own `pre_norm` is not used.
+    /// What the mixer read; its own `pre_norm` is not used.
     Parallel,
 }
 
@@ -133,9 +135,7 @@ pub enum Mixer {
 #[non_exhaustive]
 pub enum Mlp {
     /// The same for every token.
-    Gated(Gated),
-    /// The same without a gate.
-    Plain(Plain),
+    Dense(FeedForward),
     /// A choice of several for each token.
     Experts(Experts),
     /// Nothing, in blocks of a mixer alone.
@@ -144,23 +144,12 @@ pub enum Mlp {
     Beside(Beside),
 }
 
-/// `down(activation(gate(x)) ∘ up(x))`.
+/// `down(activation(gate(x)) ∘ up(x))`, or without a gate `down(activation(up(x)))`.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Gated {
-    /// Goes through the activation.
-    pub gate: Projection,
+pub struct FeedForward {
+    /// Goes through the activation; `None`: the up projection does.
+    pub gate: Option<Projection>,
     /// Is multiplied with it.
-    pub up: Projection,
-    /// The activation.
-    pub activation: Activation,
-    /// The writer.
-    pub down: Projection,
-}
-
-/// `down(activation(up(x)))`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Plain {
-    /// Goes through the activation.
     pub up: Projection,
     /// The activation.
     pub activation: Activation,
@@ -178,9 +167,9 @@ pub struct Experts {
     /// Who is chosen, and with what share.
     pub routing: Routing,
     /// The experts, of equal shapes and activations.
-    pub experts: Vec<Gated>,
+    pub experts: Vec<FeedForward>,
     /// One that every token is sent to.
-    pub shared: Option<Gated>,
+    pub shared: Option<FeedForward>,
     /// One number from a token, the logistic function of which is that one's share; `None`: a share of 1.
     pub shared_gate: Option<Projection>,
 }
@@ -190,7 +179,7 @@ pub struct Experts {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Beside {
     /// For every token.
-    pub dense: Gated,
+    pub dense: FeedForward,
     /// The norm that it writes through.
     pub dense_norm: Norm,
     /// The mixture, all of it.
@@ -328,7 +317,7 @@ pub struct LatentAttention {
     pub latent: Projection,
     /// The norm of the latent.
     pub latent_norm: Norm,
-    /// Keys and values of the latent: of each head `K_h`, then `V_h`.
+    /// Keys and values of the latent: of each head `K_h`, then `V_h`; its `scale` is 1.
     pub expansion: Projection,
     /// How the shared key and its part of each query are rotated.
     pub rope: Rope,
@@ -345,6 +334,8 @@ pub struct Projection {
     pub share: Option<Share>,
     /// The bias tensor's name; shared like the weight.
     pub bias: Option<String>,
+    /// What its outputs are multiplied with, the bias included.
+    pub scale: f32,
     /// Width of the output.
     pub outputs: usize,
     /// Width of the input.
@@ -604,43 +595,65 @@ impl Mixer {
             Self::Nothing => 0,
         }
     }
+
+    /// See [`Block::cached_numbers`].
+    fn cached_numbers(&self) -> usize {
+        match self {
+            Self::Attention(Attention { key, value, memory: Memory::Own, .. }) => {
+                key.outputs.saturating_add(value.outputs)
+            }
+            Self::Latent(LatentAttention { latent, .. }) => latent.outputs,
+            Self::Attention(_) | Self::ShortConvolution(_) | Self::Recurrence(_) | Self::Nothing => 0,
+        }
+    }
+
+    /// See [`Block::state_numbers`].
+    fn state_numbers(&self) -> usize {
+        let numbers = |[rows, cols]: [usize; 2]| rows.saturating_mul(cols);
+        match self {
+            Self::Attention(_) | Self::Latent(_) | Self::Nothing => 0,
+            Self::ShortConvolution(it) => numbers(it.convolution.state()),
+            Self::Recurrence(it) => numbers(it.convolution.state()).saturating_add(numbers(it.shape.state())),
+        }
+    }
+}
+
+impl Blueprint {
+    /// A mixer by its number, if there is one: those of the blocks come first, then what is beside each of them.
+    pub(crate) fn mixer(&self, number: usize) -> Option<&Branch<Mixer>> {
+        match number.checked_sub(self.blocks.len()) {
+            None => Some(&self.blocks[number].mixer),
+            Some(block) => self.blocks[block].beside.as_ref(),
+        }
+    }
 }
 
 impl Block {
+    /// What mixes positions.
+    pub fn mixers(&self) -> impl Iterator<Item = &Mixer> {
+        std::iter::once(&self.mixer).chain(&self.beside).map(|it| &it.inner)
+    }
+
     /// Numbers that are kept of every token of a sequence: its keys and values, or what they are made of.
     pub fn cached_numbers(&self) -> usize {
-        match &self.mixer.inner {
-            Mixer::Attention(Attention { key, value, memory: Memory::Own, .. }) => {
-                key.outputs.saturating_add(value.outputs)
-            }
-            Mixer::Latent(LatentAttention { latent, .. }) => latent.outputs,
-            Mixer::Attention(_) | Mixer::ShortConvolution(_) | Mixer::Recurrence(_) | Mixer::Nothing => 0,
-        }
+        self.mixers().map(Mixer::cached_numbers).fold(0, usize::saturating_add)
     }
 
     /// Numbers that are kept of a sequence however long it is: the states of recurrent layers.
     pub fn state_numbers(&self) -> usize {
-        let numbers = |[rows, cols]: [usize; 2]| rows.saturating_mul(cols);
-        match &self.mixer.inner {
-            Mixer::Attention(_) | Mixer::Latent(_) | Mixer::Nothing => 0,
-            Mixer::ShortConvolution(it) => numbers(it.convolution.state()),
-            Mixer::Recurrence(it) => {
-                numbers(it.convolution.state()).saturating_add(numbers(it.shape.state()))
-            }
-        }
+        self.mixers().map(Mixer::state_numbers).fold(0, usize::saturating_add)
     }
 
-    /// Positions for which its rotary embedding holds, where there is such a limit.
+    /// Positions for which its rotary embeddings hold, where there is such a limit.
     pub fn position_limit(&self) -> Option<usize> {
-        self.mixer.inner.rope().and_then(|it| it.limit)
+        self.mixers().filter_map(|it| it.rope()?.limit).min()
     }
 
     /// Weights that take part in products for a token: of experts, those of as many as it is sent to.
     pub fn weights(&self) -> usize {
         let mlp = match &self.mlp.inner {
             Mlp::Nothing => 0,
-            Mlp::Gated(gated) => gated.weights(),
-            Mlp::Plain(Plain { up, down, .. }) => up.weights().saturating_add(down.weights()),
+            Mlp::Dense(dense) => dense.weights(),
             Mlp::Experts(experts) => experts.weights(),
             Mlp::Beside(Beside { dense, experts, .. }) => dense.weights().saturating_add(experts.weights()),
         };
@@ -648,7 +661,7 @@ impl Block {
             let PerLayer { gate, context, projection, .. } = &it.inner;
             [gate, context, projection]
         });
-        let others = self.mixer.inner.projections().into_iter().chain(per_layer);
+        let others = self.mixers().flat_map(Mixer::projections).chain(per_layer);
         others.map(Projection::weights).fold(mlp, usize::saturating_add)
     }
 
@@ -657,21 +670,26 @@ impl Block {
     pub fn writers(&self) -> Vec<DeclaredWriter<'_>> {
         let of_mlp = |expert, projection| DeclaredWriter {
             component: Component::MlpOutput,
+            beside: false,
             expert,
             projection,
             post_norm: self.mlp.post_norm.as_ref(),
         };
-        let of_mixer = |projection| DeclaredWriter {
-            component: Component::AttentionOutput,
-            expert: None,
-            projection,
-            post_norm: self.mixer.post_norm.as_ref(),
-        };
-        let mut writers: Vec<_> = self.mixer.inner.output().map(of_mixer).into_iter().collect();
+        let beside = self.beside.iter().map(|it| (it, true));
+        let mixers = std::iter::once((&self.mixer, false)).chain(beside);
+        let of_mixers = mixers.filter_map(|(branch, beside)| {
+            Some(DeclaredWriter {
+                component: Component::AttentionOutput,
+                beside,
+                expert: None,
+                projection: branch.inner.output()?,
+                post_norm: branch.post_norm.as_ref(),
+            })
+        });
+        let mut writers: Vec<_> = of_mixers.collect();
         match &self.mlp.inner {
             Mlp::Nothing => {}
-            Mlp::Gated(gated) => writers.push(of_mlp(None, &gated.down)),
-            Mlp::Plain(plain) => writers.push(of_mlp(None, &plain.down)),
+            Mlp::Dense(dense) => writers.push(of_mlp(None, &dense.down)),
             Mlp::Experts(Experts { experts, shared, .. }) => {
                 writers.extend(shared.iter().map(|it| of_mlp(None, &it.down)));
                 writers.extend(experts.iter().enumerate().map(|(index, it)| of_mlp(Some(index), &it.down)));
@@ -684,6 +702,7 @@ impl Block {
         }
         writers.extend(self.per_layer.as_ref().map(|it| DeclaredWriter {
             component: Component::PerLayerProjection,
+            beside: false,
             expert: None,
             projection: &it.inner.projection,
             post_norm: it.post_norm.as_ref(),
@@ -697,6 +716,8 @@ impl Block {
 pub struct DeclaredWriter<'a> {
     /// Which part of the block it belongs to.
     pub component: Component,
+    /// Whether it belongs to the mixer beside the first.
+    pub beside: bool,
     /// Which expert it is; `None` in a dense block, and for the expert that every token is sent to.
     pub expert: Option<usize>,
     /// The layer.
@@ -709,13 +730,19 @@ impl Experts {
     /// Weights that take part in products for a token.
     fn weights(&self) -> usize {
         let Self { router, routing, experts, shared, .. } = self;
-        let used = experts.iter().take(routing.chosen).chain(shared).map(Gated::weights);
+        let used = experts.iter().take(routing.chosen).chain(shared).map(FeedForward::weights);
         used.fold(router.weights(), usize::saturating_add)
     }
 }
 
-impl Gated {
+impl FeedForward {
+    /// What its input is multiplied with, in the order in which it is laid out.
+    pub fn inputs(&self) -> Vec<&Projection> {
+        self.gate.iter().chain([&self.up]).collect()
+    }
+
     fn weights(&self) -> usize {
-        [&self.gate, &self.up, &self.down].into_iter().map(Projection::weights).fold(0, usize::saturating_add)
+        let all = self.inputs().into_iter().chain([&self.down]);
+        all.map(Projection::weights).fold(0, usize::saturating_add)
     }
 }

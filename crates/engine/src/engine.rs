@@ -440,14 +440,14 @@ fn describe(
 ) -> Result<ModelInfo, LoadError> {
     let mut writers = Vec::with_capacity(2 * blueprint.blocks.len());
     for (layer, block) in blueprint.blocks.iter().enumerate() {
-        for DeclaredWriter { component, expert, projection, post_norm } in block.writers() {
+        for DeclaredWriter { component, beside, expert, projection, post_norm } in block.writers() {
             let norm = post_norm.and_then(|it| Some((it, it.shared_gain()?)));
             let gain = norm.map(|(norm, tensor)| {
                 let (_, stored) = source.vector(tensor, norm.width)?;
                 Ok::<_, LoadError>(stored.into_iter().map(|it| it + norm.gain_offset).collect())
             });
             writers.push(WriterInfo {
-                writer: Writer { layer: LayerIndex(layer), component, expert },
+                writer: Writer { layer: LayerIndex(layer), component, beside, expert },
                 weight: source.projection(projection)?,
                 share: projection.share.clone(),
                 gain: gain.transpose()?,

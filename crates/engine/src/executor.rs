@@ -12,8 +12,10 @@ use std::time::{Duration, Instant};
 
 use glossary::{Component, EditSet, LayerIndex, Writer};
 
-use crate::backend::{Backend, ExpertParams, GatedParams, HeadOutput, HeadWants, WriteParams};
-use crate::blueprint::{self, Arrangement, Beside, Block, Blueprint, Experts, Gated, Mixer, Mlp, Plain};
+use crate::backend::{Backend, ExpertParams, FeedForwardParams, HeadOutput, HeadWants, WriteParams};
+use crate::blueprint::{
+    self, Activation, Arrangement, Beside, Block, Blueprint, Experts, FeedForward, Mixer, Mlp,
+};
 use crate::model::{MlpWeights, Model};
 use crate::plan::Plan;
 use crate::stage::Stage;
@@ -73,7 +75,7 @@ pub(crate) struct Executor<B: Backend> {
     model: Model<B>,
     /// Rotary angles, one for each distinct embedding.
     angles: PerBlock<Option<B::Angles>>,
-    /// By block.
+    /// By mixer, see [`Blueprint::mixer`].
     memory: Vec<Memory<B>>,
     /// By block.
     edits: Vec<BlockEdits<B>>,
@@ -119,6 +121,7 @@ impl<B: Backend> Memory<B> {
 
 struct BlockEdits<B: Backend> {
     mixer: Option<B::Edits>,
+    beside: Option<B::Edits>,
     /// Of the MLP, or of the expert that every token is sent to.
     mlp: Option<B::Edits>,
     /// By expert; empty where none is edited.
@@ -133,12 +136,13 @@ struct Buffers<B: Backend> {
     x: B::Rows,
     /// What a writer says.
     y: B::Rows,
-    /// What the expert says that every token is sent to, and the logits of its share.
+    /// What the expert says that every token is sent to, and before that the mixer beside a block's first.
     shared: B::Rows,
     /// What a mixer makes of what it reads: queries, keys and values, or what is convolved.
     inputs: PerBlock<B::Rows>,
     convolved: PerBlock<B::Rows>,
     latent: latent::Buffers<B>,
+    /// The logits of the share of the expert that every token is sent to.
     shared_gate: B::Rows,
     mixed: PerBlock<B::Rows>,
     hidden: PerBlock<B::Rows>,
@@ -153,7 +157,7 @@ struct Buffers<B: Backend> {
     tap: Vec<f32>,
 }
 
-/// Something that every block uses, shared by those that need the same.
+/// Something that every block uses, or every mixer, shared by those that need the same.
 struct PerBlock<T> {
     items: Vec<T>,
     of: Vec<usize>,
@@ -180,33 +184,27 @@ impl<T> PerBlock<T> {
 /// How wide the MLP is that every token goes through, if there is one.
 fn hidden_cols(block: &Block) -> usize {
     match &block.mlp.inner {
-        Mlp::Gated(Gated { down, .. }) | Mlp::Plain(Plain { down, .. }) => down.inputs,
+        Mlp::Dense(dense) | Mlp::Beside(Beside { dense, .. }) => dense.down.inputs,
         Mlp::Experts(Experts { shared, .. }) => shared.as_ref().map_or(0, |it| it.down.inputs),
-        Mlp::Beside(Beside { dense, .. }) => dense.down.inputs,
         Mlp::Nothing => 0,
     }
 }
 
-fn experts(block: &Block) -> &[Gated] {
+fn experts(block: &Block) -> &[FeedForward] {
     match &block.mlp.inner {
-        Mlp::Gated(_) | Mlp::Plain(_) | Mlp::Nothing => &[],
+        Mlp::Dense(_) | Mlp::Nothing => &[],
         Mlp::Experts(Experts { experts, .. })
         | Mlp::Beside(Beside { experts: Experts { experts, .. }, .. }) => experts,
     }
 }
 
-/// Numbers of a row of what a mixer makes of what it reads.
-fn input_cols(block: &Block) -> usize {
-    block.mixer.inner.input_cols()
-}
-
 /// Numbers that a mixer's writer reads.
-fn mixed_cols(block: &Block) -> usize {
-    block.mixer.inner.output().map_or(0, |it| it.inputs)
+fn mixed_cols(mixer: &Mixer) -> usize {
+    mixer.output().map_or(0, |it| it.inputs)
 }
 
-fn convolved_cols(block: &Block) -> usize {
-    match &block.mixer.inner {
+fn convolved_cols(mixer: &Mixer) -> usize {
+    match mixer {
         Mixer::Recurrence(recurrence) => recurrence.convolution.channels,
         _ => 0,
     }
@@ -225,6 +223,25 @@ fn plainly<'a, B: Backend>() -> WriteParams<'a, B> {
     }
 }
 
+/// What an MLP says before its writer's bias.
+fn feed_forward<B: Backend>(
+    backend: &mut B,
+    input: &B::Rows,
+    weights: &FeedForwardParams<B>,
+    activation: Activation,
+    hidden: &mut B::Rows,
+    out: &mut B::Rows,
+) {
+    let FeedForwardParams { gated, up, up_bias, down, .. } = weights;
+    if *gated {
+        backend.gated_linear(input, up, up_bias.as_ref(), activation, hidden);
+    } else {
+        backend.linear(input, up, up_bias.as_ref(), hidden);
+        backend.gate(hidden, activation, None);
+    }
+    backend.linear(hidden, down, None, out);
+}
+
 /// Adds the time since `start` to a part and starts anew.
 fn lap(part: &mut Duration, start: &mut Instant) {
     let now = Instant::now();
@@ -238,6 +255,12 @@ impl<B: Backend> Executor<B> {
         let widths = |width: &dyn Fn(&Block) -> usize| {
             PerBlock::new(blocks.iter().map(width), |&cols| backend.rows(cols))
         };
+        let mixers: Vec<&Mixer> = (0..2 * blocks.len())
+            .map(|number| blueprint.mixer(number).map_or(&Mixer::Nothing, |it| &it.inner))
+            .collect();
+        let of_mixers = |width: &dyn Fn(&Mixer) -> usize| {
+            PerBlock::new(mixers.iter().map(|it| width(it)), |&cols| backend.rows(cols))
+        };
         let d = blueprint.d_model;
         let per_layer = blueprint.per_layer.as_ref().map_or(0, |it| it.width);
         let buffers = Buffers {
@@ -245,27 +268,33 @@ impl<B: Backend> Executor<B> {
             x: backend.rows(d),
             y: backend.rows(d),
             shared: backend.rows(d),
-            inputs: widths(&input_cols),
-            convolved: widths(&convolved_cols),
-            latent: latent::Buffers::new(&backend, blocks),
-            mixed: widths(&mixed_cols),
+            inputs: of_mixers(&Mixer::input_cols),
+            convolved: of_mixers(&convolved_cols),
+            latent: latent::Buffers::new(&backend, &mixers),
+            mixed: of_mixers(&mixed_cols),
             shared_gate: backend.rows(1),
             hidden: widths(&hidden_cols),
             scores: widths(&|it| experts(it).len()),
             per_layer: std::array::from_fn(|_| backend.rows(per_layer)),
             chosen: backend.rows(d),
-            chosen_inputs: widths(&input_cols),
-            chosen_mixed: widths(&mixed_cols),
+            chosen_inputs: of_mixers(&Mixer::input_cols),
+            chosen_mixed: of_mixers(&mixed_cols),
             tap: Vec::new(),
         };
         Self {
-            angles: PerBlock::new(blocks.iter().map(|it| it.mixer.inner.rope()), |rope| {
+            angles: PerBlock::new(mixers.iter().map(|it| it.rope()), |rope| {
                 rope.map(|it| backend.angles(it))
             }),
-            memory: blocks.iter().map(|it| Memory::new(&backend, &it.mixer.inner)).collect(),
+            memory: mixers.iter().map(|it| Memory::new(&backend, it)).collect(),
             edits: blocks
                 .iter()
-                .map(|_| BlockEdits { mixer: None, mlp: None, experts: Vec::new(), per_layer: None })
+                .map(|_| BlockEdits {
+                    mixer: None,
+                    beside: None,
+                    mlp: None,
+                    experts: Vec::new(),
+                    per_layer: None,
+                })
                 .collect(),
             buffers,
             selected: Plan::default(),
@@ -330,17 +359,10 @@ impl<B: Backend> Executor<B> {
         let input = if normed { &buffers.x } else { &buffers.residual };
         let hidden = buffers.hidden.get(index);
         match (&block.mlp.inner, &weights.inner) {
-            (Mlp::Gated(gated), MlpWeights::Gated(matrices)) => {
-                let GatedParams { gate_up, gate_up_bias, down, down_bias } = matrices;
-                backend.gated_linear(input, gate_up, gate_up_bias.as_ref(), gated.activation, hidden);
-                backend.linear(hidden, down, None, &mut buffers.y);
-                params = WriteParams { edits: own_edits.mlp.as_ref(), bias: down_bias.as_ref(), ..params };
-            }
-            (Mlp::Plain(plain), MlpWeights::Plain { up, up_bias, down, down_bias }) => {
-                backend.linear(input, up, up_bias.as_ref(), hidden);
-                backend.gate(hidden, plain.activation, None);
-                backend.linear(hidden, down, None, &mut buffers.y);
-                params = WriteParams { edits: own_edits.mlp.as_ref(), bias: down_bias.as_ref(), ..params };
+            (Mlp::Dense(dense), MlpWeights::Dense(matrices)) => {
+                feed_forward(backend, input, matrices, dense.activation, hidden, &mut buffers.y);
+                let bias = matrices.down_bias.as_ref();
+                params = WriteParams { edits: own_edits.mlp.as_ref(), bias, ..params };
             }
             (
                 Mlp::Experts(Experts { routing, experts, shared, .. }),
@@ -364,18 +386,16 @@ impl<B: Backend> Executor<B> {
                     edits: &own_edits.experts,
                 };
                 backend.experts(input, scores, mixture, plan, &mut buffers.y);
-                if let (Some(shared), Some(GatedParams { gate_up, gate_up_bias, down, down_bias })) =
-                    (shared, for_all)
-                {
-                    backend.gated_linear(input, gate_up, gate_up_bias.as_ref(), shared.activation, hidden);
-                    backend.linear(hidden, down, None, &mut buffers.shared);
+                if let (Some(shared), Some(for_all)) = (shared, for_all) {
+                    let said = &mut buffers.shared;
+                    feed_forward(backend, input, for_all, shared.activation, hidden, said);
                     if let Some(gate) = shared_gate {
                         backend.linear(input, gate, None, &mut buffers.shared_gate);
                     }
                     // What it writes joins what the experts wrote as a writer's output joins the stream.
                     let join = WriteParams {
                         edits: own_edits.mlp.as_ref(),
-                        bias: down_bias.as_ref(),
+                        bias: for_all.down_bias.as_ref(),
                         gates: shared_gate.as_ref().map(|_| &buffers.shared_gate),
                         ..plainly()
                     };
@@ -426,7 +446,7 @@ impl<B: Backend> Executor<B> {
 
         // Past the last block that stores keys and values, rows without an output are needed for nothing. Rows that follow
         // others are all there in the last block only.
-        let stores = |it: &Block| it.mixer.inner.remembers();
+        let stores = |it: &Block| it.mixers().any(Mixer::remembers);
         let last_stored = self.blueprint.blocks.iter().rposition(stores).filter(|_| !shared);
         let narrows = last_stored.unwrap_or(blocks.saturating_sub(1));
         let mut narrowed: Option<Plan> = None;
@@ -526,6 +546,7 @@ impl<B: Backend> Compute for Executor<B> {
             }
             *edits = BlockEdits {
                 mixer: of(Writer::dense(layer, Component::AttentionOutput)),
+                beside: of(Writer { beside: true, ..Writer::dense(layer, Component::AttentionOutput) }),
                 mlp: of(Writer::dense(layer, Component::MlpOutput)),
                 experts,
                 per_layer: of(Writer::dense(layer, Component::PerLayerProjection)),

@@ -6,12 +6,12 @@ use checkpoint::{Quantization, Tensor};
 
 use crate::LoadError;
 use crate::backend::{
-    Backend, ConvolutionParams, GatedNormParams, GatedParams, NormParams, RecurrenceParams, RuleParams,
+    Backend, ConvolutionParams, FeedForwardParams, GatedNormParams, NormParams, RecurrenceParams, RuleParams,
     Stacking, WeightDtype,
 };
 use crate::blueprint::{
-    Attention, Beside, Blueprint, Branch, Convolution, Experts, Gain, Gated, LatentAttention, Memory, Mixer,
-    Mlp, Norm, PerLayer, PerLayerEmbedding, Plain, Projection, Rate, Recurrence, Rule,
+    Attention, Beside, Blueprint, Branch, Convolution, Experts, FeedForward, Gain, LatentAttention, Memory,
+    Mixer, Mlp, Norm, PerLayer, PerLayerEmbedding, Projection, Rate, Recurrence, Rule,
 };
 use crate::families::Source;
 use crate::quantization::{Kept, Quantizing};
@@ -27,6 +27,7 @@ pub(crate) struct Model<B: Backend> {
 
 pub(crate) struct BlockWeights<B: Backend> {
     pub(crate) mixer: BranchWeights<B, MixerWeights<B>>,
+    pub(crate) beside: Option<BranchWeights<B, MixerWeights<B>>>,
     pub(crate) mlp: BranchWeights<B, MlpWeights<B>>,
     pub(crate) per_layer: Option<BranchWeights<B, PerLayerWeights<B>>>,
 }
@@ -99,19 +100,13 @@ impl<B: Backend> MixerWeights<B> {
 }
 
 pub(crate) enum MlpWeights<B: Backend> {
-    Gated(GatedParams<B>),
-    Plain {
-        up: B::Matrix,
-        up_bias: Option<B::Vector>,
-        down: B::Matrix,
-        down_bias: Option<B::Vector>,
-    },
+    Dense(FeedForwardParams<B>),
     Experts {
         router: B::Matrix,
         router_bias: Option<B::Vector>,
         correction: Option<B::Vector>,
-        experts: Vec<GatedParams<B>>,
-        shared: Option<GatedParams<B>>,
+        experts: Vec<FeedForwardParams<B>>,
+        shared: Option<FeedForwardParams<B>>,
         shared_gate: Option<B::Matrix>,
     },
     Nothing,
@@ -119,6 +114,14 @@ pub(crate) enum MlpWeights<B: Backend> {
 }
 
 impl<B: Backend> Model<B> {
+    /// The weights of [`Blueprint::mixer`].
+    pub(crate) fn mixer(&self, number: usize) -> Option<&BranchWeights<B, MixerWeights<B>>> {
+        match number.checked_sub(self.blocks.len()) {
+            None => Some(&self.blocks[number].mixer),
+            Some(block) => self.blocks[block].beside.as_ref(),
+        }
+    }
+
     /// The norm that a block, or the head after the last one, reads the stream through.
     pub(crate) fn entry_norm(&self, block: usize) -> Option<&NormParams<B::Vector>> {
         match self.blocks.get(block) {
@@ -132,11 +135,11 @@ impl<B: Backend> Model<B> {
 }
 
 pub(crate) struct BesideWeights<B: Backend> {
-    pub(crate) dense: GatedParams<B>,
+    pub(crate) dense: FeedForwardParams<B>,
     pub(crate) dense_norm: NormParams<B::Vector>,
     pub(crate) router: B::Matrix,
     pub(crate) router_norm: NormParams<B::Vector>,
-    pub(crate) experts: Vec<GatedParams<B>>,
+    pub(crate) experts: Vec<FeedForwardParams<B>>,
     pub(crate) experts_pre_norm: NormParams<B::Vector>,
     pub(crate) experts_post_norm: NormParams<B::Vector>,
     pub(crate) share_scales: B::Vector,
@@ -208,6 +211,11 @@ impl<'a, B: Backend> Loader<'a, B> {
             let table = per_layer.as_ref().map(|it| &it[blocks.len()]);
             blocks.push(BlockWeights {
                 mixer: self.branch(&block.mixer, |it| self.mixer(it))?,
+                beside: block
+                    .beside
+                    .as_ref()
+                    .map(|branch| self.branch(branch, |it| self.mixer(it)))
+                    .transpose()?,
                 mlp: self.branch(&block.mlp, |it| self.mlp(it))?,
                 per_layer: table
                     .zip(block.per_layer.as_ref())
@@ -402,14 +410,8 @@ impl<'a, B: Backend> Loader<'a, B> {
     fn mlp(&self, mlp: &Mlp) -> Result<MlpWeights<B>, LoadError> {
         match mlp {
             Mlp::Nothing => Ok(MlpWeights::Nothing),
-            Mlp::Gated(gated) => self.gated(gated).map(MlpWeights::Gated),
+            Mlp::Dense(dense) => self.feed_forward(dense).map(MlpWeights::Dense),
             Mlp::Beside(beside) => self.beside(beside).map(MlpWeights::Beside),
-            Mlp::Plain(Plain { up, down, .. }) => Ok(MlpWeights::Plain {
-                up: self.matrix(&[up], Stacking::EndToEnd)?,
-                up_bias: self.bias(&[up], 1)?,
-                down: self.matrix(&[down], Stacking::EndToEnd)?,
-                down_bias: self.bias(&[down], 1)?,
-            }),
             Mlp::Experts(Experts { router, correction, experts, shared, shared_gate, .. }) => {
                 Ok(MlpWeights::Experts {
                     router: self.unquantized(&[router])?,
@@ -418,8 +420,8 @@ impl<'a, B: Backend> Loader<'a, B> {
                         .as_ref()
                         .map(|it| self.correction(it, experts.len()))
                         .transpose()?,
-                    experts: experts.iter().map(|it| self.gated(it)).collect::<Result<_, _>>()?,
-                    shared: shared.as_ref().map(|it| self.gated(it)).transpose()?,
+                    experts: experts.iter().map(|it| self.feed_forward(it)).collect::<Result<_, _>>()?,
+                    shared: shared.as_ref().map(|it| self.feed_forward(it)).transpose()?,
                     shared_gate: shared_gate.as_ref().map(|it| self.unquantized(&[it])).transpose()?,
                 })
             }
@@ -429,39 +431,50 @@ impl<'a, B: Backend> Loader<'a, B> {
     fn beside(&self, beside: &Beside) -> Result<BesideWeights<B>, LoadError> {
         let Experts { router, experts, .. } = &beside.experts;
         Ok(BesideWeights {
-            dense: self.gated(&beside.dense)?,
+            dense: self.feed_forward(&beside.dense)?,
             dense_norm: self.norm(&beside.dense_norm)?,
             router: self.matrix(&[router], Stacking::EndToEnd)?,
             router_norm: self.norm(&beside.router_norm)?,
-            experts: experts.iter().map(|it| self.gated(it)).collect::<Result<_, _>>()?,
+            experts: experts.iter().map(|it| self.feed_forward(it)).collect::<Result<_, _>>()?,
             experts_pre_norm: self.norm(&beside.experts_pre_norm)?,
             experts_post_norm: self.norm(&beside.experts_post_norm)?,
             share_scales: self.vector(&beside.share_scales, experts.len())?,
         })
     }
 
-    fn gated(&self, Gated { gate, up, down, .. }: &Gated) -> Result<GatedParams<B>, LoadError> {
-        Ok(GatedParams {
-            gate_up: self.matrix(&[gate, up], Stacking::Paired)?,
-            // Each half is rounded up to whole groups of 16, as its outputs are.
-            gate_up_bias: self.bias(&[gate, up], 16)?,
-            down: self.matrix(&[down], Stacking::EndToEnd)?,
-            down_bias: self.bias(&[down], 1)?,
+    fn feed_forward(&self, mlp: &FeedForward) -> Result<FeedForwardParams<B>, LoadError> {
+        let (inputs, gated) = (mlp.inputs(), mlp.gate.is_some());
+        Ok(FeedForwardParams {
+            gated,
+            up: self.matrix(&inputs, if gated { Stacking::Paired } else { Stacking::EndToEnd })?,
+            // Each part is rounded up to whole groups of 16, as paired outputs are.
+            up_bias: self.bias(&inputs, 16)?,
+            down: self.matrix(&[&mlp.down], Stacking::EndToEnd)?,
+            down_bias: self.bias(&[&mlp.down], 1)?,
         })
     }
 
     fn matrix(&self, parts: &[&Projection], stacking: Stacking) -> Result<B::Matrix, LoadError> {
-        let parts = self.projections(parts)?;
+        let tensors = self.projections(parts)?;
         let kept = match self.quantizing {
-            Some(quantizing) => quantizing.of_block(parts, stacking),
-            None => Kept::Plain(parts),
+            Some(quantizing) => quantizing.of_block(tensors, stacking),
+            None => Kept::Plain(tensors),
         };
-        self.kept(kept, stacking)
+        Ok(self.scaled(self.kept(kept, stacking)?, parts, stacking))
+    }
+
+    fn scaled(&self, matrix: B::Matrix, parts: &[&Projection], stacking: Stacking) -> B::Matrix {
+        if parts.iter().all(|it| it.scale.to_bits() == 1.0_f32.to_bits()) {
+            return matrix;
+        }
+        let scales: Vec<_> = parts.iter().map(|it| (it.outputs, it.scale)).collect();
+        self.backend.scaled(matrix, &scales, stacking)
     }
 
     /// A matrix that is kept as the file has it, whatever others are kept in.
     fn unquantized(&self, parts: &[&Projection]) -> Result<B::Matrix, LoadError> {
-        self.kept(Kept::Plain(self.projections(parts)?), Stacking::EndToEnd)
+        let matrix = self.kept(Kept::Plain(self.projections(parts)?), Stacking::EndToEnd)?;
+        Ok(self.scaled(matrix, parts, Stacking::EndToEnd))
     }
 
     fn projections(&self, parts: &[&Projection]) -> Result<Vec<Tensor>, LoadError> {
@@ -496,7 +509,7 @@ impl<'a, B: Backend> Loader<'a, B> {
             let end = values.len() + part.outputs.next_multiple_of(multiple);
             if let Some((tensor, numbers)) = self.source.bias(part)? {
                 crate::backend::cpu::check_finite(&tensor, 0, &numbers)?;
-                values.extend(numbers);
+                values.extend(numbers.into_iter().map(|it| it * part.scale));
             }
             values.resize(end, 0.0);
         }

@@ -49,6 +49,8 @@ pub struct Writer {
     pub layer: LayerIndex,
     /// Which part of the block.
     pub component: Component,
+    /// Whether it belongs to what a block has beside its first mixer.
+    pub beside: bool,
     /// Which expert, where the block has several; `None` in a dense block, and for the expert that every token is sent
     /// to.
     pub expert: Option<usize>,
@@ -57,13 +59,16 @@ pub struct Writer {
 impl Writer {
     /// The writer of its kind that every token goes through.
     pub fn dense(layer: LayerIndex, component: Component) -> Self {
-        Self { layer, component, expert: None }
+        Self { layer, component, beside: false, expert: None }
     }
 }
 
 impl std::fmt::Display for Writer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "layer {} {}", self.layer, self.component)?;
+        if self.beside {
+            f.write_str(" beside the first")?;
+        }
         self.expert.map_or(Ok(()), |expert| write!(f, " expert {expert}"))
     }
 }

@@ -260,12 +260,14 @@ pub struct WriteParams<'a, B: Backend> {
     pub next_norm: Option<&'a NormParams<B::Vector>>,
 }
 
-/// The weights of a gated MLP on a back end.
-pub struct GatedParams<B: Backend> {
-    /// Gate and up projection, [`Stacking::Paired`].
-    pub gate_up: B::Matrix,
+/// The weights of an MLP on a back end.
+pub struct FeedForwardParams<B: Backend> {
+    /// Whether it has a gate.
+    pub gated: bool,
+    /// Gate and up projection, [`Stacking::Paired`]; without a gate the up projection alone.
+    pub up: B::Matrix,
     /// Their biases end to end, each filled up to a multiple of 16 numbers.
-    pub gate_up_bias: Option<B::Vector>,
+    pub up_bias: Option<B::Vector>,
     /// The writer.
     pub down: B::Matrix,
     /// Its bias, added after an edit.
@@ -280,8 +282,8 @@ pub struct ExpertParams<'a, B: Backend> {
     pub correction: Option<&'a B::Vector>,
     /// `[experts]`, multiplied with the shares of the chosen last.
     pub share_scales: Option<&'a B::Vector>,
-    /// The experts, all of the same shape.
-    pub experts: &'a [GatedParams<B>],
+    /// The experts, all of the same shape, with gates or without.
+    pub experts: &'a [FeedForwardParams<B>],
     /// Their activation.
     pub activation: Activation,
     /// The edits of their writers, by expert, chosen per row by [`Plan::edits`]; empty: none of any.
@@ -415,6 +417,10 @@ pub trait Backend: Sized + Send {
     /// [`LoadError::NotFinite`], and [`LoadError::TooLarge`] for weights that have no place in blocks.
     fn quantized(&self, parts: &[QuantizedPart], stacking: Stacking) -> Result<Self::Matrix, LoadError>;
 
+    /// The same matrix with its outputs multiplied: those of each part that it was stacked of, `(outputs, by)`. It is not
+    /// the weights that are, which would round them.
+    fn scaled(&self, matrix: Self::Matrix, parts: &[(usize, f32)], stacking: Stacking) -> Self::Matrix;
+
     /// Memory that a matrix takes, in bytes.
     fn bytes(&self, matrix: &Self::Matrix) -> usize;
 
@@ -481,7 +487,8 @@ pub trait Backend: Sized + Send {
     fn gate(&mut self, x: &mut Self::Rows, activation: Activation, by: Option<&Self::Rows>);
 
     /// A mixture of experts: `out = Σ_e share_e (edit_e(down_e(hidden_e)) + bias_e)`, `hidden_e` as in
-    /// [`Self::gated_linear`], the sum in the order in which the row's experts were chosen.
+    /// [`Self::gated_linear`], or `activation(x Uᵀ + bias_u)` of experts without gates, the sum in the order in which the
+    /// row's experts were chosen.
     ///
     /// `scores [rows, experts]` are the router's outputs.
     fn experts(

@@ -276,6 +276,13 @@ impl Backend for Reference {
         matrix.0.iter().map(|it| size_of_val(it.as_slice())).sum()
     }
 
+    fn scaled(&self, matrix: Weights, parts: &[(usize, f32)], stacking: Stacking) -> Weights {
+        assert_ne!(stacking, Stacking::Transposed, "of transposed tensors there is one");
+        let by = parts.iter().flat_map(|&(outputs, by)| std::iter::repeat_n(by, outputs));
+        let scaled = |(row, by): (Vec<f32>, f32)| row.into_iter().map(|it| it * by).collect();
+        Weights(matrix.0.into_iter().zip(by).map(scaled).collect())
+    }
+
     fn vector(&self, values: &[f32]) -> Vec<f32> {
         values.to_vec()
     }
@@ -385,8 +392,13 @@ impl Backend for Reference {
                 let expert = &params.experts[index];
                 let (mut hidden, mut y) = (Grid::default(), Grid::default());
                 let x = Grid { rows: vec![x.clone()] };
-                let bias = expert.gate_up_bias.as_ref();
-                self.gated_linear(&x, &expert.gate_up, bias, params.activation, &mut hidden);
+                let bias = expert.up_bias.as_ref();
+                if expert.gated {
+                    self.gated_linear(&x, &expert.up, bias, params.activation, &mut hidden);
+                } else {
+                    self.linear(&x, &expert.up, bias, &mut hidden);
+                    self.gate(&mut hidden, params.activation, None);
+                }
                 self.linear(&hidden, &expert.down, None, &mut y);
                 let edits = params.edits.get(index).and_then(Option::as_ref);
                 if let Some(edit) = edits.and_then(|it| it[plan.edits[row] as usize].as_ref()) {

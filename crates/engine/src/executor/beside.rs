@@ -5,7 +5,7 @@ use crate::blueprint::Beside;
 use crate::model::BesideWeights;
 use crate::plan::Plan;
 
-use super::{BlockEdits, Buffers, plainly};
+use super::{BlockEdits, Buffers, feed_forward, plainly};
 
 /// What both write together, in `buffers.y`. The MLP reads `buffers.x`, experts and router the stream itself.
 pub(super) fn beside<B: Backend>(
@@ -33,8 +33,7 @@ pub(super) fn beside<B: Backend>(
     backend.norm(y, &weights.experts_post_norm, chosen);
     std::mem::swap(y, chosen);
     let dense = &weights.dense;
-    backend.gated_linear(x, &dense.gate_up, dense.gate_up_bias.as_ref(), beside.dense.activation, hidden);
-    backend.linear(hidden, &dense.down, None, shared);
+    feed_forward(backend, x, dense, beside.dense.activation, hidden, shared);
     // It joins what the experts wrote as a writer's output joins the stream.
     let join = WriteParams {
         edits: edits.mlp.as_ref(),

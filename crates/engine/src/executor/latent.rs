@@ -5,11 +5,11 @@ use std::time::Instant;
 use super::mixing::Kept;
 use super::{Executor, Memory, PerBlock, lap};
 use crate::backend::Backend;
-use crate::blueprint::{Block, LatentAttention, Mixer};
+use crate::blueprint::{LatentAttention, Mixer};
 use crate::model::{LatentWeights, MixerWeights};
 use crate::plan::Plan;
 
-/// Activations, kept from pass to pass; of no columns where a block has no latents.
+/// Activations, kept from pass to pass; of no columns where a mixer has no latents.
 pub(super) struct Buffers<B: Backend> {
     /// What queries are made of.
     before: PerBlock<B::Rows>,
@@ -23,13 +23,13 @@ pub(super) struct Buffers<B: Backend> {
 }
 
 impl<B: Backend> Buffers<B> {
-    pub(super) fn new(backend: &B, blocks: &[Block]) -> Self {
+    pub(super) fn new(backend: &B, mixers: &[&Mixer]) -> Self {
         let widths = |width: &dyn Fn(&LatentAttention) -> usize| {
-            let of = |block: &Block| match &block.mixer.inner {
+            let of = |mixer: &&Mixer| match mixer {
                 Mixer::Latent(attention) => width(attention),
                 _ => 0,
             };
-            PerBlock::new(blocks.iter().map(of), |&cols| backend.rows(cols))
+            PerBlock::new(mixers.iter().map(of), |&cols| backend.rows(cols))
         };
         let before = |it: &LatentAttention| it.query_latent.as_ref().map_or(0, |it| it.0.outputs);
         Self {
@@ -43,23 +43,24 @@ impl<B: Backend> Buffers<B> {
 }
 
 impl<B: Backend> Executor<B> {
-    /// Queries, latents and shared keys of a block; then attention for the rows that go on.
-    pub(super) fn attend_to_latents(&mut self, index: usize, plan: &Plan, keep: Kept<'_>) {
+    /// Queries, latents and shared keys of a mixer; then attention for the rows that go on.
+    pub(super) fn attend_to_latents(&mut self, number: usize, plan: &Plan, keep: Kept<'_>) {
         let Self { backend, blueprint, model, angles, memory, buffers, times, .. } = self;
-        let branch = &model.blocks[index].mixer;
+        let (Some(branch), Some(weights)) = (blueprint.mixer(number), model.mixer(number)) else { return };
+        let through_norm = weights.pre_norm.is_some();
         let (Mixer::Latent(attention), MixerWeights::Latent(weights), Some(angles), Memory::Pages(pages)) =
-            (&blueprint.blocks[index].mixer.inner, &branch.inner, angles.get(index), &mut memory[index])
+            (&branch.inner, &weights.inner, angles.get(number), &mut memory[number])
         else {
             unreachable!("weights and memory are those of the blueprint")
         };
         let LatentWeights { query_latent, query, query_bias, latent, latent_bias, latent_norm, .. } = weights;
-        let (queries, shape) = (buffers.inputs.get(index), &attention.shape);
+        let (queries, shape) = (buffers.inputs.get(number), &attention.shape);
         let own = &mut buffers.latent;
-        let (before, normed) = (own.before.get(index), own.normed.get(index));
-        let (kept, met, found) = (own.kept.get(index), own.met.get(index), own.found.get(index));
+        let (before, normed) = (own.before.get(number), own.normed.get(number));
+        let (kept, met, found) = (own.kept.get(number), own.met.get(number), own.found.get(number));
 
         let mut start = Instant::now();
-        let input = if branch.pre_norm.is_some() { &buffers.x } else { &buffers.residual };
+        let input = if through_norm { &buffers.x } else { &buffers.residual };
         backend.linear(input, latent, latent_bias.as_ref(), kept);
         let input = match query_latent {
             None => input,
@@ -77,7 +78,7 @@ impl<B: Backend> Executor<B> {
             if rows.is_empty() {
                 return;
             }
-            let chosen = buffers.chosen_inputs.get(index);
+            let chosen = buffers.chosen_inputs.get(number);
             backend.select(queries, rows, chosen);
             (queries, rest) = (&*chosen, plan);
         }
@@ -86,8 +87,8 @@ impl<B: Backend> Executor<B> {
         lap(&mut times.products, &mut start);
         backend.attend(met, &shape.over_latents(), None, rest, pages, found);
         lap(&mut times.attention, &mut start);
-        backend.linear_by_head(found, &weights.from_latent, buffers.mixed.get(index));
+        backend.linear_by_head(found, &weights.from_latent, buffers.mixed.get(number));
         lap(&mut times.products, &mut start);
-        self.write(index, keep, rest);
+        self.write(number, keep, rest);
     }
 }

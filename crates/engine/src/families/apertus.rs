@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::decoder::{self, Decoder, Norms, Traits};
 use super::{Family, qwen3};
-use crate::blueprint::{Activation, Blueprint};
+use crate::blueprint::{Activation, Blueprint, Mlp};
 use crate::{Config, ConfigError};
 
 /// The family.
@@ -44,8 +44,8 @@ fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
     decoder.blueprint(|layer| {
         let attention = qwen3::attention(&decoder, layer, false)?;
         let activation = if learned { xielu(&decoder, layer)? } else { decoder.activation()? };
-        let mlp = decoder.plain_with(layer, ["mlp.up_proj", "mlp.down_proj"], activation);
-        decoder.block(layer, attention, mlp, NORMS)
+        let mlp = decoder.plain_with(layer, ["mlp.up_proj", "mlp.down_proj"], decoder.d_mlp, activation);
+        decoder.block(layer, attention, Mlp::Dense(mlp), NORMS)
     })
 }
 

@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use crate::backend::{AttentionShape, Values};
 use crate::blueprint::{
-    Activation, Arrangement, Attention, Block, Blueprint, Branch, Embedding, Gain, Gated, Head, Memory,
-    Mixer, Mlp, Norm, NormKind, Pairing, Plain, Projection, Rope, Share,
+    Activation, Arrangement, Attention, Block, Blueprint, Branch, Embedding, FeedForward, Gain, Head, Memory,
+    Mixer, Mlp, Norm, NormKind, Pairing, Projection, Rope, Share,
 };
 use crate::config::kind_of_layer;
 use crate::rope::{plain_rope, rope};
@@ -208,6 +208,7 @@ impl<'a> Decoder<'a> {
             weight: format!("{name}.weight"),
             share: None,
             bias: bias.then(|| format!("{name}.bias")),
+            scale: 1.0,
             outputs,
             inputs,
         }
@@ -311,16 +312,21 @@ impl<'a> Decoder<'a> {
 
     /// A layer's MLP as in Llama.
     pub(super) fn gated(&self, layer: usize) -> Result<Mlp, ConfigError> {
-        self.gated_in(layer, "mlp", self.d_mlp).map(Mlp::Gated)
+        self.gated_in(layer, "mlp", self.d_mlp).map(Mlp::Dense)
     }
 
     /// An MLP as in Llama in a module of a layer, with so many hidden numbers.
-    pub(super) fn gated_in(&self, layer: usize, module: &str, width: usize) -> Result<Gated, ConfigError> {
+    pub(super) fn gated_in(
+        &self,
+        layer: usize,
+        module: &str,
+        width: usize,
+    ) -> Result<FeedForward, ConfigError> {
         let projection = |name: &str, outputs, inputs| {
             self.projection(layer, &format!("{module}.{name}"), self.mlp_bias, outputs, inputs)
         };
-        Ok(Gated {
-            gate: projection("gate_proj", width, self.d_model),
+        Ok(FeedForward {
+            gate: Some(projection("gate_proj", width, self.d_model)),
             up: projection("up_proj", width, self.d_model),
             activation: self.activation()?,
             down: projection("down_proj", self.d_model, width),
@@ -329,24 +335,31 @@ impl<'a> Decoder<'a> {
 
     /// A layer's MLP without a gate; `names` are those of its two projections.
     pub(super) fn plain(&self, layer: usize, names: [&str; 2]) -> Result<Mlp, ConfigError> {
-        Ok(self.plain_with(layer, names, self.activation()?))
+        Ok(Mlp::Dense(self.plain_with(layer, names, self.d_mlp, self.activation()?)))
     }
 
-    /// The same with an activation of the layer's own.
-    pub(super) fn plain_with(&self, layer: usize, [up, down]: [&str; 2], activation: Activation) -> Mlp {
+    /// The same with so many hidden numbers and any activation.
+    pub(super) fn plain_with(
+        &self,
+        layer: usize,
+        [up, down]: [&str; 2],
+        width: usize,
+        activation: Activation,
+    ) -> FeedForward {
         let projection = |name, outputs, inputs| self.projection(layer, name, self.mlp_bias, outputs, inputs);
-        Mlp::Plain(Plain {
-            up: projection(up, self.d_mlp, self.d_model),
+        FeedForward {
+            gate: None,
+            up: projection(up, width, self.d_model),
             activation,
-            down: projection(down, self.d_model, self.d_mlp),
-        })
+            down: projection(down, self.d_model, width),
+        }
     }
 
     /// A layer's MLP whose gate and up projections lie in one tensor.
     pub(super) fn gated_in_one(&self, layer: usize) -> Result<Mlp, ConfigError> {
         let part = |first| self.part(layer, "mlp.gate_up_proj", first, self.d_mlp, 2 * self.d_mlp);
-        Ok(Mlp::Gated(Gated {
-            gate: part(0),
+        Ok(Mlp::Dense(FeedForward {
+            gate: Some(part(0)),
             up: part(self.d_mlp),
             ..self.gated_in(layer, "mlp", self.d_mlp)?
         }))
@@ -373,6 +386,7 @@ impl<'a> Decoder<'a> {
                 post_norm: norm(norms.after_attention)?,
                 scale: 1.0,
             },
+            beside: None,
             mlp: Branch {
                 pre_norm: norm(norms.before_mlp)?,
                 inner: mlp,

@@ -1,18 +1,18 @@
 //! Where checkpoints have the experts of a layer: in tensors of their own, or all of them in one.
 
 use super::decoder::Decoder;
-use crate::blueprint::{Experts, Gated, Groups, Projection, Routing, Scores, Share};
+use crate::blueprint::{Experts, FeedForward, Groups, Projection, Routing, Scores, Share};
 use crate::{Config, ConfigError};
 
 /// The tensors of a layer's experts.
 #[derive(Clone, Copy)]
 pub(super) enum Tensors {
-    /// Three for each expert: those of gate, up and down projection are called `module.number.name.weight`.
+    /// One for each projection of each expert, `module.number.name.weight`.
     Listed {
         /// What their names begin with.
         module: &'static str,
         /// How they end.
-        names: [&'static str; 3],
+        names: Names,
     },
     /// One for the gate and up projections of all, and one for their down projections.
     Fused {
@@ -28,8 +28,9 @@ pub(super) enum Tensors {
         /// The writers.
         down: &'static str,
     },
-    /// One for each kind of projection, as in GGUF files: `[experts, outputs, inputs]`, and biases where there are.
-    Stacked([&'static str; 3]),
+    /// One for each kind of projection, as in GGUF files: `[experts, outputs, inputs]`. What is called `….weight` has a
+    /// bias where there is one.
+    Stacked(Names),
     /// As [`Self::Fused`], but the other way round, `[experts, inputs, outputs]`, with a gate before each up projection's
     /// output, and with biases, whose names end with `_bias`.
     Alternating {
@@ -48,9 +49,30 @@ pub(super) enum Tensors {
     },
 }
 
+/// What the projections of an expert are called.
+#[derive(Clone, Copy)]
+pub(super) struct Names {
+    /// `None`: there is no gate.
+    gate: Option<&'static str>,
+    up: &'static str,
+    down: &'static str,
+}
+
+impl Names {
+    const fn gated(gate: &'static str, up: &'static str, down: &'static str) -> Self {
+        Self { gate: Some(gate), up, down }
+    }
+
+    /// Without gates.
+    pub(super) const fn plain(up: &'static str, down: &'static str) -> Self {
+        Self { gate: None, up, down }
+    }
+}
+
 /// What routers are called within a layer.
-const ROUTERS: [&str; 8] = [
+const ROUTERS: [&str; 9] = [
     "mlp.gate",
+    "mixer.gate",
     "router.proj",
     "mlp.gate.wg",
     "mlp.router",
@@ -63,10 +85,10 @@ const ROUTERS: [&str; 8] = [
 /// What experts are called: as transformers 4 and 5 hold those of most families, of Mixtral and Phi, and of Granite; and in
 /// GGUF files.
 const TENSORS: &[Tensors] = &[
-    Tensors::Listed { module: "mlp.experts", names: ["gate_proj", "up_proj", "down_proj"] },
+    Tensors::Listed { module: "mlp.experts", names: Names::gated("gate_proj", "up_proj", "down_proj") },
     Tensors::Fused { gate_up: "mlp.experts.gate_up_proj", down: "mlp.experts.down_proj" },
-    Tensors::Listed { module: "block_sparse_moe.experts", names: ["w1", "w3", "w2"] },
-    Tensors::Listed { module: "feed_forward.experts", names: ["w1", "w3", "w2"] },
+    Tensors::Listed { module: "block_sparse_moe.experts", names: Names::gated("w1", "w3", "w2") },
+    Tensors::Listed { module: "feed_forward.experts", names: Names::gated("w1", "w3", "w2") },
     Tensors::Fused { gate_up: "feed_forward.experts.gate_up_proj", down: "feed_forward.experts.down_proj" },
     Tensors::Fused {
         gate_up: "block_sparse_moe.input_linear.weight",
@@ -92,8 +114,11 @@ pub(super) const ALTERNATING: &[Tensors] = &[
 ];
 
 /// What [`super::gguf`] has names for.
-const STACKED: Tensors =
-    Tensors::Stacked(["mlp.experts.gate_proj", "mlp.experts.up_proj", "mlp.experts.down_proj"]);
+const STACKED: Tensors = Tensors::Stacked(Names::gated(
+    "mlp.experts.gate_proj.weight",
+    "mlp.experts.up_proj.weight",
+    "mlp.experts.down_proj.weight",
+));
 
 impl Decoder<'_> {
     /// A layer's experts with `width` hidden numbers each, without one for every token.
@@ -117,11 +142,13 @@ impl Decoder<'_> {
         let count = count(&self.config, &routing)?;
         let has = |name: &str| self.config.has_tensor(&self.name(layer, name));
         let there = |tensors: &Tensors| match tensors {
-            Tensors::Listed { module, names } => has(&format!("{module}.{}.{}.weight", count - 1, names[2])),
+            Tensors::Listed { module, names } => {
+                has(&format!("{module}.{}.{}.weight", count - 1, names.down))
+            }
             Tensors::Fused { down, .. }
             | Tensors::Either { down, .. }
+            | Tensors::Stacked(Names { down, .. })
             | Tensors::Alternating { down, .. } => has(down),
-            Tensors::Stacked([_, _, down]) => has(&format!("{down}.weight")),
             Tensors::AlternatingBlocks { down, .. } => has(&format!("{down}_blocks")),
         };
         // Without this, a damaged number would make a list of experts that nobody has.
@@ -150,8 +177,14 @@ impl Decoder<'_> {
         expert: (usize, usize),
         width: usize,
         tensors: Tensors,
-    ) -> Result<Gated, ConfigError> {
+    ) -> Result<FeedForward, ConfigError> {
         let (d_model, activation) = (self.d_model, self.activation()?);
+        let named = |names: Names, own: &dyn Fn(&str, usize, usize) -> Projection| FeedForward {
+            gate: names.gate.map(|it| own(it, width, d_model)),
+            up: own(names.up, width, d_model),
+            activation,
+            down: own(names.down, d_model, width),
+        };
         let part = |name: &str, first, outputs, of, inputs| {
             let weight = self.name(layer, name);
             // As the reference stack reads them: where both ways fit, as transformers 5 holds them.
@@ -169,41 +202,27 @@ impl Decoder<'_> {
                     scales: None,
                 }),
                 bias: None,
+                scale: 1.0,
                 outputs,
                 inputs,
             }
         };
         Ok(match tensors {
-            Tensors::Listed { module, names } => {
-                let [gate, up, down] = names.map(|name| format!("{module}.{}.{name}", expert.0));
-                Gated {
-                    gate: self.projection(layer, &gate, false, width, d_model),
-                    up: self.projection(layer, &up, false, width, d_model),
-                    activation,
-                    down: self.projection(layer, &down, false, d_model, width),
-                }
-            }
-            Tensors::Fused { gate_up, down } | Tensors::Either { gate_up, down } => Gated {
-                gate: part(gate_up, 0, width, 2 * width, d_model),
+            Tensors::Listed { module, names } => named(names, &|name, outputs, inputs| {
+                let name = format!("{module}.{}.{name}", expert.0);
+                self.projection(layer, &name, false, outputs, inputs)
+            }),
+            Tensors::Fused { gate_up, down } | Tensors::Either { gate_up, down } => FeedForward {
+                gate: Some(part(gate_up, 0, width, 2 * width, d_model)),
                 up: part(gate_up, width, width, 2 * width, d_model),
                 activation,
                 down: part(down, 0, d_model, d_model, width),
             },
-            Tensors::Stacked(names) => {
-                let own = |name: &str, outputs, inputs| {
-                    let bias = format!("{name}.bias");
-                    let biased = self.config.has_tensor(&self.name(layer, &bias));
-                    let bias = biased.then(|| self.name(layer, &bias));
-                    Projection { bias, ..part(&format!("{name}.weight"), 0, outputs, outputs, inputs) }
-                };
-                let [gate, up, down] = names;
-                Gated {
-                    gate: own(gate, width, d_model),
-                    up: own(up, width, d_model),
-                    activation,
-                    down: own(down, d_model, width),
-                }
-            }
+            Tensors::Stacked(names) => named(names, &|name, outputs, inputs| {
+                let bias = name.strip_suffix(".weight").map(|it| self.name(layer, &format!("{it}.bias")));
+                let bias = bias.filter(|it| self.config.has_tensor(it));
+                Projection { bias, ..part(name, 0, outputs, outputs, inputs) }
+            }),
             Tensors::Alternating { gate_up, down } | Tensors::AlternatingBlocks { gate_up, down } => {
                 let blocks = matches!(tensors, Tensors::AlternatingBlocks { .. });
                 let part = |name: &str, first, step, outputs, inputs| {
@@ -220,12 +239,13 @@ impl Decoder<'_> {
                             scales: blocks.then(|| named("_scales")),
                         }),
                         bias: Some(named("_bias")),
+                        scale: 1.0,
                         outputs,
                         inputs,
                     }
                 };
-                Gated {
-                    gate: part(gate_up, 0, 2, width, d_model),
+                FeedForward {
+                    gate: Some(part(gate_up, 0, 2, width, d_model)),
                     up: part(gate_up, 1, 2, width, d_model),
                     activation,
                     down: part(down, 0, 1, d_model, width),
@@ -246,7 +266,7 @@ impl Decoder<'_> {
         layer: usize,
         module: &str,
         width: usize,
-    ) -> Result<Option<Gated>, ConfigError> {
+    ) -> Result<Option<FeedForward>, ConfigError> {
         (width > 0).then(|| self.gated_in(layer, module, width)).transpose()
     }
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::decoder::{self, Traits};
 use super::{Family, gemma2};
-use crate::blueprint::{Activation, Blueprint, Gated, Mlp};
+use crate::blueprint::{Activation, Blueprint, FeedForward, Mlp};
 use crate::{Config, ConfigError};
 
 /// The family.
@@ -27,7 +27,7 @@ fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
             Activation::Gelu => Activation::GeluTanh,
             other => other,
         };
-        let mlp = Mlp::Gated(Gated { activation, ..gated });
+        let mlp = Mlp::Dense(FeedForward { activation, ..gated });
         decoder.block(layer, decoder.attention(layer, false)?, mlp, decoder::BEFORE)
     })?;
     gemma2::finish(&decoder, blueprint)

@@ -150,7 +150,7 @@ impl<'a> Layer<'a> {
         let width = if wide { d_mlp.saturating_mul(2) } else { *d_mlp };
         let dense = self.decoder.gated_in(self.index, "mlp", width)?;
         if config.flag("enable_moe_block")? != Some(true) {
-            return Ok(Mlp::Gated(dense));
+            return Ok(Mlp::Dense(dense));
         }
         let d_model = self.decoder.d_model;
         let norm = |name| self.decoder.norm(self.index, name, d_model);
@@ -257,6 +257,7 @@ fn per_layer_branch(
         weight: format!("{root}.per_layer_model_projection.weight"),
         share: Some(share),
         bias: None,
+        scale: 1.0,
         outputs: width,
         inputs: d_model,
     };

@@ -1,9 +1,9 @@
 //! Granite 4: Granite with Mamba-2 in most layers, with experts or without.
 
 use super::decoder::{self, Decoder};
-use super::recurrent::{Mamba, size_within, step_limits};
+use super::recurrent::{Mamba, size_within};
 use super::{Family, granite};
-use crate::blueprint::{Attention, Block, Blueprint, Branch, Gated, Mixer, Mlp, Rope, Routing};
+use crate::blueprint::{Attention, Block, Blueprint, Branch, FeedForward, Mixer, Mlp, Rope, Routing};
 use crate::config::kind_of_layer;
 use crate::{Config, ConfigError};
 
@@ -18,7 +18,7 @@ const LAYERS: &[(&str, bool)] =
 fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
     let decoder = Decoder::read(config, decoder::LLAMA, None)?;
     let config = &decoder.config;
-    let mamba = mamba(&decoder)?;
+    let mamba = Mamba::read(&decoder)?;
     let (key, layers) = match config.list("layer_types")? {
         Some(list) => ("layer_types", Some(list)),
         None => ("layers_block_type", config.list("layers_block_type")?),
@@ -41,44 +41,19 @@ fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
     granite::finish(&decoder, blueprint)
 }
 
-fn mamba(decoder: &Decoder<'_>) -> Result<Mamba, ConfigError> {
-    let config = &decoder.config;
-    let heads = size_within(config, "mamba_n_heads", 128)?;
-    let width = decoder.d_model.saturating_mul(size_within(config, "mamba_expand", 2)?);
-    let d_head = match config.get("mamba_d_head") {
-        Some(value) if value.as_str() != Some("auto") => size_within(config, "mamba_d_head", 1)?,
-        _ => width / heads,
-    };
-    if heads.checked_mul(d_head) != Some(width) {
-        let known = format!("the divisors of mamba_expand * hidden_size = {width}");
-        return Err(ConfigError::unsupported("mamba_n_heads", format!("{heads} heads of {d_head}"), known));
-    }
-    Ok(Mamba {
-        heads,
-        d_head,
-        groups: size_within(config, "mamba_n_groups", 1)?,
-        d_state: size_within(config, "mamba_d_state", 256)?,
-        taps: size_within(config, "mamba_d_conv", 4)?,
-        convolution_bias: config.flag("mamba_conv_bias")?.unwrap_or(true),
-        bias: config.flag("mamba_proj_bias")?.unwrap_or(false),
-        limits: step_limits(config, "time_step_limit")?,
-        epsilon: config.number("rms_norm_eps")?.unwrap_or(1e-6) as f32,
-    })
-}
-
 /// One MLP for every token, and experts beside it where there are any.
 fn mlp(decoder: &Decoder<'_>, layer: usize, experts: bool) -> Result<Mlp, ConfigError> {
     let (config, d_model) = (&decoder.config, decoder.d_model);
     let width = size_within(config, "shared_intermediate_size", 1024)?;
     let part = |first| decoder.part(layer, "shared_mlp.input_linear", first, width, 2 * width);
-    let shared = Gated {
-        gate: part(0),
+    let shared = FeedForward {
+        gate: Some(part(0)),
         up: part(width),
         activation: decoder.activation()?,
         down: decoder.projection(layer, "shared_mlp.output_linear", false, d_model, width),
     };
     if !experts {
-        return Ok(Mlp::Gated(shared));
+        return Ok(Mlp::Dense(shared));
     }
     let routing = Routing::by_softmax(config.count("num_experts_per_tok")?.unwrap_or(2));
     let mut experts = decoder.experts(layer, decoder.d_mlp, routing)?;

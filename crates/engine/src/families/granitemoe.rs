@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::decoder::{self, Decoder};
 use super::gguf::{self, Gguf};
 use super::{Family, granite};
-use crate::blueprint::{Blueprint, Experts, Gated, Mlp, Routing};
+use crate::blueprint::{Blueprint, Experts, FeedForward, Mlp, Routing};
 use crate::{Config, ConfigError};
 
 /// The family.
@@ -39,13 +39,13 @@ fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
 }
 
 /// The expert of every token, whose gate and up projections lie in one tensor of folders.
-fn for_every_token(decoder: &Decoder<'_>, layer: usize, width: usize) -> Result<Gated, ConfigError> {
+fn for_every_token(decoder: &Decoder<'_>, layer: usize, width: usize) -> Result<FeedForward, ConfigError> {
     let part = |first| decoder.part(layer, "shared_mlp.input_linear", first, width, 2 * width);
     let own = |name| decoder.projection(layer, name, false, width, decoder.d_model);
     // In GGUF files there is a tensor for each.
     let apart = decoder.config.has_tensor(&decoder.name(layer, "shared_mlp.up_proj.weight"));
-    Ok(Gated {
-        gate: if apart { own("shared_mlp.gate_proj") } else { part(0) },
+    Ok(FeedForward {
+        gate: Some(if apart { own("shared_mlp.gate_proj") } else { part(0) }),
         up: if apart { own("shared_mlp.up_proj") } else { part(width) },
         activation: decoder.activation()?,
         down: decoder.projection(layer, "shared_mlp.output_linear", false, decoder.d_model, width),

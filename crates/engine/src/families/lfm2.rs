@@ -1,11 +1,14 @@
 //! LFM 2 and 2.5: gated convolutions over a few positions, attention in between; some with experts.
 
+use serde_json::{Value, json};
+
 use super::Family;
 use super::decoder::{self, Decoder, Norms};
+use super::gguf::{self, Gguf, Stored};
 use super::recurrent::size_within;
 use crate::blueprint::{
-    Attention, Block, Blueprint, Branch, Convolution, Gated, Mixer, Mlp, Projection, Routing, Scores, Share,
-    ShortConvolution,
+    Attention, Block, Blueprint, Branch, Convolution, FeedForward, Mixer, Mlp, Projection, Routing, Scores,
+    Share, ShortConvolution,
 };
 use crate::config::kind_of_layer;
 use crate::{Config, ConfigError};
@@ -15,7 +18,7 @@ pub(super) const FAMILY: Family = Family {
     name: "lfm2",
     architectures: &["Lfm2ForCausalLM", "Lfm2MoeForCausalLM", "Lfm2VlForConditionalGeneration"],
     blueprint,
-    gguf: None,
+    gguf: Some(Gguf { architectures: &["lfm2", "lfm2moe"], config: gguf_config, tensor: stored }),
 };
 
 const TRAITS: decoder::Traits =
@@ -100,8 +103,8 @@ fn gated(decoder: &Decoder<'_>, layer: usize, width: usize) -> Result<Mlp, Confi
     let projection = |name, outputs, inputs| {
         decoder.projection(layer, &format!("feed_forward.{name}"), false, outputs, inputs)
     };
-    Ok(Mlp::Gated(Gated {
-        gate: projection("w1", width, d_model),
+    Ok(Mlp::Dense(FeedForward {
+        gate: Some(projection("w1", width, d_model)),
         up: projection("w3", width, d_model),
         activation: decoder.activation()?,
         down: projection("w2", d_model, width),
@@ -142,4 +145,60 @@ fn mlp_width(config: &Config<'_>, written: usize) -> Result<usize, ConfigError> 
         return Err(ConfigError::unsupported("intermediate_size", written, "what leaves an MLP some width"));
     }
     Ok(width.next_multiple_of(multiple))
+}
+
+/// What GGUF files call the modules of a layer.
+const MODULES: &[(&str, &str)] = &[
+    ("operator_norm", "attn_norm"),
+    ("ffn_norm", "ffn_norm"),
+    ("self_attn.q_layernorm", "attn_q_norm"),
+    ("self_attn.k_layernorm", "attn_k_norm"),
+    ("self_attn.out_proj", "attn_output"),
+    ("conv.in_proj", "shortconv.in_proj"),
+    ("conv.conv", "shortconv.conv"),
+    ("conv.out_proj", "shortconv.out_proj"),
+    ("feed_forward.w1", "ffn_gate"),
+    ("feed_forward.w2", "ffn_down"),
+    ("feed_forward.w3", "ffn_up"),
+    ("feed_forward.gate", "ffn_gate_inp"),
+];
+
+fn stored(_: &Value, name: &str) -> Option<Stored> {
+    let plainly = |name: String| Some(Stored { name, row_order: None });
+    if name == "model.embedding_norm.weight" {
+        return plainly("token_embd_norm.weight".to_owned());
+    }
+    let of_layer = name.strip_prefix("model.layers.");
+    if let Some(layer) = of_layer.and_then(|it| it.strip_suffix(".feed_forward.expert_bias")) {
+        return plainly(format!("blk.{layer}.exp_probs_b.bias"));
+    }
+    gguf::stored(name, MODULES)
+}
+
+/// Layers without heads of keys and values are convolutions.
+fn gguf_config(metadata: &Value, architecture: &str) -> Result<Value, ConfigError> {
+    let heads = format!("{architecture}.attention.head_count_kv");
+    let mut metadata = metadata.clone();
+    let mut layers = None;
+    if let Some(of_layers) = metadata.get(&heads).and_then(Value::as_array) {
+        let attends = |it: &Value| it.as_u64() != Some(0);
+        let kind = |it: &Value| if attends(it) { "full_attention" } else { "conv" };
+        layers = Some(json!(of_layers.iter().map(kind).collect::<Vec<_>>()));
+        metadata[&heads] = of_layers.iter().find(|it| attends(it)).cloned().unwrap_or(json!(1));
+    }
+    let mut config = gguf::decoder_config(&metadata, architecture)?;
+    let mut insert = |key: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            config.insert(key.to_owned(), value);
+        }
+    };
+    let theirs = |key: &str| metadata.get(format!("{architecture}.{key}")).cloned();
+    insert("layer_types", layers);
+    insert("norm_eps", theirs("attention.layer_norm_rms_epsilon"));
+    insert("conv_L_cache", theirs("shortconv.l_cache"));
+    insert("num_experts", theirs("expert_count"));
+    insert("num_dense_layers", theirs("leading_dense_block_count"));
+    // The width is the one that has been adjusted.
+    insert("block_auto_adjust_ff_dim", Some(json!(false)));
+    Ok(Value::Object(config))
 }

@@ -17,6 +17,7 @@ mod ernie4_5;
 mod exaone4;
 mod exaone_moe;
 mod experts;
+mod falcon_h1;
 mod gemma;
 mod gemma2;
 mod gemma3;
@@ -95,6 +96,7 @@ pub const FAMILIES: &[&Family] = &[
     &lfm2::FAMILY,
     &granite_hybrid::FAMILY,
     &nemotron_h::FAMILY,
+    &falcon_h1::FAMILY,
     &qwen3_5::FAMILY,
     &qwen3_next::FAMILY,
     &qwen3_next::FAMILY_3_5,

@@ -1,12 +1,13 @@
-//! Nemotron-H, Nemotron Nano 2: blocks of one branch each, a Mamba-2, attention without rotary positions, or an MLP without a
-//! gate.
+//! Nemotron-H, Nemotron Nano 2, Nemotron 3 Nano: blocks of one branch each, a Mamba-2, attention without rotary positions, an
+//! MLP without a gate, or a mixture of such.
 
 use serde_json::{Value, json};
 
-use super::Family;
 use super::decoder::{self, Decoder, Norms, Traits};
-use super::recurrent::{Mamba, size_within};
-use crate::blueprint::{Attention, Block, Blueprint, Mixer, Mlp};
+use super::experts::{Names, Tensors};
+use super::recurrent::{Mamba, MambaNorm, size_within};
+use super::{Family, experts};
+use crate::blueprint::{Attention, Block, Blueprint, Experts, Groups, Mixer, Mlp, Scores};
 use crate::config::kind_of_layer;
 use crate::{Config, ConfigError};
 
@@ -31,6 +32,7 @@ enum Kind {
     Mamba,
     Attention,
     Mlp,
+    Experts,
 }
 
 /// Kinds of blocks in lists, as transformers 4 and 5 have them, and the letters of a pattern.
@@ -43,6 +45,14 @@ const KINDS: &[(&str, Kind)] = &[
     ("*", Kind::Attention),
     ("mlp", Kind::Mlp),
     ("-", Kind::Mlp),
+    ("moe", Kind::Experts),
+    ("E", Kind::Experts),
+];
+
+/// What experts are called in files, and as transformers 5 holds them.
+const EXPERTS: &[Tensors] = &[
+    Tensors::Listed { module: "mixer.experts", names: Names::plain("up_proj", "down_proj") },
+    Tensors::Stacked(Names::plain("mixer.experts.up_proj", "mixer.experts.down_proj")),
 ];
 
 const NO_NORMS: Norms =
@@ -60,7 +70,15 @@ fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
             (key, pattern.as_slice())
         }
     };
-    let defaults = json!({"num_hidden_layers": kinds.len()});
+    let defaults = json!({
+        "num_hidden_layers": kinds.len(),
+        "num_experts_per_tok": 2,
+        "norm_topk_prob": true,
+        "n_group": 1,
+        "topk_group": 1,
+        "moe_intermediate_size": 7688,
+        "moe_shared_expert_intermediate_size": 7688,
+    });
     let decoder = Decoder::read(config, TRAITS, Some(&defaults))?;
     if decoder.n_layers != kinds.len() {
         return Err(ConfigError::unsupported(
@@ -88,6 +106,7 @@ fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
 
 fn block(decoder: &Decoder<'_>, layer: usize, kind: Kind, mamba: &Mamba) -> Result<Block, ConfigError> {
     let before_mixer = Norms { before_attention: Some("norm"), ..NO_NORMS };
+    let before_mlp = Norms { before_mlp: Some("norm"), ..NO_NORMS };
     match kind {
         Kind::Mamba => {
             let mixer = Mixer::Recurrence(mamba.layer(decoder, layer, "mixer")?);
@@ -96,9 +115,31 @@ fn block(decoder: &Decoder<'_>, layer: usize, kind: Kind, mamba: &Mamba) -> Resu
         Kind::Attention => decoder.block(layer, attention(decoder, layer)?, Mlp::Nothing, before_mixer),
         Kind::Mlp => {
             let mlp = decoder.plain(layer, ["mixer.up_proj", "mixer.down_proj"])?;
-            decoder.block(layer, Mixer::Nothing, mlp, Norms { before_mlp: Some("norm"), ..NO_NORMS })
+            decoder.block(layer, Mixer::Nothing, mlp, before_mlp)
+        }
+        Kind::Experts => {
+            let mlp = Mlp::Experts(mixture(decoder, layer)?);
+            decoder.block(layer, Mixer::Nothing, mlp, before_mlp)
         }
     }
+}
+
+/// Experts by logistic scores with a correction, among groups chosen by the two best of each, and one for every token.
+fn mixture(decoder: &Decoder<'_>, layer: usize) -> Result<Experts, ConfigError> {
+    let config = &decoder.config;
+    if let Some(width) = config.count("moe_latent_size")? {
+        return Err(ConfigError::unsupported("moe_latent_size", width, "none: experts that read the stream"));
+    }
+    let groups = Groups { count: config.size("n_group")?, chosen: config.size("topk_group")?, best: 2 };
+    let routing = experts::in_groups(config, Scores::Sigmoid, groups)?;
+    let width = size_within(config, "moe_intermediate_size", 1)?;
+    let for_all = size_within(config, "moe_shared_expert_intermediate_size", 1)?;
+    let names = ["mixer.shared_experts.up_proj", "mixer.shared_experts.down_proj"];
+    Ok(Experts {
+        correction: Some(decoder.name(layer, "mixer.gate.e_score_correction_bias")),
+        shared: Some(decoder.plain_with(layer, names, for_all, decoder.activation()?)),
+        ..decoder.experts_as(EXPERTS, layer, width, routing)?
+    })
 }
 
 fn attention(decoder: &Decoder<'_>, layer: usize) -> Result<Attention, ConfigError> {
@@ -134,7 +175,12 @@ fn mamba(decoder: &Decoder<'_>) -> Result<Mamba, ConfigError> {
         taps: size("conv_kernel", "mamba_d_conv", 4)?,
         convolution_bias: bias.unwrap_or(true),
         bias: config.flag("use_bias")?.unwrap_or(false),
+        output_bias: config.flag("use_bias")?.unwrap_or(false),
         limits: (least as f32, f32::INFINITY),
-        epsilon: config.number("layer_norm_epsilon")?.unwrap_or(1e-5) as f32,
+        multipliers: [1.0; 5],
+        norm: Some(MambaNorm {
+            epsilon: config.number("layer_norm_epsilon")?.unwrap_or(1e-5) as f32,
+            gate_first: true,
+        }),
     })
 }

@@ -32,14 +32,68 @@ pub(super) struct Mamba {
     pub(super) convolution_bias: bool,
     /// Whether the projections have.
     pub(super) bias: bool,
+    /// Whether the writer has.
+    pub(super) output_bias: bool,
     /// The smallest and the largest step.
     pub(super) limits: (f32, f32),
-    /// The epsilon of the norm beside the gate.
+    /// What gates, values, keys, queries and steps are multiplied with.
+    pub(super) multipliers: [f32; 5],
+    /// The norm beside the gate.
+    pub(super) norm: Option<MambaNorm>,
+}
+
+/// A norm of each group of heads.
+#[derive(Clone, Copy)]
+pub(super) struct MambaNorm {
     pub(super) epsilon: f32,
+    /// Whether the gate is multiplied before it.
+    pub(super) gate_first: bool,
 }
 
 impl Mamba {
-    /// A layer in a module: `[gate | x, B, C | Δ]` from one projection.
+    /// As most configurations have it that call its sizes `mamba_…`.
+    pub(super) fn read(decoder: &Decoder<'_>) -> Result<Self, ConfigError> {
+        let config = &decoder.config;
+        let heads = size_within(config, "mamba_n_heads", 128)?;
+        let (key, width) = if let Some(width) = config.count("mamba_d_ssm")? {
+            ("mamba_d_ssm", width)
+        } else {
+            let expand = size_within(config, "mamba_expand", 2)?;
+            ("mamba_expand * hidden_size", decoder.d_model.saturating_mul(expand))
+        };
+        let d_head = match config.get("mamba_d_head") {
+            Some(value) if value.as_str() != Some("auto") => size_within(config, "mamba_d_head", 1)?,
+            _ => width / heads,
+        };
+        if width == 0 || heads.checked_mul(d_head) != Some(width) {
+            let known = format!("the divisors of {key} = {width}");
+            return Err(ConfigError::unsupported(
+                "mamba_n_heads",
+                format!("{heads} heads of {d_head}"),
+                known,
+            ));
+        }
+        let bias = config.flag("mamba_proj_bias")?.unwrap_or(false);
+        let (key, epsilon) = decoder.traits.epsilon;
+        Ok(Self {
+            heads,
+            d_head,
+            groups: size_within(config, "mamba_n_groups", 1)?,
+            d_state: size_within(config, "mamba_d_state", 256)?,
+            taps: size_within(config, "mamba_d_conv", 4)?,
+            convolution_bias: config.flag("mamba_conv_bias")?.unwrap_or(true),
+            bias,
+            output_bias: bias,
+            limits: step_limits(config, "time_step_limit")?,
+            multipliers: [1.0; 5],
+            norm: Some(MambaNorm {
+                epsilon: config.number(key)?.unwrap_or(epsilon) as f32,
+                gate_first: true,
+            }),
+        })
+    }
+
+    /// A layer in a module: `[gate | x, B, C | Δ]` from one projection: gates, values, keys, queries, steps.
     pub(super) fn layer(
         &self,
         decoder: &Decoder<'_>,
@@ -65,10 +119,13 @@ impl Mamba {
         }
         let name = |name: &str| decoder.name(layer, &format!("{module}.{name}"));
         let all = width + channels + heads;
-        let part = |first, outputs| Projection {
+        let part = |first, outputs, scale| Projection {
             share: Some(Share::part(first, all)),
+            scale,
             ..decoder.projection(layer, &format!("{module}.in_proj"), self.bias, outputs, decoder.d_model)
         };
+        let [of_gates, of_values, of_keys, of_queries, of_steps] = self.multipliers;
+        let (keys, queries) = (2 * width, 2 * width + groups * d_state);
         Ok(Recurrence {
             shape: RecurrenceShape {
                 heads,
@@ -79,31 +136,35 @@ impl Mamba {
                 keys: width,
                 queries: width + groups * d_state,
             },
-            convolved: vec![part(width, channels)],
+            convolved: vec![
+                part(width, width, of_values),
+                part(keys, groups * d_state, of_keys),
+                part(queries, groups * d_state, of_queries),
+            ],
             convolution: Convolution {
                 weight: name("conv1d.weight"),
                 bias: self.convolution_bias.then(|| name("conv1d.bias")),
                 channels,
                 taps: self.taps,
             },
-            gate: vec![part(0, width)],
-            decay: vec![part(width + channels, heads)],
+            gate: vec![part(0, width, of_gates)],
+            decay: vec![part(width + channels, heads, of_steps)],
             decay_bias: name("dt_bias"),
             rate: Rate::Logarithm(name("A_log")),
             rule: Rule::StateSpace { skip: name("D"), limits: self.limits },
             gating: Gating {
-                norm: Some(GatedNorm {
+                norm: self.norm.map(|it| GatedNorm {
                     gain: name("norm.weight"),
                     shared: false,
                     width: width / groups,
-                    epsilon: self.epsilon,
+                    epsilon: it.epsilon,
                 }),
-                gate_first: true,
+                gate_first: self.norm.is_some_and(|it| it.gate_first),
             },
             output: decoder.projection(
                 layer,
                 &format!("{module}.out_proj"),
-                self.bias,
+                self.output_bias,
                 decoder.d_model,
                 width,
             ),

@@ -8,11 +8,12 @@ use super::products::{ROUNDED, product};
 use super::rows::dtypes;
 use super::stand_ins::{Noise, download, plan, tensor, upload};
 use super::{Case, UNIT};
-use crate::backend::{Backend, ExpertParams, GatedParams, Stacking, WeightDtype};
+use crate::backend::{Backend, ExpertParams, FeedForwardParams, Stacking, WeightDtype};
 use crate::blueprint::{Activation, Groups, Routing, Scores};
 
 /// A mixture of experts.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "what a mixture may have, each by itself")]
 pub(super) struct Mixture {
     d_model: usize,
     width: usize,
@@ -21,6 +22,7 @@ pub(super) struct Mixture {
     routing: Routing,
     correction: bool,
     share_scales: bool,
+    gated: bool,
     biases: bool,
     activation: Activation,
     dtype: WeightDtype,
@@ -50,12 +52,12 @@ pub(super) fn mixtures() -> impl Strategy<Value = Mixture> {
     ];
     let scores = vec![Scores::Softmax, Scores::Sigmoid, Scores::OneByOne { tolerance: 0.4 }];
     let sizes = (select(vec![1, 16, 23, 40]), select(vec![1, 15, 16, 33]), 1..30_usize);
-    let vectors = (any::<bool>(), any::<bool>());
+    let vectors = (any::<bool>(), any::<bool>(), any::<bool>());
     let how = (select(scores), any::<bool>(), select(vec![1.0, 2.5]), vectors, any::<bool>());
     (sizes, choices(), how, select(activations), dtypes(), 0..3_usize, any::<u64>()).prop_map(
         |(sizes, (experts, groups, chosen), how, activation, dtype, edits, seed)| {
             let ((d_model, width, rows), (scores, normalized, scale, vectors, biases)) = (sizes, how);
-            let (correction, share_scales) = vectors;
+            let (correction, share_scales, gated) = vectors;
             let one_by_one = matches!(scores, Scores::OneByOne { .. });
             let groups = groups.filter(|_| !one_by_one);
             Mixture {
@@ -66,6 +68,7 @@ pub(super) fn mixtures() -> impl Strategy<Value = Mixture> {
                 routing: Routing { chosen, scores, groups, normalized: normalized && !one_by_one, scale },
                 correction: correction && !one_by_one,
                 share_scales,
+                gated,
                 biases,
                 activation,
                 dtype,
@@ -88,7 +91,7 @@ impl Mixture {
         self.only.map_or(all.clone(), |it| vec![all[it].clone()])
     }
 
-    /// Gate, up and down projection of an expert.
+    /// Gate, up and down projection of an expert; of those without gates the first is not used.
     fn weights(&self, expert: usize) -> [Vec<Vec<f32>>; 3] {
         let shapes = [(self.width, self.d_model), (self.width, self.d_model), (self.d_model, self.width)];
         let mut noise = Noise::new(self.seed, 100 + expert as u64);
@@ -138,14 +141,19 @@ impl Case for Mixture {
             let [gate, up, down] = self.weights(index);
             let [gate_bias, up_bias, down_bias] = self.bias(index);
             let both = [filled(&gate_bias), filled(&up_bias)].concat();
-            GatedParams {
-                gate_up: matrix(&[gate, up], Stacking::Paired),
-                gate_up_bias: self.biases.then(|| backend.vector(&both)),
+            FeedForwardParams {
+                gated: self.gated,
+                up: if self.gated {
+                    matrix(&[gate, up], Stacking::Paired)
+                } else {
+                    matrix(&[up], Stacking::EndToEnd)
+                },
+                up_bias: self.biases.then(|| backend.vector(if self.gated { &both } else { &up_bias })),
                 down: matrix(&[down], Stacking::EndToEnd),
                 down_bias: self.biases.then(|| backend.vector(&down_bias)),
             }
         };
-        let experts: Vec<GatedParams<B>> = (0..self.experts).map(expert).collect();
+        let experts: Vec<FeedForwardParams<B>> = (0..self.experts).map(expert).collect();
         let edits: Vec<Option<B::Edits>> = (0..self.experts)
             .map(|expert| {
                 let edits: Vec<Option<Edit>> =
@@ -204,7 +212,13 @@ impl Mixture {
     fn answer(&self, x: &[f32], weights: &[Vec<Vec<f32>>; 3], bias: &[Vec<f32>; 3]) -> (f64, f64) {
         let [gates, ups, downs] = weights;
         let bias = |index: usize| self.biases.then_some(&bias[index][..]);
-        let (gate, up) = (product(x, gates, bias(0)), product(x, ups, bias(1)));
+        let up = product(x, ups, bias(1));
+        let (gate, up) = if self.gated {
+            (product(x, gates, bias(0)), up)
+        } else {
+            let ones = vec![(1.0, 0.0); up.len()];
+            (up, ones)
+        };
         let hidden: Vec<(f64, f64)> = gate.into_iter().zip(up).map(|(gate, up)| gated(gate, up)).collect();
         let mut worst = (0.0_f64, 0.0_f64);
         for row in downs {

@@ -40,6 +40,15 @@ pub(super) fn product(x: &[f32], weights: &[Vec<f32>], bias: Option<&[f32]>) -> 
         .collect()
 }
 
+/// What the outputs of a part of a matrix may be multiplied with.
+const SCALES: [f32; 3] = [0.3, -1.7, 1.0];
+
+/// The same weights multiplied, as they are in effect.
+fn multiplied(mut weights: Vec<Vec<f32>>, by: f32) -> Vec<Vec<f32>> {
+    weights.iter_mut().flatten().for_each(|it| *it *= by);
+    weights
+}
+
 /// A linear layer of one or several stacked matrices.
 #[derive(Clone, Debug)]
 pub(super) struct Linear {
@@ -47,6 +56,7 @@ pub(super) struct Linear {
     k: usize,
     rows: usize,
     bias: bool,
+    scaled: bool,
     dtype: WeightDtype,
     seed: u64,
     only: Option<usize>,
@@ -57,10 +67,11 @@ pub(super) fn linears() -> impl Strategy<Value = Linear> {
         3 => select(&SIZES[..]).prop_map(|it| vec![it]),
         1 => prop::collection::vec(select(vec![1, 8, 15, 16, 40]), 2..=3),
     ];
-    (parts, select(&SIZES[..]), row_counts(), any::<bool>(), dtypes(), any::<u64>()).prop_map(
-        |(parts, k, rows, bias, dtype, seed)| {
+    let vectors = (any::<bool>(), any::<bool>());
+    (parts, select(&SIZES[..]), row_counts(), vectors, dtypes(), any::<u64>()).prop_map(
+        |(parts, k, rows, (bias, scaled), dtype, seed)| {
             let rows = rows.min(WORK / (k * parts.iter().sum::<usize>())).max(1);
-            Linear { parts, k, rows, bias, dtype, seed, only: None }
+            Linear { parts, k, rows, bias, scaled, dtype, seed, only: None }
         },
     )
 }
@@ -73,6 +84,7 @@ pub(super) fn linears_of_every_row_count() -> impl Iterator<Item = Linear> {
             k: 50,
             rows,
             bias: true,
+            scaled: false,
             dtype,
             seed: rows as u64,
             only: None,
@@ -113,7 +125,11 @@ impl Case for Linear {
     fn outcome<B: Backend>(&self, backend: &mut B) -> Vec<Vec<f32>> {
         let x = self.x();
         let parts: Vec<_> = self.weights().iter().map(|it| tensor(it)).collect();
-        let matrix = backend.matrix(&parts, Stacking::EndToEnd, self.dtype).unwrap();
+        let mut matrix = backend.matrix(&parts, Stacking::EndToEnd, self.dtype).unwrap();
+        if self.scaled {
+            let scales: Vec<_> = self.parts.iter().copied().zip(SCALES).collect();
+            matrix = backend.scaled(matrix, &scales, Stacking::EndToEnd);
+        }
         let bias = self.bias().map(|it| backend.vector(&it));
         let rows = upload(backend, &x);
         let mut out = backend.rows(self.parts.iter().sum());
@@ -122,7 +138,11 @@ impl Case for Linear {
     }
 
     fn tolerance(&self, _exact: &[Vec<f32>]) -> Vec<Vec<f64>> {
-        let (weights, bias) = (self.weights().concat(), self.bias());
+        let mut weights = self.weights();
+        if self.scaled {
+            weights = weights.into_iter().zip(SCALES).map(|(it, by)| multiplied(it, by)).collect();
+        }
+        let (weights, bias) = (weights.concat(), self.bias());
         let row = |x: &Vec<f32>| product(x, &weights, bias.as_deref()).into_iter().map(|it| it.1).collect();
         self.x().iter().map(row).collect()
     }
@@ -135,6 +155,7 @@ pub(super) struct Gated {
     k: usize,
     rows: usize,
     bias: bool,
+    scaled: bool,
     activation: Activation,
     dtype: WeightDtype,
     /// Of the input: gates of ±1,000 must not overflow.
@@ -147,10 +168,11 @@ pub(super) fn gates() -> impl Strategy<Value = Gated> {
     let clamped = Activation::ClampedSilu { steepness: 1.702, limit: 7.0 };
     let activation = select(vec![Activation::Silu, Activation::GeluTanh, clamped]);
     let sizes = (select(&SIZES[..]), select(&SIZES[..]), row_counts());
-    (sizes, any::<bool>(), activation, dtypes(), select(vec![0.1, 1.0, 100.0]), any::<u64>()).prop_map(
-        |((n, k, rows), bias, activation, dtype, size, seed)| {
+    let vectors = (any::<bool>(), any::<bool>());
+    (sizes, vectors, activation, dtypes(), select(vec![0.1, 1.0, 100.0]), any::<u64>()).prop_map(
+        |((n, k, rows), (bias, scaled), activation, dtype, size, seed)| {
             let rows = rows.min(WORK / (2 * k * n)).max(1);
-            Gated { n, k, rows, bias, activation, dtype, size, seed, only: None }
+            Gated { n, k, rows, bias, scaled, activation, dtype, size, seed, only: None }
         },
     )
 }
@@ -186,8 +208,12 @@ impl Case for Gated {
 
     fn outcome<B: Backend>(&self, backend: &mut B) -> Vec<Vec<f32>> {
         let x = self.x();
-        let matrix =
+        let mut matrix =
             backend.matrix(&self.weights().map(|it| tensor(&it)), Stacking::Paired, self.dtype).unwrap();
+        if self.scaled {
+            let scales = [(self.n, SCALES[0]), (self.n, SCALES[1])];
+            matrix = backend.scaled(matrix, &scales, Stacking::Paired);
+        }
         // As the model loader makes them: each half filled up to a multiple of 16.
         let mut both = Vec::new();
         for bias in self.biases().into_iter().flatten() {
@@ -204,7 +230,10 @@ impl Case for Gated {
     /// All activations have a slope of at most 1.13 and are off by a few roundings of their argument themselves; one adds
     /// 1 to what it is multiplied with.
     fn tolerance(&self, _exact: &[Vec<f32>]) -> Vec<Vec<f64>> {
-        let ([gates, ups], [gate_bias, up_bias]) = (self.weights(), self.biases());
+        let ([mut gates, mut ups], [gate_bias, up_bias]) = (self.weights(), self.biases());
+        if self.scaled {
+            (gates, ups) = (multiplied(gates, SCALES[0]), multiplied(ups, SCALES[1]));
+        }
         let number = |((gate, gate_error), (up, up_error)): ((f64, f64), (f64, f64))| {
             let activation_error = 1.13 * gate_error + 8.0 * UNIT * f64::abs(gate);
             let (gate, up) = (ROUNDED * f64::abs(gate) + gate_error, ROUNDED * f64::abs(up) + up_error + 1.0);

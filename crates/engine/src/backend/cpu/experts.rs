@@ -1,10 +1,10 @@
 //! Mixtures of experts: rows are gathered by expert, so that the weights of each are read once for all of its rows.
 
-use super::matmul::{self, Group};
+use super::matmul::{self, Computed, Group};
 use super::rows::{self, Rows};
 use super::rowwise::{self, Answer};
 use super::{Cpu, Isa, routing};
-use crate::backend::{Arithmetic, ExpertParams, GatedParams};
+use crate::backend::{Arithmetic, ExpertParams, FeedForwardParams};
 use crate::plan::Plan;
 
 /// Memory that is kept from one mixture to the next.
@@ -94,7 +94,7 @@ pub(super) fn mix(
     scratch.send(scores, correction, params);
     let ExpertScratch { chosen, shares, places, starts, busy, gathered, hidden, answers, .. } = scratch;
     let (count, each) = (x.rows(), params.routing.chosen);
-    let GatedParams { gate_up, down, .. } = &params.experts[0];
+    let FeedForwardParams { gated, up, down, .. } = &params.experts[0];
     let expert = |group: usize| &params.experts[busy[group] as usize];
     let group = |index: usize, weights| {
         let expert = busy[index] as usize;
@@ -102,7 +102,7 @@ pub(super) fn mix(
         Group { weights, first, rows: starts[expert + 1] as usize - first, column: 0 }
     };
 
-    let x = super::input(isa, arithmetic, x, gate_up, rounded);
+    let x = super::input(isa, arithmetic, x, up, rounded);
     gathered.reshape(count * each, x.cols());
     let to = gathered.shared();
     super::parallel_rows(count * each, super::ROW_GRAIN, |index| {
@@ -111,16 +111,24 @@ pub(super) fn mix(
         unsafe { to.at(places[index] as usize, 0).copy_from_nonoverlapping(row.as_ptr(), row.len()) }
     });
     hidden.reshape(count * each, down.k);
-    let to = hidden.shared();
-    let gate_up = |index| group(index, &expert(index).gate_up);
-    matmul::grouped_product_tiles(isa, gathered, busy.len(), gate_up, 2, |done| {
-        let bias = expert(done.group).gate_up_bias.as_ref();
-        // SAFETY: each task has its own rows and columns.
-        unsafe { super::gate(isa, &done, bias, params.activation, to) }
-    });
+    let up = |index| group(index, &expert(index).up);
+    let bias = |done: &Computed| expert(done.group).up_bias.as_ref();
+    if *gated {
+        let to = hidden.shared();
+        matmul::grouped_product_tiles(isa, gathered, busy.len(), up, 2, |done| {
+            // SAFETY: each task has its own rows and columns.
+            unsafe { super::gate(isa, &done, bias(&done), params.activation, to) }
+        });
+    } else {
+        matmul::grouped_product(isa, gathered, busy.len(), up, hidden, |done| {
+            // SAFETY: each task has its own rows and columns.
+            unsafe { super::activate(isa, &done, bias(&done), params.activation) }
+        });
+    }
     let input = super::input(isa, arithmetic, hidden, down, rounded);
     answers.reshape(count * each, out.cols());
-    matmul::grouped_product(isa, input, busy.len(), |index| group(index, &expert(index).down), answers);
+    let down = |index| group(index, &expert(index).down);
+    matmul::grouped_product(isa, input, busy.len(), down, answers, |_| {});
 
     out.resize(count);
     let (lines, stride) = (out.vectors(), out.stride());

@@ -131,7 +131,7 @@ fn product_gflops(isa: Isa, arithmetic: Arithmetic, n: usize, k: usize) -> f64 {
         }
         Arithmetic::Bf16 => (Panels::Bf16(vec![HalfLine([HALF; LANES]); lines]), 0.25),
     };
-    let weights = Matrix { n, k, panels };
+    let weights = Matrix::new(n, k, panels);
     let (mut x, mut y) = (Rows::new(weights.steps()), Rows::new(n));
     x.resize(ROWS);
     for row in 0..ROWS {

@@ -35,6 +35,8 @@ pub struct Matrix {
     pub(super) n: usize,
     pub(super) k: usize,
     pub(super) panels: Panels,
+    /// What outputs are multiplied with, a line for each panel; empty: nothing.
+    pub(super) scales: Vec<Line>,
 }
 
 /// Panels of 16 outputs, `[n / 16][k][16]`, the last one filled up with zeros.
@@ -67,6 +69,11 @@ pub(super) struct PairLine(pub(super) [u32; LANES]);
 pub(super) struct HalfLine(pub(super) [u16; LANES]);
 
 impl Matrix {
+    /// A matrix whose outputs are as its panels have them.
+    pub(super) fn new(n: usize, k: usize, panels: Panels) -> Self {
+        Self { n, k, panels, scales: Vec::new() }
+    }
+
     /// Panels of 16 outputs.
     pub(super) fn panel_count(&self) -> usize {
         self.n.div_ceil(LANES)
@@ -581,17 +588,18 @@ pub(super) fn grouped_product_tiles<'a>(
     run(isa, x, groups, group, unit, None, None, consume);
 }
 
-/// [`product`] for groups of rows, without biases.
+/// [`product`] for groups of rows, without biases; `finish` sees each tile of the buffer while it is in the cache.
 pub(super) fn grouped_product<'a>(
     isa: Isa,
     x: &Rows,
     groups: usize,
     group: impl Fn(usize) -> Group<'a> + Sync,
     out: &mut Rows,
+    finish: impl Fn(Computed) + Sync,
 ) {
     out.resize(x.rows());
     let out = out.shared();
-    run(isa, x, groups, group, 1, None, Some(out), |_| {});
+    run(isa, x, groups, group, 1, None, Some(out), finish);
 }
 
 fn all<'a>(x: &Rows, weights: &'a Matrix) -> Group<'a> {
@@ -653,15 +661,13 @@ fn run<'a>(
             // SAFETY: x has these rows and k columns; y has these rows and panels, here or in scratch memory.
             unsafe { run_tile(isa, &tile) };
             let row = first + from;
-            consume(Computed {
-                group: index,
-                row,
-                rows: to - from,
-                panel,
-                panels: count,
-                y,
-                stride: y_stride,
-            });
+            let done =
+                Computed { group: index, row, rows: to - from, panel, panels: count, y, stride: y_stride };
+            if !weights.scales.is_empty() {
+                // SAFETY: the task owns these rows and panels; there is a line for each panel.
+                unsafe { scale(isa, &done, &weights.scales[panel..]) }
+            }
+            consume(done);
         });
     });
 }
@@ -696,3 +702,17 @@ unsafe fn add_bias_kernel<S: Simd>(tile: &Computed, bias: &[Line]) {
     }
 }
 with_isa! { pub(super) unsafe fn add_bias(tile: &Computed, bias: &[Line]) = add_bias_kernel }
+
+#[inline(always)]
+unsafe fn scale_kernel<S: Simd>(tile: &Computed, scales: &[Line]) {
+    // SAFETY: the tile has these rows and panels; the caller gave a line for each panel.
+    unsafe {
+        for row in 0..tile.rows {
+            for (panel, scales) in scales[..tile.panels].iter().enumerate() {
+                let y = tile.y.add(row * tile.stride + panel * LANES);
+                S::store(y, S::mul(S::load(y), S::load(scales.0.as_ptr())));
+            }
+        }
+    }
+}
+with_isa! { unsafe fn scale(tile: &Computed, scales: &[Line]) = scale_kernel }

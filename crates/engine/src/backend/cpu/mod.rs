@@ -169,6 +169,22 @@ unsafe fn gate(
     unsafe { rowwise::gate(isa, &tile) }
 }
 
+/// Adds the bias to a computed tile and puts it through the activation, in place.
+///
+/// # Safety
+/// No other thread may touch the tile.
+unsafe fn activate(isa: Isa, done: &matmul::Computed, bias: Option<&Vector>, activation: Activation) {
+    // SAFETY: the tile has these rows and panels; a bias covers all panels.
+    unsafe {
+        if let Some(bias) = bias {
+            matmul::add_bias(isa, done, &bias.lines[done.panel..]);
+        }
+        for row in 0..done.rows {
+            rowwise::gate_by(isa, activation, done.panels, done.y.add(row * done.stride), None);
+        }
+    }
+}
+
 fn norm_view(norm: &NormParams<Vector>) -> rowwise::NormView<'_> {
     rowwise::NormView {
         kind: norm.kind,
@@ -234,6 +250,12 @@ impl Backend for Cpu {
     fn quantized(&self, parts: &[QuantizedPart], stacking: Stacking) -> Result<Self::Matrix, LoadError> {
         assert_eq!(self.arithmetic, Arithmetic::F32, "quantized weights are multiplied in f32");
         pack::pack_blocks(parts, stacking)
+    }
+
+    fn scaled(&self, matrix: Self::Matrix, parts: &[(usize, f32)], stacking: Stacking) -> Self::Matrix {
+        let scales = pack::scales(parts, stacking);
+        assert_eq!(scales.len(), matrix.panel_count(), "the parts of the matrix");
+        matmul::Matrix { scales, ..matrix }
     }
 
     fn bytes(&self, matrix: &Self::Matrix) -> usize {

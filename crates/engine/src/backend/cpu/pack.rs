@@ -46,7 +46,7 @@ pub(super) fn pack(parts: &[Tensor], stacking: Stacking, packing: Packing) -> Re
     for part in parts {
         part.release();
     }
-    Ok(Matrix { n, k, panels })
+    Ok(Matrix::new(n, k, panels))
 }
 
 /// Packs a small tensor `[k, n]`.
@@ -65,7 +65,7 @@ fn pack_transposed(tensor: &Tensor, packing: Packing) -> Result<Matrix, LoadErro
     };
     let panels = pack_panels(n.div_ceil(LANES), k, packing, &read)?;
     tensor.release();
-    Ok(Matrix { n, k, panels })
+    Ok(Matrix::new(n, k, panels))
 }
 
 /// So many panels of what `read(panel, lane, out)` says of each output.
@@ -141,7 +141,7 @@ pub(super) fn pack_blocks(parts: &[QuantizedPart], stacking: Stacking) -> Result
         let all = parts.iter().map(|it| pack_blocks(std::slice::from_ref(it), stacking));
         let all = all.collect::<Result<Vec<_>, _>>()?;
         assert!(all.iter().all(|it| it.n.is_multiple_of(LANES)), "different blocks need whole panels");
-        return Ok(Matrix { n: all.iter().map(|it| it.n).sum(), k, panels: Panels::Several(all) });
+        return Ok(Matrix::new(all.iter().map(|it| it.n).sum(), k, Panels::Several(all)));
     }
     let rows = Outputs::new(parts.iter().map(|it| it.tensor.rows()), stacking);
     let panels = match parts[0].quantization {
@@ -151,7 +151,16 @@ pub(super) fn pack_blocks(parts: &[QuantizedPart], stacking: Stacking) -> Result
     for part in parts {
         part.tensor.release();
     }
-    Ok(Matrix { n: rows.count, k, panels })
+    Ok(Matrix::new(rows.count, k, panels))
+}
+
+/// A line for each panel of stacked tensors, with a number for the outputs `(outputs, by)` of each of them.
+pub(super) fn scales(parts: &[(usize, f32)], stacking: Stacking) -> Vec<Line> {
+    let rows = Outputs::new(parts.iter().map(|it| it.0), stacking);
+    let number = |panel, lane| rows.source(panel, lane).map_or(0.0, |(part, _)| parts[part].1);
+    (0..rows.count.div_ceil(LANES))
+        .map(|panel| Line(std::array::from_fn(|lane| number(panel, lane))))
+        .collect()
 }
 
 /// The pieces of all panels; `lay_out` puts the blocks of one output into its lane.
