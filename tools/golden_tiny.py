@@ -41,6 +41,7 @@ import transformers
 import reference
 import golden_tiny_dense
 import golden_tiny_experts
+import golden_tiny_gemma3n
 import golden_tiny_gemma4
 import golden_tiny_latent
 import golden_tiny_recurrent
@@ -53,6 +54,7 @@ MODULES = [
     golden_tiny_latent,
     golden_tiny_recurrent,
     golden_tiny_gemma4,
+    golden_tiny_gemma3n,
     golden_tiny_dense,
 ]
 VARIANTS = [variant for module in MODULES for variant in module.VARIANTS]
@@ -87,6 +89,10 @@ def draw_weights(model, variant: Variant, generator: torch.Generator) -> None:
             value = 0.5 * normal
         elif name.endswith("sinks"):
             value = normal
+        elif name.endswith("modality_router.weight"):
+            value = 5.0 * normal  # what it reads is divided by the width of the stream
+        elif name.endswith("correct_output_scale"):
+            value = 1.0 + 0.3 * normal
         elif "norm" in name:
             value = variant.gain_offset + 0.3 * normal
             if "q_norm" in name or "k_norm" in name:
@@ -300,6 +306,22 @@ def write_golden(variant: Variant, folder: pathlib.Path) -> dict:
     return record
 
 
+def wrap(variant: Variant, folder: pathlib.Path) -> None:
+    """Puts the language model of a folder into a container, as checkpoints on the hub have it."""
+    file = folder / "model.safetensors"
+    tensors = safetensors.torch.load_file(file)
+    tensors = {name.replace("model.", "model.language_model.", 1): tensor for name, tensor in tensors.items()}
+    generator = torch.Generator().manual_seed(2000 + variant.seed)
+    for name, shape in variant.towers.items():
+        tensors[name] = torch.randn(shape, generator=generator).to(variant.dtype)
+    safetensors.torch.save_file(tensors, file, {"format": "pt"})
+    for config in folder.glob("config*.json"):
+        text = json.loads(config.read_text())
+        del text["architectures"]
+        whole = json.dumps({**variant.wrapped, "text_config": text}, indent=2, sort_keys=True)
+        config.write_text(whole + "\n")
+
+
 def check_misreading_nothing(variant: Variant, folder: pathlib.Path, prompts, logits: torch.Tensor) -> None:
     """What `matters` measures is the misreading, not the other way of loading."""
     model = misread_model(folder, variant, {})
@@ -355,6 +377,8 @@ def main() -> None:
         folder.mkdir(parents=True)
         write_checkpoint(variant, folder)
         record = write_golden(variant, folder)
+        if variant.wrapped:
+            wrap(variant, folder)
         size = sum(file.stat().st_size for file in folder.iterdir())
         gap = min(it["smallest_gap"] for it in record["answers"])
         noise = record["f64_difference"]["logits"]

@@ -1,8 +1,12 @@
 //! A blueprint's weights on a back end.
 
+mod streams;
+
 use std::cell::Cell;
 
 use checkpoint::{Quantization, Tensor};
+
+pub(crate) use self::streams::{LaurelWeights, StreamsWeights, UpdateWeights};
 
 use crate::LoadError;
 use crate::backend::{
@@ -11,7 +15,7 @@ use crate::backend::{
 };
 use crate::blueprint::{
     Attention, Beside, Blueprint, Branch, Convolution, Experts, Gain, Gated, LatentAttention, Memory, Mixer,
-    Mlp, Norm, PerLayer, PerLayerEmbedding, Plain, Projection, Rate, Recurrence, Rule,
+    Mlp, Norm, PerLayer, PerLayerEmbedding, Plain, Projection, Rate, Recurrence, Rule, Sparse,
 };
 use crate::families::Source;
 use crate::quantization::{Kept, Quantizing};
@@ -20,6 +24,7 @@ use crate::quantization::{Kept, Quantizing};
 pub(crate) struct Model<B: Backend> {
     pub(crate) embedding: B::Table,
     pub(crate) blocks: Vec<BlockWeights<B>>,
+    pub(crate) streams: Option<StreamsWeights<B>>,
     pub(crate) final_norm: NormParams<B::Vector>,
     pub(crate) head: B::Matrix,
     pub(crate) head_bias: Option<B::Vector>,
@@ -28,6 +33,8 @@ pub(crate) struct Model<B: Backend> {
 pub(crate) struct BlockWeights<B: Backend> {
     pub(crate) mixer: BranchWeights<B, MixerWeights<B>>,
     pub(crate) mlp: BranchWeights<B, MlpWeights<B>>,
+    pub(crate) update: Option<UpdateWeights<B>>,
+    pub(crate) laurel: Option<LaurelWeights<B>>,
     pub(crate) per_layer: Option<BranchWeights<B, PerLayerWeights<B>>>,
 }
 
@@ -106,6 +113,11 @@ pub(crate) enum MlpWeights<B: Backend> {
         down: B::Matrix,
         down_bias: Option<B::Vector>,
     },
+    Sparse {
+        gate: LinearWeights<B>,
+        up: LinearWeights<B>,
+        down: LinearWeights<B>,
+    },
     Experts {
         router: B::Matrix,
         router_bias: Option<B::Vector>,
@@ -119,8 +131,12 @@ pub(crate) enum MlpWeights<B: Backend> {
 }
 
 impl<B: Backend> Model<B> {
-    /// The norm that a block, or the head after the last one, reads the stream through.
+    /// The norm that a block, or the head after the last one, reads through what the block before it leaves in the stream.
+    /// With several streams what is read is made of all of them first.
     pub(crate) fn entry_norm(&self, block: usize) -> Option<&NormParams<B::Vector>> {
+        if self.streams.is_some() {
+            return None;
+        }
         match self.blocks.get(block) {
             None => Some(&self.final_norm),
             Some(BlockWeights { mixer, mlp, .. }) => match mixer.inner {
@@ -209,6 +225,8 @@ impl<'a, B: Backend> Loader<'a, B> {
             blocks.push(BlockWeights {
                 mixer: self.branch(&block.mixer, |it| self.mixer(it))?,
                 mlp: self.branch(&block.mlp, |it| self.mlp(it))?,
+                update: block.update.as_ref().map(|it| self.update(it)).transpose()?,
+                laurel: block.laurel.as_ref().map(|it| self.laurel(it)).transpose()?,
                 per_layer: table
                     .zip(block.per_layer.as_ref())
                     .map(|(table, branch)| self.branch(branch, |it| self.per_layer(it, table)))
@@ -223,6 +241,7 @@ impl<'a, B: Backend> Loader<'a, B> {
         Ok(Model {
             embedding: self.backend.table(&embedding, self.dtype)?,
             blocks,
+            streams: blueprint.streams.as_ref().map(|it| self.streams(it)).transpose()?,
             final_norm: self.norm(&blueprint.final_norm)?,
             head: self.kept(head, Stacking::EndToEnd)?,
             head_bias: head_bias.map(|name| self.vector(name, vocab)).transpose()?,
@@ -403,6 +422,11 @@ impl<'a, B: Backend> Loader<'a, B> {
         match mlp {
             Mlp::Nothing => Ok(MlpWeights::Nothing),
             Mlp::Gated(gated) => self.gated(gated).map(MlpWeights::Gated),
+            Mlp::Sparse(Sparse { gated, .. }) => Ok(MlpWeights::Sparse {
+                gate: self.linear(&gated.gate)?,
+                up: self.linear(&gated.up)?,
+                down: self.linear(&gated.down)?,
+            }),
             Mlp::Beside(beside) => self.beside(beside).map(MlpWeights::Beside),
             Mlp::Plain(Plain { up, down, .. }) => Ok(MlpWeights::Plain {
                 up: self.matrix(&[up], Stacking::EndToEnd)?,

@@ -15,6 +15,7 @@ impl<B: Backend> Executor<B> {
     /// What a block's mixer adds to the stream, for the rows that go on. Every row leaves behind what later positions
     /// need of it.
     pub(super) fn mix(&mut self, index: usize, plan: &Plan, keep: Kept<'_>) {
+        self.add_laurel(index, plan);
         match self.blueprint.blocks[index].mixer.inner {
             Mixer::Attention(_) => self.attend(index, plan, keep),
             Mixer::Latent(_) => self.attend_to_latents(index, plan, keep),
@@ -166,7 +167,7 @@ impl<B: Backend> Executor<B> {
             post_norm: weights.mixer.post_norm.as_ref(),
             gates: None,
             scale: block.mixer.scale,
-            stream_scale: 1.0,
+            stream_scale: block.laurel.as_ref().map_or(1.0, |it| it.scale),
             next_norm: match (block.arrangement, &block.mlp.inner) {
                 (_, Mlp::Nothing) => model.entry_norm(index + 1),
                 (Arrangement::Sequential, _) => weights.mlp.pre_norm.as_ref(),
@@ -181,8 +182,11 @@ impl<B: Backend> Executor<B> {
 /// Leaves those rows of the stream that go on, and of its norm if the next layer reads the same.
 fn keep_stream<B: Backend>(backend: &mut B, buffers: &mut Buffers<B>, keep: Kept<'_>, normed: bool) {
     let Some((rows, _)) = keep else { return };
-    backend.select(&buffers.residual, rows, &mut buffers.chosen);
-    std::mem::swap(&mut buffers.residual, &mut buffers.chosen);
+    let Buffers { residual, streams, chosen, .. } = buffers;
+    for stream in std::iter::once(residual).chain(streams) {
+        backend.select(stream, rows, chosen);
+        std::mem::swap(stream, chosen);
+    }
     if normed {
         backend.select(&buffers.x, rows, &mut buffers.chosen);
         std::mem::swap(&mut buffers.x, &mut buffers.chosen);
