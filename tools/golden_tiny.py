@@ -306,22 +306,6 @@ def write_golden(variant: Variant, folder: pathlib.Path) -> dict:
     return record
 
 
-def wrap(variant: Variant, folder: pathlib.Path) -> None:
-    """Puts the language model of a folder into a container, as checkpoints on the hub have it."""
-    file = folder / "model.safetensors"
-    tensors = safetensors.torch.load_file(file)
-    tensors = {name.replace("model.", "model.language_model.", 1): tensor for name, tensor in tensors.items()}
-    generator = torch.Generator().manual_seed(2000 + variant.seed)
-    for name, shape in variant.towers.items():
-        tensors[name] = torch.randn(shape, generator=generator).to(variant.dtype)
-    safetensors.torch.save_file(tensors, file, {"format": "pt"})
-    for config in folder.glob("config*.json"):
-        text = json.loads(config.read_text())
-        del text["architectures"]
-        whole = json.dumps({**variant.wrapped, "text_config": text}, indent=2, sort_keys=True)
-        config.write_text(whole + "\n")
-
-
 def check_misreading_nothing(variant: Variant, folder: pathlib.Path, prompts, logits: torch.Tensor) -> None:
     """What `matters` measures is the misreading, not the other way of loading."""
     model = misread_model(folder, variant, {})
@@ -377,8 +361,6 @@ def main() -> None:
         folder.mkdir(parents=True)
         write_checkpoint(variant, folder)
         record = write_golden(variant, folder)
-        if variant.wrapped:
-            wrap(variant, folder)
         size = sum(file.stat().st_size for file in folder.iterdir())
         gap = min(it["smallest_gap"] for it in record["answers"])
         noise = record["f64_difference"]["logits"]

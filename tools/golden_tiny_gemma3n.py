@@ -23,19 +23,30 @@ GEMMA_3N = {
     "altup_num_inputs": 4,
     **ROPES,
 }
-# What the checkpoints on the hub have beside the language model, in a few numbers. transformers makes the towers with
-# another library, which would need far larger ones: they are put into the file by hand.
-TOWERS = {
-    "model.vision_tower.timm_model.conv_stem.conv.weight": [4, 3, 3, 3],
-    "model.embed_vision.embedding_projection.weight": [24, 8],
-    "model.audio_tower.subsample_conv_projection.conv_0.conv.weight": [4, 1, 3, 3],
-    "model.embed_audio.embedding.weight": [4, 8],
-}
+# Tokens of images and sounds come after those of text. The tower for images is one of timm's small test models, made
+# smaller.
 CONTAINER = {
-    "architectures": ["Gemma3nForConditionalGeneration"],
-    "model_type": "gemma3n",
-    "vision_config": {"model_type": "gemma3n_vision", "hidden_size": 8, "vocab_size": 4, "vocab_offset": 67},
-    "audio_config": {"model_type": "gemma3n_audio", "hidden_size": 8, "vocab_size": 4, "vocab_offset": 71},
+    "vision_config": {
+        "architecture": "test_convnext",
+        "model_args": {"depths": [1, 1, 1, 1], "dims": [4, 4, 4, 8]},
+        "hidden_size": 8,
+        "vocab_size": 4,
+        "vocab_offset": 67,
+    },
+    "audio_config": {
+        "hidden_size": 8,
+        "vocab_size": 4,
+        "vocab_offset": 71,
+        "input_feat_size": 8,
+        "conf_num_attention_heads": 2,
+        "conf_num_hidden_layers": 1,
+        "conf_attention_chunk_size": 4,
+        "conf_attention_context_left": 5,
+        "conf_conv_kernel_size": 3,
+        "sscp_conv_channel_size": [2, 2],
+    },
+    "image_token_id": 70,
+    "audio_token_id": 74,
 }
 
 VARIANTS = [
@@ -123,9 +134,9 @@ VARIANTS = [
     ),
     Variant(
         name="gemma3n_container",
-        seed=3408,
-        architecture="Gemma3nText",
-        model_class="Gemma3nForCausalLM",
+        seed=3405,
+        architecture="Gemma3n",
+        model_class="Gemma3nForConditionalGeneration",
         config={
             **GEMMA_3N,
             "num_hidden_layers": 3,
@@ -135,9 +146,8 @@ VARIANTS = [
             "num_kv_shared_layers": 1,
         },
         embedding=0.1,
-        wrapped=CONTAINER,
-        towers=TOWERS,
-        about="the language model of a container with towers for images and sounds, computed before it was put there",
+        container=CONTAINER,
+        about="the language model of a container with towers for images and sounds",
         misread={"sparse gates": {"activation_sparsity_pattern": [0.0] * 3}},
     ),
 ]

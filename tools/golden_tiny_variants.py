@@ -25,9 +25,6 @@ class Variant:
     head_gain: float = 0.0  # added to the gains of query and key norms, which makes attention choose
     embedding: float | None = None  # how wide the embedding is drawn; 1, or 0.3 where it is the head as well
     container: dict = dataclasses.field(default_factory=dict)  # what a container has beside its language model
-    # What a container has beside its language model where it is put together by hand, after everything was computed.
-    wrapped: dict = dataclasses.field(default_factory=dict)
-    towers: dict[str, list[int]] = dataclasses.field(default_factory=dict)  # its other tensors, and their shapes
     renamed: dict[str, str] = dataclasses.field(default_factory=dict)  # beginnings of tensor names in another layout
     fused: bool = False  # tensors as transformers 5 holds them: one for all experts of a layer
     microscaled: bool = False  # the weights of experts in blocks of 4 bits with a scale each (MXFP4)

@@ -16,7 +16,7 @@ pub enum Component {
     /// The projection of what a block adds for the token alone, from an embedding of the block's own.
     #[serde(rename = "per_layer_projection")]
     PerLayerProjection,
-    /// The second projection of the short way beside attention (LAuReL).
+    /// The second projection of the short way beside attention (`LAuReL`).
     #[serde(rename = "laurel.linear_right")]
     LaurelOutput,
 }

@@ -1,6 +1,6 @@
 //! Several residual streams side by side, and what a block adds beside its two branches.
 //!
-//! Alternating updates (AltUp, Baykal et al. 2023, arXiv:2301.13310) widen the stream without widening the blocks: of n
+//! Alternating updates (`AltUp`, Baykal et al. 2023, arXiv:2301.13310) widen the stream without widening the blocks: of n
 //! streams one is *active*, and a block works on that one alone. Before it, all streams are predicted from each other;
 //! after it, all are corrected by what it did to the active one:
 //!
@@ -36,8 +36,8 @@ pub struct Streams {
     pub smallest: f32,
 }
 
-/// What a block has to do with the streams that it does not work on. It leaves [`Block::scale`](super::Block) at 1, and
-/// what it adds for the token alone goes to all streams but the first.
+/// What a block has to do with the streams that it does not work on. Such a block has an MLP, leaves
+/// [`Block::scale`](super::Block) at 1, and adds what it knows of the token alone to all streams but the first.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StreamUpdate {
     /// The norm that the router reads the active stream through.
@@ -50,7 +50,7 @@ pub struct StreamUpdate {
     pub correction: String,
 }
 
-/// A learned augmented residual layer (LAuReL, Menghani et al. 2024, arXiv:2411.07501) beside the mixer, which has a
+/// A learned augmented residual layer (`LAuReL`, Menghani et al. 2024, arXiv:2411.07501) beside the mixer, which has a
 /// norm before it: with x being what that norm says, `scale (stream + mixer(x) + x + norm(right(left(x))))` is what the
 /// MLP sees as the stream.
 #[derive(Clone, Debug, PartialEq)]

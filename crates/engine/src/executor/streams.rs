@@ -10,17 +10,16 @@ use crate::backend::{Backend, WriteParams};
 use crate::model::UpdateWeights;
 use crate::plan::Plan;
 
-/// What an update's router says of `buffers.residual`, or of one of the streams.
+/// What a router says of a stream.
 fn route<B: Backend>(
     backend: &mut B,
     weights: &UpdateWeights<B>,
-    buffers: &mut Buffers<B>,
-    stream: Option<usize>,
+    stream: &B::Rows,
+    normed: &mut B::Rows,
+    routed: &mut B::Rows,
 ) {
-    let Buffers { residual, streams, chosen, routed, .. } = buffers;
-    let read = stream.map_or(&*residual, |it| &streams[it]);
-    backend.norm(read, &weights.router_norm, chosen);
-    backend.linear(chosen, &weights.router, None, routed);
+    backend.norm(stream, &weights.router_norm, normed);
+    backend.linear(normed, &weights.router, None, routed);
 }
 
 impl<B: Backend> Executor<B> {
@@ -42,8 +41,8 @@ impl<B: Backend> Executor<B> {
         let weights = &model.blocks[index];
         let (Some(streams), Some(update)) = (&blueprint.streams, &weights.update) else { return };
         let mut start = Instant::now();
-        route(backend, update, buffers, Some(streams.active));
-        let Buffers { residual, x, streams: all, routed, .. } = buffers;
+        let Buffers { residual, x, streams: all, chosen, routed, .. } = buffers;
+        route(backend, update, &all[streams.active], chosen, routed);
         backend.predict(routed, &update.prediction, streams.active, all, residual);
         if let Some(norm) = &weights.mixer.pre_norm {
             backend.norm(residual, norm, x);
@@ -57,8 +56,8 @@ impl<B: Backend> Executor<B> {
         let weights = &model.blocks[index];
         let (Some(streams), Some(update)) = (&blueprint.streams, &weights.update) else { return };
         let mut start = Instant::now();
-        route(backend, update, buffers, None);
-        let Buffers { residual, x, streams: all, routed, .. } = buffers;
+        let Buffers { residual, x, streams: all, chosen, routed, .. } = buffers;
+        route(backend, update, residual, chosen, routed);
         backend.correct(routed, &update.correction, streams.active, all, residual);
         if let Some(norm) = weights.per_layer.as_ref().and_then(|it| it.pre_norm.as_ref()) {
             backend.norm(residual, norm, x);

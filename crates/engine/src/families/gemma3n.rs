@@ -1,4 +1,4 @@
-//! Gemma 3n: Gemma 3 with several residual streams (AltUp), a short way beside attention (LAuReL), gates in the first
+//! Gemma 3n: Gemma 3 with several residual streams (`AltUp`), a short way beside attention (`LAuReL`), gates in the first
 //! layers that let few numbers pass, an embedding of every layer, and last layers that read keys and values of layers
 //! before them. Gains are stored as they are. Alone, or the language model of a container with towers for images and
 //! sounds.

@@ -56,7 +56,9 @@ fn mean_square(row: &[f32]) -> f64 {
 pub(super) fn match_size(y: &mut Grid, like: &Grid, smallest: f32) {
     for (y, like) in y.rows.iter_mut().zip(&like.rows) {
         let scale = (mean_square(like) / mean_square(y).max(f64::from(smallest))).sqrt();
-        y.iter_mut().for_each(|it| *it = (f64::from(*it) * scale) as f32);
+        for number in y {
+            *number = (f64::from(*number) * scale) as f32;
+        }
     }
 }
 
