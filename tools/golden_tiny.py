@@ -41,6 +41,7 @@ import transformers
 import reference
 import golden_tiny_dense
 import golden_tiny_experts
+import golden_tiny_gemma3n
 import golden_tiny_gemma4
 import golden_tiny_latent
 import golden_tiny_recurrent
@@ -53,6 +54,7 @@ MODULES = [
     golden_tiny_latent,
     golden_tiny_recurrent,
     golden_tiny_gemma4,
+    golden_tiny_gemma3n,
     golden_tiny_dense,
 ]
 VARIANTS = [variant for module in MODULES for variant in module.VARIANTS]
@@ -87,6 +89,10 @@ def draw_weights(model, variant: Variant, generator: torch.Generator) -> None:
             value = 0.5 * normal
         elif name.endswith("sinks"):
             value = normal
+        elif name.endswith("modality_router.weight"):
+            value = 5.0 * normal  # what it reads is divided by the width of the stream
+        elif name.endswith("correct_output_scale"):
+            value = 1.0 + 0.3 * normal
         elif "norm" in name:
             value = variant.gain_offset + 0.3 * normal
             if "q_norm" in name or "k_norm" in name:

@@ -21,8 +21,9 @@ class Reading:
     """What is read at the last token of a prompt."""
 
     logits: torch.Tensor  # [vocab]
-    residuals: torch.Tensor  # [blocks + 1, d_model]; the last row is read after the final norm, as hidden_states are
-    before_final_norm: torch.Tensor  # [d_model], what the last block left in the stream
+    residuals: torch.Tensor  # [blocks + 1, d_model], of several streams the active one; the last row is read after the
+    # final norm, as hidden_states are where there is one stream
+    before_final_norm: torch.Tensor  # [d_model], what the last block left in the stream, or what streams end as
 
 
 @dataclasses.dataclass
@@ -60,12 +61,16 @@ def read(model, ids: list[int]) -> Reading:
     caught = []
     decoder = model.get_decoder()
     norm = next(getattr(decoder, it) for it in FINAL_NORMS if hasattr(decoder, it))
-    hook = norm.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0][0, -1]))
+    hook = norm.register_forward_hook(lambda _, inputs, normed: caught.extend([inputs[0][0, -1], normed[0, -1]]))
     try:
         output = model(torch.tensor([ids]), output_hidden_states=True, use_cache=False)
     finally:
         hook.remove()
-    residuals = torch.stack([site[0, -1] for site in output.hidden_states])  # [blocks + 1, d_model]
+    sites = list(output.hidden_states)
+    active = getattr(model.config.get_text_config(), "altup_active_idx", None)
+    if active is not None:  # [streams, batch, tokens, d_model]
+        sites = [site[active] for site in sites[:-1]] + [caught[1].expand(1, 1, -1)]
+    residuals = torch.stack([site[0, -1] for site in sites])  # [blocks + 1, d_model]
     return Reading(output.logits[0, -1], residuals, caught[0])
 
 

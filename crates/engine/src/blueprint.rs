@@ -6,12 +6,14 @@
 //! [`Block::writers`] lists, so nothing that writes can be forgotten.
 
 mod recurrent;
+mod streams;
 
 use glossary::Component;
 
 pub use self::recurrent::{
     Convolution, GatedNorm, Gating, Rate, Recurrence, RecurrenceShape, Rule, ShortConvolution,
 };
+pub use self::streams::{Laurel, MAX_STREAMS, StreamUpdate, Streams};
 
 use crate::backend::{AttentionShape, LatentShape};
 
@@ -30,6 +32,8 @@ pub struct Blueprint {
     pub blocks: Vec<Block>,
     /// Where blocks have embeddings of their own.
     pub per_layer: Option<PerLayerEmbedding>,
+    /// Where the residual stream is one of several.
+    pub streams: Option<Streams>,
     /// The norm before the head.
     pub final_norm: Norm,
     /// Where vectors become logits.
@@ -50,7 +54,7 @@ pub struct Embedding {
 pub struct PerLayerEmbedding {
     /// The tensor's name.
     pub weight: String,
-    /// How many tokens it knows, at least the vocabulary.
+    /// How many tokens it knows; the others of the vocabulary have the row of the first.
     pub tokens: usize,
     /// How wide the embedding of a block is.
     pub width: usize,
@@ -82,6 +86,10 @@ pub struct Block {
     pub mlp: Branch<Mlp>,
     /// What the MLP reads.
     pub arrangement: Arrangement,
+    /// What it does to further streams.
+    pub update: Option<StreamUpdate>,
+    /// A short way beside the mixer.
+    pub laurel: Option<Laurel>,
     /// Adds what the block knows of the token itself, after the other two.
     pub per_layer: Option<Branch<PerLayer>>,
     /// What the stream is multiplied with when all has been added to it.
@@ -136,6 +144,8 @@ pub enum Mixer {
 pub enum Mlp {
     /// The same for every token.
     Dense(FeedForward),
+    /// The same with a gate that lets few numbers pass.
+    Sparse(Sparse),
     /// A choice of several for each token.
     Experts(Experts),
     /// Nothing, in blocks of a mixer alone.
@@ -155,6 +165,17 @@ pub struct FeedForward {
     pub activation: Activation,
     /// The writer.
     pub down: Projection,
+}
+
+/// The same with `max(g − t, 0)` in place of g, what goes through the activation: the threshold `t = mean + deviations *
+/// deviation`, where mean and standard deviation are those of the numbers of g (statistical top-k, You et al. 2025,
+/// arXiv:2506.06644).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sparse {
+    /// Its projections and its activation.
+    pub inner: FeedForward,
+    /// How many standard deviations above their mean numbers begin to pass.
+    pub deviations: f32,
 }
 
 /// A mixture of experts: `Σ share_e expert_e(x) + share shared(x)`, the sum over the experts that the token is sent to.
@@ -410,6 +431,8 @@ pub enum NormKind {
     RootMeanSquare,
     /// The standard deviation, after the mean is taken away (Ba et al. 2016, arXiv:1607.06450).
     Layer,
+    /// Nothing: there is a gain alone.
+    Nothing,
 }
 
 /// An activation function.
@@ -653,7 +676,7 @@ impl Block {
     pub fn weights(&self) -> usize {
         let mlp = match &self.mlp.inner {
             Mlp::Nothing => 0,
-            Mlp::Dense(dense) => dense.weights(),
+            Mlp::Dense(inner) | Mlp::Sparse(Sparse { inner, .. }) => inner.weights(),
             Mlp::Experts(experts) => experts.weights(),
             Mlp::Beside(Beside { dense, experts, .. }) => dense.weights().saturating_add(experts.weights()),
         };
@@ -661,7 +684,9 @@ impl Block {
             let PerLayer { gate, context, projection, .. } = &it.inner;
             [gate, context, projection]
         });
-        let others = self.mixers().flat_map(Mixer::projections).chain(per_layer);
+        let laurel = self.laurel.iter().flat_map(|it| [&it.left, &it.right]);
+        let beside = per_layer.chain(laurel).chain(self.update.iter().map(|it| &it.router));
+        let others = self.mixers().flat_map(Mixer::projections).chain(beside);
         others.map(Projection::weights).fold(mlp, usize::saturating_add)
     }
 
@@ -689,7 +714,9 @@ impl Block {
         let mut writers: Vec<_> = of_mixers.collect();
         match &self.mlp.inner {
             Mlp::Nothing => {}
-            Mlp::Dense(dense) => writers.push(of_mlp(None, &dense.down)),
+            Mlp::Dense(inner) | Mlp::Sparse(Sparse { inner, .. }) => {
+                writers.push(of_mlp(None, &inner.down));
+            }
             Mlp::Experts(Experts { experts, shared, .. }) => {
                 writers.extend(shared.iter().map(|it| of_mlp(None, &it.down)));
                 writers.extend(experts.iter().enumerate().map(|(index, it)| of_mlp(Some(index), &it.down)));
@@ -700,6 +727,13 @@ impl Block {
                 writers.extend(experts.iter().enumerate().map(|(index, it)| of_mlp(Some(index), &it.down)));
             }
         }
+        writers.extend(self.laurel.as_ref().map(|it| DeclaredWriter {
+            component: Component::LaurelOutput,
+            beside: false,
+            expert: None,
+            projection: &it.right,
+            post_norm: Some(&it.norm),
+        }));
         writers.extend(self.per_layer.as_ref().map(|it| DeclaredWriter {
             component: Component::PerLayerProjection,
             beside: false,

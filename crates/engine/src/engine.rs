@@ -6,7 +6,7 @@ use glossary::{EditSet, LayerIndex, TokenId, Writer};
 use crate::backend::cpu::{Cpu, Isa};
 use crate::backend::reference::Reference;
 use crate::backend::{Arithmetic, Backend, WeightDtype};
-use crate::blueprint::{Blueprint, DeclaredWriter, Share};
+use crate::blueprint::{Blueprint, DeclaredWriter, Share, Streams};
 use crate::executor::{Compute, Executor, Output, PartTimes, Wants};
 use crate::families::Source;
 use crate::model::{Loader, Weights};
@@ -472,6 +472,7 @@ fn describe(
             .blocks
             .iter()
             .map(crate::blueprint::Block::weights)
+            .chain(blueprint.streams.iter().map(Streams::weights))
             .fold(0, usize::saturating_add),
         head_weights: blueprint.vocab * blueprint.d_model,
         cache_bytes_per_token: blueprint

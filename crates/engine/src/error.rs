@@ -34,14 +34,6 @@ pub enum LoadError {
         /// The tensor.
         tensor: String,
     },
-    /// An architecture that has no residual stream as the engine knows it.
-    #[error("architecture `{found}`: {why}")]
-    OtherStream {
-        /// What the checkpoint says.
-        found: String,
-        /// What is in the way.
-        why: &'static str,
-    },
     /// There is no family of this name.
     #[error("unknown family `{found}`\n\nhint: known are {known}")]
     UnknownFamily {

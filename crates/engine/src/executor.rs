@@ -5,8 +5,10 @@
 
 mod beside;
 mod latent;
+mod laurel;
 mod mixing;
 mod per_layer;
+mod streams;
 
 use std::time::{Duration, Instant};
 
@@ -14,9 +16,9 @@ use glossary::{Component, EditSet, LayerIndex, Writer};
 
 use crate::backend::{Backend, ExpertParams, FeedForwardParams, HeadOutput, HeadWants, WriteParams};
 use crate::blueprint::{
-    self, Activation, Arrangement, Beside, Block, Blueprint, Experts, FeedForward, Mixer, Mlp,
+    self, Activation, Arrangement, Beside, Block, Blueprint, Experts, FeedForward, Mixer, Mlp, Sparse,
 };
-use crate::model::{MlpWeights, Model};
+use crate::model::{BlockWeights, LinearWeights, MlpWeights, Model};
 use crate::plan::Plan;
 use crate::stage::Stage;
 
@@ -126,12 +128,17 @@ struct BlockEdits<B: Backend> {
     mlp: Option<B::Edits>,
     /// By expert; empty where none is edited.
     experts: Vec<Option<B::Edits>>,
+    laurel: Option<B::Edits>,
     per_layer: Option<B::Edits>,
 }
 
 /// Activations, kept from pass to pass.
 struct Buffers<B: Backend> {
     residual: B::Rows,
+    /// All streams, where there are several.
+    streams: Vec<B::Rows>,
+    /// What routers say of streams.
+    routed: B::Rows,
     /// What a branch reads.
     x: B::Rows,
     /// What a writer says.
@@ -146,6 +153,9 @@ struct Buffers<B: Backend> {
     shared_gate: B::Rows,
     mixed: PerBlock<B::Rows>,
     hidden: PerBlock<B::Rows>,
+    /// What a sparse gate is multiplied with.
+    up: PerBlock<B::Rows>,
+    laurel: PerBlock<B::Rows>,
     /// What routers say.
     scores: PerBlock<B::Rows>,
     /// What blocks have of a token, what the embedding adds to that, and what passes the gate.
@@ -184,15 +194,29 @@ impl<T> PerBlock<T> {
 /// How wide the MLP is that every token goes through, if there is one.
 fn hidden_cols(block: &Block) -> usize {
     match &block.mlp.inner {
-        Mlp::Dense(dense) | Mlp::Beside(Beside { dense, .. }) => dense.down.inputs,
+        Mlp::Dense(inner) | Mlp::Sparse(Sparse { inner, .. }) | Mlp::Beside(Beside { dense: inner, .. }) => {
+            inner.down.inputs
+        }
         Mlp::Experts(Experts { shared, .. }) => shared.as_ref().map_or(0, |it| it.down.inputs),
         Mlp::Nothing => 0,
     }
 }
 
+/// How wide what is behind a sparse gate is.
+fn sparse_cols(block: &Block) -> usize {
+    match &block.mlp.inner {
+        Mlp::Sparse(Sparse { inner, .. }) => inner.up.outputs,
+        _ => 0,
+    }
+}
+
+fn laurel_cols(block: &Block) -> usize {
+    block.laurel.as_ref().map_or(0, |it| it.left.outputs)
+}
+
 fn experts(block: &Block) -> &[FeedForward] {
     match &block.mlp.inner {
-        Mlp::Dense(_) | Mlp::Nothing => &[],
+        Mlp::Dense(_) | Mlp::Sparse(_) | Mlp::Nothing => &[],
         Mlp::Experts(Experts { experts, .. })
         | Mlp::Beside(Beside { experts: Experts { experts, .. }, .. }) => experts,
     }
@@ -263,8 +287,11 @@ impl<B: Backend> Executor<B> {
         };
         let d = blueprint.d_model;
         let per_layer = blueprint.per_layer.as_ref().map_or(0, |it| it.width);
+        let streams = blueprint.streams.as_ref().map_or(0, |it| it.count);
         let buffers = Buffers {
             residual: backend.rows(d),
+            streams: (0..streams).map(|_| backend.rows(d)).collect(),
+            routed: backend.rows(streams),
             x: backend.rows(d),
             y: backend.rows(d),
             shared: backend.rows(d),
@@ -274,6 +301,8 @@ impl<B: Backend> Executor<B> {
             mixed: of_mixers(&mixed_cols),
             shared_gate: backend.rows(1),
             hidden: widths(&hidden_cols),
+            up: widths(&sparse_cols),
+            laurel: widths(&laurel_cols),
             scores: widths(&|it| experts(it).len()),
             per_layer: std::array::from_fn(|_| backend.rows(per_layer)),
             chosen: backend.rows(d),
@@ -293,6 +322,7 @@ impl<B: Backend> Executor<B> {
                     beside: None,
                     mlp: None,
                     experts: Vec::new(),
+                    laurel: None,
                     per_layer: None,
                 })
                 .collect(),
@@ -311,7 +341,10 @@ impl<B: Backend> Executor<B> {
     fn tap(&mut self, source: Tap, rows: Option<&[u32]>, site: usize, first_row: usize, out: &mut Output) {
         let Self { backend, buffers, blueprint, .. } = self;
         let from = match source {
-            Tap::Residual => &buffers.residual,
+            Tap::Residual => match &blueprint.streams {
+                Some(streams) => &buffers.streams[streams.active],
+                None => &buffers.residual,
+            },
             Tap::Normed => &buffers.x,
         };
         buffers.tap.clear();
@@ -340,10 +373,11 @@ impl<B: Backend> Executor<B> {
             Arrangement::Sequential => weights.pre_norm.is_some(),
             Arrangement::Parallel => model.blocks[index].mixer.pre_norm.is_some(),
         };
-        // The last branch ends the block.
-        let (stream_scale, next_norm) = match &model.blocks[index].per_layer {
-            Some(per_layer) => (1.0, per_layer.pre_norm.as_ref()),
-            None => (block.scale, model.entry_norm(index + 1)),
+        // The last branch ends the block, or its streams are corrected first.
+        let (stream_scale, next_norm) = match &model.blocks[index] {
+            BlockWeights { update: Some(_), .. } => (1.0, None),
+            BlockWeights { per_layer: Some(per_layer), .. } => (1.0, per_layer.pre_norm.as_ref()),
+            _ => (block.scale, model.entry_norm(index + 1)),
         };
         let mut params = WriteParams {
             post_norm: weights.post_norm.as_ref(),
@@ -363,6 +397,16 @@ impl<B: Backend> Executor<B> {
                 feed_forward(backend, input, matrices, dense.activation, hidden, &mut buffers.y);
                 let bias = matrices.down_bias.as_ref();
                 params = WriteParams { edits: own_edits.mlp.as_ref(), bias, ..params };
+            }
+            (Mlp::Sparse(Sparse { inner, deviations }), MlpWeights::Sparse { inputs, down }) => {
+                let ups = buffers.up.get(index);
+                for (LinearWeights { matrix, bias }, out) in inputs.iter().zip([&mut *hidden, &mut *ups]) {
+                    backend.linear(input, matrix, bias.as_ref(), out);
+                }
+                backend.threshold(hidden, *deviations);
+                backend.gate(hidden, inner.activation, (inputs.len() > 1).then_some(&*ups));
+                backend.linear(hidden, &down.matrix, None, &mut buffers.y);
+                params = WriteParams { edits: own_edits.mlp.as_ref(), bias: down.bias.as_ref(), ..params };
             }
             (
                 Mlp::Experts(Experts { routing, experts, shared, .. }),
@@ -408,14 +452,18 @@ impl<B: Backend> Executor<B> {
         lap(&mut times.products, &mut start);
         backend.write(&mut buffers.y, params, plan, &mut buffers.residual, &mut buffers.x);
         lap(&mut times.rest, &mut start);
+        self.correct(index);
         self.add_per_layer(index, plan);
     }
 
     /// Makes rows of copies of rows, where what is to enter a block is.
     fn spread(&mut self, index: usize, copies: &[u32]) {
         let Self { backend, model, buffers, .. } = self;
-        backend.select(&buffers.residual, copies, &mut buffers.chosen);
-        std::mem::swap(&mut buffers.residual, &mut buffers.chosen);
+        let Buffers { residual, streams, chosen, .. } = buffers;
+        for stream in std::iter::once(residual).chain(streams) {
+            backend.select(stream, copies, chosen);
+            std::mem::swap(stream, chosen);
+        }
         if model.entry_norm(index).is_some() {
             backend.select(&buffers.x, copies, &mut buffers.chosen);
             std::mem::swap(&mut buffers.x, &mut buffers.chosen);
@@ -442,6 +490,7 @@ impl<B: Backend> Executor<B> {
         if let Some(norm) = model.entry_norm(0) {
             backend.norm(&buffers.residual, norm, &mut buffers.x);
         }
+        self.begin_streams();
         lap(&mut self.times.rest, &mut start);
 
         // Past the last block that stores keys and values, rows without an output are needed for nothing. Rows that follow
@@ -467,6 +516,7 @@ impl<B: Backend> Executor<B> {
             if let Some(keep) = keep {
                 plan.select(keep, &mut chosen);
             }
+            self.predict(index);
             self.mix(index, plan, keep.map(|it| (it, &chosen)));
             if index == narrows && outputs.is_empty() {
                 self.selected = chosen;
@@ -481,6 +531,7 @@ impl<B: Backend> Executor<B> {
             self.transform(index, plan);
             start = Instant::now();
         }
+        self.end_streams(narrowed.as_ref().unwrap_or(if shared { &stage.plan } else { pass }));
         if let Some(selected) = narrowed {
             self.selected = selected;
         }
@@ -549,6 +600,7 @@ impl<B: Backend> Compute for Executor<B> {
                 beside: of(Writer { beside: true, ..Writer::dense(layer, Component::AttentionOutput) }),
                 mlp: of(Writer::dense(layer, Component::MlpOutput)),
                 experts,
+                laurel: of(Writer::dense(layer, Component::LaurelOutput)),
                 per_layer: of(Writer::dense(layer, Component::PerLayerProjection)),
             };
         }

@@ -20,6 +20,7 @@ pub mod families;
 mod force;
 mod generate;
 mod model;
+mod normal;
 pub mod plan;
 mod quantization;
 mod rope;

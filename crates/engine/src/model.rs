@@ -1,8 +1,12 @@
 //! A blueprint's weights on a back end.
 
+mod streams;
+
 use std::cell::Cell;
 
 use checkpoint::{Quantization, Tensor};
+
+pub(crate) use self::streams::{LaurelWeights, StreamsWeights, UpdateWeights};
 
 use crate::LoadError;
 use crate::backend::{
@@ -11,7 +15,7 @@ use crate::backend::{
 };
 use crate::blueprint::{
     Attention, Beside, Blueprint, Branch, Convolution, Experts, FeedForward, Gain, LatentAttention, Memory,
-    Mixer, Mlp, Norm, PerLayer, PerLayerEmbedding, Projection, Rate, Recurrence, Rule,
+    Mixer, Mlp, Norm, PerLayer, PerLayerEmbedding, Projection, Rate, Recurrence, Rule, Sparse,
 };
 use crate::families::Source;
 use crate::quantization::{Kept, Quantizing};
@@ -20,6 +24,7 @@ use crate::quantization::{Kept, Quantizing};
 pub(crate) struct Model<B: Backend> {
     pub(crate) embedding: B::Table,
     pub(crate) blocks: Vec<BlockWeights<B>>,
+    pub(crate) streams: Option<StreamsWeights<B>>,
     pub(crate) final_norm: NormParams<B::Vector>,
     pub(crate) head: B::Matrix,
     pub(crate) head_bias: Option<B::Vector>,
@@ -29,6 +34,8 @@ pub(crate) struct BlockWeights<B: Backend> {
     pub(crate) mixer: BranchWeights<B, MixerWeights<B>>,
     pub(crate) beside: Option<BranchWeights<B, MixerWeights<B>>>,
     pub(crate) mlp: BranchWeights<B, MlpWeights<B>>,
+    pub(crate) update: Option<UpdateWeights<B>>,
+    pub(crate) laurel: Option<LaurelWeights<B>>,
     pub(crate) per_layer: Option<BranchWeights<B, PerLayerWeights<B>>>,
 }
 
@@ -101,6 +108,11 @@ impl<B: Backend> MixerWeights<B> {
 
 pub(crate) enum MlpWeights<B: Backend> {
     Dense(FeedForwardParams<B>),
+    Sparse {
+        /// Of what goes through the activation first.
+        inputs: Vec<LinearWeights<B>>,
+        down: LinearWeights<B>,
+    },
     Experts {
         router: B::Matrix,
         router_bias: Option<B::Vector>,
@@ -122,8 +134,12 @@ impl<B: Backend> Model<B> {
         }
     }
 
-    /// The norm that a block, or the head after the last one, reads the stream through.
+    /// The norm that a block, or the head after the last one, reads through what the block before it leaves in the stream.
+    /// With several streams what is read is made of all of them first.
     pub(crate) fn entry_norm(&self, block: usize) -> Option<&NormParams<B::Vector>> {
+        if self.streams.is_some() {
+            return None;
+        }
         match self.blocks.get(block) {
             None => Some(&self.final_norm),
             Some(BlockWeights { mixer, mlp, .. }) => match mixer.inner {
@@ -217,6 +233,8 @@ impl<'a, B: Backend> Loader<'a, B> {
                     .map(|branch| self.branch(branch, |it| self.mixer(it)))
                     .transpose()?,
                 mlp: self.branch(&block.mlp, |it| self.mlp(it))?,
+                update: block.update.as_ref().map(|it| self.update(it)).transpose()?,
+                laurel: block.laurel.as_ref().map(|it| self.laurel(it)).transpose()?,
                 per_layer: table
                     .zip(block.per_layer.as_ref())
                     .map(|(table, branch)| self.branch(branch, |it| self.per_layer(it, table)))
@@ -231,6 +249,7 @@ impl<'a, B: Backend> Loader<'a, B> {
         Ok(Model {
             embedding: self.backend.table(&embedding, self.dtype)?,
             blocks,
+            streams: blueprint.streams.as_ref().map(|it| self.streams(it)).transpose()?,
             final_norm: self.norm(&blueprint.final_norm)?,
             head: self.kept(head, Stacking::EndToEnd)?,
             head_bias: head_bias.map(|name| self.vector(name, vocab)).transpose()?,
@@ -411,6 +430,10 @@ impl<'a, B: Backend> Loader<'a, B> {
         match mlp {
             Mlp::Nothing => Ok(MlpWeights::Nothing),
             Mlp::Dense(dense) => self.feed_forward(dense).map(MlpWeights::Dense),
+            Mlp::Sparse(Sparse { inner, .. }) => Ok(MlpWeights::Sparse {
+                inputs: inner.inputs().into_iter().map(|it| self.linear(it)).collect::<Result<_, _>>()?,
+                down: self.linear(&inner.down)?,
+            }),
             Mlp::Beside(beside) => self.beside(beside).map(MlpWeights::Beside),
             Mlp::Experts(Experts { router, correction, experts, shared, shared_gate, .. }) => {
                 Ok(MlpWeights::Experts {

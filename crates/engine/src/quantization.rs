@@ -2,7 +2,7 @@
 //!
 //! The search needs the weights only for products: an edit is a function of a layer's output, so that a trial costs the
 //! same and means the same whatever the weights are kept in. Kept in blocks are the matrices of all blocks, of experts,
-//! and the head. Not rounded are norms, biases, the routers of experts, which decide more than they weigh, and the
+//! of further streams, and the head. Not rounded are norms, biases, routers, which decide more than they weigh, and the
 //! embedding, whose rows are read from the file as they are needed.
 //!
 //! | tensor | `q8_0` | `q4_k` |

@@ -146,14 +146,6 @@ fn an_unknown_architecture_is_answered_with_the_known_ones() {
 }
 
 #[test]
-fn an_architecture_with_other_streams_is_refused_with_the_reason() {
-    let mut spoiled = Spoiled::new(&golden("llama_gqa_tied"));
-    spoiled.config["architectures"] = json!(["Gemma3nForConditionalGeneration"]);
-    let message = spoiled.error();
-    assert!(message.contains("four residual streams"), "{message}");
-}
-
-#[test]
 fn an_unknown_family_is_answered_with_the_known_ones() {
     let options = LoadOptions { family: Some("globo".to_owned()), ..LoadOptions::default() };
     let checkpoint = Checkpoint::open(&golden("llama_gqa_tied").folder).unwrap();

@@ -16,14 +16,19 @@ pub enum Component {
     /// The projection of what a block adds for the token alone, from an embedding of the block's own.
     #[serde(rename = "per_layer_projection")]
     PerLayerProjection,
+    /// The second projection of the short way beside attention (`LAuReL`).
+    #[serde(rename = "laurel.linear_right")]
+    LaurelOutput,
 }
 
 impl Component {
     /// All components, in the order shown to users.
-    pub const ALL: [Self; 3] = [Self::AttentionOutput, Self::MlpOutput, Self::PerLayerProjection];
+    pub const ALL: [Self; 4] =
+        [Self::AttentionOutput, Self::MlpOutput, Self::PerLayerProjection, Self::LaurelOutput];
 
     /// Those that a search edits, as heretic does. What a block adds for a token, whatever stands before it, says little
-    /// of a behaviour; who wants it edited names it in parameters of their own.
+    /// of a behaviour, and the short way beside attention has seen no other token in this block; who wants them edited
+    /// names them in parameters of their own.
     pub const SEARCHED: [Self; 2] = [Self::AttentionOutput, Self::MlpOutput];
 
     /// The name used in settings, study files and reports.
@@ -32,6 +37,7 @@ impl Component {
             Self::AttentionOutput => "attn.o_proj",
             Self::MlpOutput => "mlp.down_proj",
             Self::PerLayerProjection => "per_layer_projection",
+            Self::LaurelOutput => "laurel.linear_right",
         }
     }
 }

@@ -18,6 +18,7 @@ mod quantized;
 mod recurrent;
 mod rows;
 mod stand_ins;
+mod streams;
 
 use std::fmt::Debug;
 use std::sync::OnceLock;
@@ -204,6 +205,21 @@ macro_rules! conformance {
             }
 
             #[test]
+            fn updates_of_several_streams_agree_with_the_oracle() {
+                for_all(streams::updates(), 96, |it| agree($backends, it));
+            }
+
+            #[test]
+            fn rows_brought_to_a_size_agree_with_the_oracle() {
+                for_all(streams::matches(), 48, |it| agree($backends, it));
+            }
+
+            #[test]
+            fn thresholds_agree_with_the_oracle() {
+                for_all(streams::thresholds(), 64, |it| agree($backends, it));
+            }
+
+            #[test]
             fn mixtures_of_experts_agree_with_the_oracle() {
                 for_all(experts::mixtures(), 96, |it| agree($backends, it));
             }
@@ -313,6 +329,13 @@ mod cpu_bits {
     #[test]
     fn gates_have_the_same_bits_in_any_company() {
         for_all(rows::gates(), 24, same_bits);
+    }
+
+    #[test]
+    fn streams_have_the_same_bits_in_any_company() {
+        for_all(streams::updates(), 48, same_bits);
+        for_all(streams::matches(), 24, same_bits);
+        for_all(streams::thresholds(), 24, same_bits);
     }
 
     #[test]

@@ -451,7 +451,7 @@ pub trait Backend: Sized + Send {
     /// Makes room for a number of states; keeps what is there.
     fn reserve_states(&mut self, states: &mut Self::States, count: usize);
 
-    /// `out = scale * table[token]`.
+    /// `out = scale * table[token]`. Tokens that the table has no row for have its first.
     fn embed(&mut self, table: &Self::Table, plan: &Plan, scale: f32, out: &mut Self::Rows);
 
     /// `out = norm(x)`.
@@ -577,7 +577,7 @@ pub trait Backend: Sized + Send {
     /// post_norm(y'))`, the share of a row being the logistic function of its gate and 1 without gates, `x =
     /// next_norm(residual)`.
     ///
-    /// `y` is spent. Without `next_norm`, `x` is left as it is.
+    /// `y` is left as `post_norm(y')`. Without `next_norm`, `x` is left as it is.
     fn write(
         &mut self,
         y: &mut Self::Rows,
@@ -586,6 +586,43 @@ pub trait Backend: Sized + Send {
         residual: &mut Self::Rows,
         x: &mut Self::Rows,
     );
+
+    /// Lets few numbers of each row pass: `x = max(x − t, 0)`, `t = mean + deviations * deviation`, where mean and
+    /// standard deviation are those of the row's numbers.
+    fn threshold(&mut self, x: &mut Self::Rows, deviations: f32);
+
+    /// Predicts streams from each other: `stream_i += Σ_j c_ij stream_j`, all sums made of what they were before,
+    /// `c_ij = Σ_k weights_ijk tanh(routed_k)`. A copy of the active one's prediction goes to `residual`.
+    ///
+    /// # Shapes
+    /// - `routed`: `[rows, n]`
+    /// - `weights`: `[n, n, n]`
+    /// - `streams`: n of `[rows, d_model]`, at most [`MAX_STREAMS`](crate::blueprint::MAX_STREAMS)
+    fn predict(
+        &mut self,
+        routed: &Self::Rows,
+        weights: &Self::Vector,
+        active: usize,
+        streams: &mut [Self::Rows],
+        residual: &mut Self::Rows,
+    );
+
+    /// Corrects predictions by what became of the active one, `residual`: `stream_i += (1 + c_i) (residual −
+    /// stream_active)`, `c_i = Σ_k weights_ik tanh(routed_k)`. A copy of the active one, corrected, goes to `residual`.
+    ///
+    /// # Shapes
+    /// As in [`Self::predict`], but for `weights`: `[n, n]`.
+    fn correct(
+        &mut self,
+        routed: &Self::Rows,
+        weights: &Self::Vector,
+        active: usize,
+        streams: &mut [Self::Rows],
+        residual: &mut Self::Rows,
+    );
+
+    /// Brings each row to the root mean square of another: `y *= rms(like) / sqrt(max(mean square of y, smallest))`.
+    fn match_size(&mut self, y: &mut Self::Rows, like: &Self::Rows, smallest: f32);
 
     /// `out = x[rows]`.
     fn select(&mut self, x: &Self::Rows, rows: &[u32], out: &mut Self::Rows);

@@ -4,6 +4,7 @@
 //! conformance suite compares each operation with this one, and `--device reference` runs a whole model on it.
 
 mod recurrent;
+mod streams;
 
 use checkpoint::Tensor;
 use glossary::{Edit, TokenId};
@@ -84,11 +85,14 @@ fn norm_row(x: &[f32], norm: &NormParams<Vec<f32>>, head: usize) -> Vec<f32> {
     let gain = &norm.gain[if several { head * norm.width.next_multiple_of(16) } else { 0 }..];
     let n = x.len() as f64;
     let mean = match norm.kind {
-        NormKind::RootMeanSquare => 0.0,
+        NormKind::RootMeanSquare | NormKind::Nothing => 0.0,
         NormKind::Layer => x.iter().map(|&it| f64::from(it)).sum::<f64>() / n,
     };
     let square = x.iter().map(|&it| (f64::from(it) - mean).powi(2)).sum::<f64>() / n;
-    let scale = 1.0 / (square + f64::from(norm.epsilon)).sqrt();
+    let scale = match norm.kind {
+        NormKind::RootMeanSquare | NormKind::Layer => 1.0 / (square + f64::from(norm.epsilon)).sqrt(),
+        NormKind::Nothing => 1.0,
+    };
     x.iter()
         .enumerate()
         .map(|(i, &it)| {
@@ -137,7 +141,7 @@ fn activate(activation: Activation, x: f64, up: f64) -> f64 {
 }
 
 /// The error function: its power series, and past 6 the 1 that it is there to f64's precision.
-fn erf(x: f64) -> f64 {
+pub(crate) fn erf(x: f64) -> f64 {
     if x.is_nan() || x.abs() > 6.0 {
         return if x.is_nan() { x } else { x.signum() };
     }
@@ -315,7 +319,10 @@ impl Backend for Reference {
     }
 
     fn embed(&mut self, table: &Weights, plan: &Plan, scale: f32, out: &mut Grid) {
-        let row = |token: &TokenId| table.0[token.index()].iter().map(|it| it * scale).collect();
+        let row = |token: &TokenId| {
+            let row = table.0.get(token.index()).unwrap_or(&table.0[0]);
+            row.iter().map(|it| it * scale).collect()
+        };
         out.rows = plan.tokens.iter().map(row).collect();
     }
 
@@ -603,6 +610,36 @@ impl Backend for Reference {
         if let Some(norm) = params.next_norm {
             self.norm(residual, norm, x);
         }
+    }
+
+    fn threshold(&mut self, x: &mut Grid, deviations: f32) {
+        streams::threshold(x, deviations);
+    }
+
+    fn predict(
+        &mut self,
+        routed: &Grid,
+        weights: &Vec<f32>,
+        active: usize,
+        streams: &mut [Grid],
+        residual: &mut Grid,
+    ) {
+        streams::predict(routed, weights, active, streams, residual);
+    }
+
+    fn correct(
+        &mut self,
+        routed: &Grid,
+        weights: &Vec<f32>,
+        active: usize,
+        streams: &mut [Grid],
+        residual: &mut Grid,
+    ) {
+        streams::correct(routed, weights, active, streams, residual);
+    }
+
+    fn match_size(&mut self, y: &mut Grid, like: &Grid, smallest: f32) {
+        streams::match_size(y, like, smallest);
     }
 
     fn select(&mut self, x: &Grid, rows: &[u32], out: &mut Grid) {

@@ -15,6 +15,7 @@ impl<B: Backend> Executor<B> {
     /// What a block's mixers add to the stream, for the rows that go on. Every row leaves behind what later positions
     /// need of it.
     pub(super) fn mix(&mut self, index: usize, plan: &Plan, keep: Kept<'_>) {
+        self.add_laurel(index, plan);
         let Self { backend, model, buffers, times, .. } = self;
         if let Some(weights) = &model.blocks[index].beside {
             // Before the first one writes: both read the same stream, each through a norm of its own.
@@ -196,6 +197,7 @@ impl<B: Backend> Executor<B> {
             bias: bias.as_ref(),
             post_norm: weights.post_norm.as_ref(),
             scale: block.mixer.scale,
+            stream_scale: block.laurel.as_ref().map_or(1.0, |it| it.scale),
             next_norm: next_norm.filter(|_| beside.is_none()),
             ..plainly()
         };
@@ -218,8 +220,11 @@ impl<B: Backend> Executor<B> {
 /// Leaves those rows of the stream that go on, and of its norm if the next layer reads the same.
 fn keep_stream<B: Backend>(backend: &mut B, buffers: &mut Buffers<B>, keep: Kept<'_>, normed: bool) {
     let Some((rows, _)) = keep else { return };
-    backend.select(&buffers.residual, rows, &mut buffers.chosen);
-    std::mem::swap(&mut buffers.residual, &mut buffers.chosen);
+    let Buffers { residual, streams, chosen, .. } = buffers;
+    for stream in std::iter::once(residual).chain(streams) {
+        backend.select(stream, rows, chosen);
+        std::mem::swap(stream, chosen);
+    }
     if normed {
         backend.select(&buffers.x, rows, &mut buffers.chosen);
         std::mem::swap(&mut buffers.x, &mut buffers.chosen);

@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use super::{Executor, lap, plainly};
+use super::{Buffers, Executor, lap, plainly};
 use crate::backend::{Backend, WriteParams};
 use crate::plan::Plan;
 
@@ -46,7 +46,18 @@ impl<B: Backend> Executor<B> {
             stream_scale: block.scale,
             next_norm: model.entry_norm(index + 1),
         };
-        backend.write(&mut buffers.y, params, plan, &mut buffers.residual, &mut buffers.x);
+        let Buffers { residual, streams, x, y, .. } = buffers;
+        match streams.split_first_mut() {
+            None => backend.write(y, params, plan, residual, x),
+            // Edited and normed once, it is added to each.
+            Some((_, others)) => {
+                let mut next = params;
+                for stream in others {
+                    let again = WriteParams { scale: branch.scale, ..plainly() };
+                    backend.write(y, std::mem::replace(&mut next, again), plan, stream, x);
+                }
+            }
+        }
         lap(&mut times.rest, &mut start);
     }
 }

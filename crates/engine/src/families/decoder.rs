@@ -136,6 +136,16 @@ impl<'a> Decoder<'a> {
         traits: Traits,
         defaults: Option<&'a Value>,
     ) -> Result<Self, ConfigError> {
+        Self::read_with(config, traits, defaults, |text| text.size("intermediate_size"))
+    }
+
+    /// The same with another rule for how wide MLPs are.
+    pub(super) fn read_with(
+        config: &Config<'a>,
+        traits: Traits,
+        defaults: Option<&'a Value>,
+        d_mlp: impl Fn(&Config<'_>) -> Result<usize, ConfigError>,
+    ) -> Result<Self, ConfigError> {
         let text = config.section("text_config").unwrap_or(*config);
         let tied = config.flag("tie_word_embeddings")?.or(text.flag("tie_word_embeddings")?);
         let text = text.with_defaults(defaults);
@@ -153,7 +163,7 @@ impl<'a> Decoder<'a> {
             traits,
             root,
             head: untied.then_some(head),
-            d_mlp: text.size("intermediate_size")?,
+            d_mlp: d_mlp(&text)?,
             n_layers: layers(&text)?,
             d_model: text.size("hidden_size")?,
             n_heads,
@@ -177,6 +187,7 @@ impl<'a> Decoder<'a> {
             vocab: self.config.size("vocab_size")?,
             context_length: self.config.count("max_position_embeddings")?,
             per_layer: None,
+            streams: None,
             blocks: (0..self.n_layers).map(block).collect::<Result<_, _>>()?,
             final_norm: self.named_norm(&format!("{}.norm", self.root), self.d_model)?,
             head: Head {
@@ -394,6 +405,8 @@ impl<'a> Decoder<'a> {
                 scale: 1.0,
             },
             arrangement: Arrangement::Sequential,
+            update: None,
+            laurel: None,
             per_layer: None,
             scale: 1.0,
         })

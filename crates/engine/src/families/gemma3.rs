@@ -26,7 +26,8 @@ pub(super) const FAMILY: Family = Family {
 
 const LOCAL_THETA: (&str, f64) = ("rope_local_base_freq", 10_000.0);
 
-const TRAITS: Traits = Traits { theta: 1_000_000.0, local_theta: Some(LOCAL_THETA), ..gemma2::GEMMA };
+pub(super) const TRAITS: Traits =
+    Traits { theta: 1_000_000.0, local_theta: Some(LOCAL_THETA), ..gemma2::GEMMA };
 
 // The language model of a container writes down only what is not usual.
 static DEFAULTS: LazyLock<Value> = LazyLock::new(|| {

@@ -62,6 +62,11 @@ fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
     text.word("use_bidirectional_attention", "vision", &[("vision", ())])?;
     let layers = Layer::all(&decoder)?;
     let per_layer = per_layer_embedding(&decoder)?;
+    let vocab = text.size("vocab_size")?;
+    if let Some(tokens) = per_layer.as_ref().map(|it| it.tokens).filter(|&it| it < vocab) {
+        let known = format!("numbers from vocab_size = {vocab}");
+        return Err(ConfigError::unsupported("vocab_size_per_layer_input", tokens, known));
+    }
     let blueprint = decoder.blueprint(|index| {
         let layer = &layers[index];
         let block = decoder.block(index, layer.attention(&layers)?, layer.mlp()?, decoder::AROUND)?;
@@ -84,8 +89,6 @@ impl<'a> Layer<'a> {
     fn all(decoder: &Decoder<'a>) -> Result<Vec<Self>, ConfigError> {
         const PATTERN: usize = 6;
         let last = decoder.n_layers - 1;
-        let shared = decoder.config.count("num_kv_shared_layers")?.unwrap_or(0);
-        let first_shared = decoder.n_layers.saturating_sub(shared);
         let mut layers: Vec<Self> = Vec::new();
         for index in 0..decoder.n_layers {
             // The last layer sees everything, whatever the list says of it.
@@ -93,20 +96,11 @@ impl<'a> Layer<'a> {
                 index != last && decoder.slides(index, |layer| !(layer + 1).is_multiple_of(PATTERN))?;
             let (n_kv_heads, d_head) = heads(&decoder.config, index, slides)?;
             let decoder = Decoder { n_kv_heads, d_head, ..*decoder };
-            let mut memory = Memory::Own;
-            if index >= first_shared {
-                let source = layers.iter().take(first_shared).rposition(|it| it.slides == slides);
-                let alike = source.filter(|&it| {
-                    (layers[it].decoder.n_kv_heads, layers[it].decoder.d_head) == (n_kv_heads, d_head)
-                });
-                memory = Memory::Of(alike.ok_or_else(|| {
-                    ConfigError::unsupported(
-                        "num_kv_shared_layers",
-                        shared,
-                        format!("numbers that leave layer {index} one of its own kind to read from"),
-                    )
-                })?);
-            }
+            let memory = memory(&decoder, index, |it| {
+                let it = &layers[it];
+                let heads = (it.decoder.n_kv_heads, it.decoder.d_head);
+                (it.slides == slides).then_some(heads == (n_kv_heads, d_head))
+            })?;
             layers.push(Self { index, decoder, slides, memory });
         }
         Ok(layers)
@@ -114,34 +108,16 @@ impl<'a> Layer<'a> {
 
     fn attention(&self, layers: &[Self]) -> Result<Attention, ConfigError> {
         let Self { index, decoder, slides, memory } = self;
-        let attention = decoder.attention(*index, *slides)?;
-        let head_norm = |layer, name| decoder.norm(layer, name, decoder.d_head);
-        let query_norm = Some(head_norm(*index, "self_attn.q_norm")?);
-        let rope = Some(rotation(decoder, *slides)?);
-        let shape = AttentionShape { scale: 1.0, ..attention.shape };
+        let mut attention = attention(decoder, *index, *slides)?;
+        attention.rope = Some(rotation(decoder, *slides)?);
         if let Memory::Of(source) = *memory {
-            let source = layers[source].attention(layers)?;
-            return Ok(Attention {
-                shape,
-                query: attention.query,
-                output: attention.output,
-                query_norm,
-                rope,
-                memory: *memory,
-                ..source
-            });
+            return Ok(reading_from(source, attention, layers[source].attention(layers)?));
         }
         let keys_are_values = decoder.config.flag("attention_k_eq_v")? == Some(true) && !slides;
-        let key_norm = head_norm(*index, "self_attn.k_norm")?;
-        Ok(Attention {
-            shape,
-            value: if keys_are_values { attention.key.clone() } else { attention.value },
-            query_norm,
-            value_norm: Some(Norm { gain: Gain::Ones, ..key_norm.clone() }),
-            key_norm: Some(key_norm),
-            rope,
-            ..attention
-        })
+        if keys_are_values {
+            attention.value = attention.key.clone();
+        }
+        Ok(attention)
     }
 
     fn mlp(&self) -> Result<Mlp, ConfigError> {
@@ -171,6 +147,46 @@ impl<'a> Layer<'a> {
             share_scales: self.decoder.name(self.index, "router.per_expert_scale"),
         }))
     }
+}
+
+/// A layer's attention with norms of queries, keys and values, and scores as they are.
+pub(super) fn attention(decoder: &Decoder<'_>, index: usize, slides: bool) -> Result<Attention, ConfigError> {
+    let attention = decoder.attention(index, slides)?;
+    let head_norm = |name| decoder.norm(index, name, decoder.d_head);
+    let key_norm = head_norm("self_attn.k_norm")?;
+    Ok(Attention {
+        shape: AttentionShape { scale: 1.0, ..attention.shape },
+        query_norm: Some(head_norm("self_attn.q_norm")?),
+        value_norm: Some(Norm { gain: Gain::Ones, ..key_norm.clone() }),
+        key_norm: Some(key_norm),
+        ..attention
+    })
+}
+
+/// Attention to the keys and values of another layer, whose own is `other`.
+pub(super) fn reading_from(source: usize, own: Attention, other: Attention) -> Attention {
+    let Attention { shape, query, output, query_norm, rope, .. } = own;
+    Attention { shape, query, output, query_norm, rope, memory: Memory::Of(source), ..other }
+}
+
+/// Whose keys and values a layer attends to: the last ones read those of the last layer of their kind before them.
+/// `alike` tells of an earlier layer whether its heads are as wide and as many, if it is of the same kind.
+pub(super) fn memory(
+    decoder: &Decoder<'_>,
+    index: usize,
+    alike: impl Fn(usize) -> Option<bool>,
+) -> Result<Memory, ConfigError> {
+    const KEY: &str = "num_kv_shared_layers";
+    let shared = decoder.config.count(KEY)?.unwrap_or(0);
+    let first_shared = decoder.n_layers.saturating_sub(shared);
+    if index < first_shared {
+        return Ok(Memory::Own);
+    }
+    let source = (0..first_shared).rev().find(|&it| alike(it).is_some());
+    source.filter(|&it| alike(it) == Some(true)).map(Memory::Of).ok_or_else(|| {
+        let known = format!("numbers that leave layer {index} one of its own kind to read from");
+        ConfigError::unsupported(KEY, shared, known)
+    })
 }
 
 /// Key/value heads of a layer, and how wide its heads are.
@@ -220,24 +236,16 @@ fn rotation(decoder: &Decoder<'_>, slides: bool) -> Result<Rope, ConfigError> {
 }
 
 /// The table of all layers' embeddings, unless the model has none.
-fn per_layer_embedding(decoder: &Decoder<'_>) -> Result<Option<PerLayerEmbedding>, ConfigError> {
+pub(super) fn per_layer_embedding(decoder: &Decoder<'_>) -> Result<Option<PerLayerEmbedding>, ConfigError> {
     const WIDTH: &str = "hidden_size_per_layer_input";
     let text = &decoder.config;
     if text.count(WIDTH)?.unwrap_or(0) == 0 {
         return Ok(None);
     }
     let width = text.size(WIDTH)?;
-    let (tokens, vocab) = (text.size("vocab_size_per_layer_input")?, text.size("vocab_size")?);
-    if tokens < vocab {
-        return Err(ConfigError::unsupported(
-            "vocab_size_per_layer_input",
-            tokens,
-            format!("numbers from vocab_size = {vocab}"),
-        ));
-    }
     Ok(Some(PerLayerEmbedding {
         weight: format!("{}.embed_tokens_per_layer.weight", decoder.root),
-        tokens,
+        tokens: text.size("vocab_size_per_layer_input")?,
         width,
         // Rows are made as long as the root of their width, and halved in power with what is added to them.
         scale: (width as f64 / 2.0).sqrt() as f32,
@@ -245,7 +253,7 @@ fn per_layer_embedding(decoder: &Decoder<'_>) -> Result<Option<PerLayerEmbedding
 }
 
 /// What a layer adds for the token alone.
-fn per_layer_branch(
+pub(super) fn per_layer_branch(
     decoder: &Decoder<'_>,
     index: usize,
     width: usize,

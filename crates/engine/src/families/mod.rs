@@ -21,6 +21,7 @@ mod falcon_h1;
 mod gemma;
 mod gemma2;
 mod gemma3;
+mod gemma3n;
 mod gemma4;
 mod gguf;
 mod glm;
@@ -78,6 +79,7 @@ pub const FAMILIES: &[&Family] = &[
     &gemma::FAMILY,
     &gemma2::FAMILY,
     &gemma3::FAMILY,
+    &gemma3n::FAMILY,
     &gemma4::FAMILY,
     &qwen2::FAMILY,
     &qwen3::FAMILY,
@@ -128,14 +130,6 @@ pub const FAMILIES: &[&Family] = &[
     &starcoder2::FAMILY,
 ];
 
-/// Architectures that do not fit, and why.
-const OTHERS: &[(&str, &str)] =
-    &[("Gemma3nForCausalLM", ALT_UP), ("Gemma3nForConditionalGeneration", ALT_UP)];
-
-const ALT_UP: &str = "it keeps four residual streams that every block mixes (AltUp), and a block's writers add to one of \
-                      them: a direction of one stream says nothing of the others, so nothing is edited rather than the \
-                      wrong thing";
-
 /// A family of models.
 pub struct Family {
     /// The name used in settings and reports.
@@ -170,10 +164,7 @@ impl<'a> Source<'a> {
         let known = || known(format, forced.is_some());
         let family = *FAMILIES.iter().find(knows).ok_or_else(|| match forced {
             Some(family) => LoadError::UnknownFamily { found: family.to_owned(), known: known() },
-            None => match OTHERS.iter().find(|it| it.0 == found) {
-                Some(it) => LoadError::OtherStream { found: found.clone(), why: it.1 },
-                None => LoadError::UnknownArchitecture { found: found.clone(), known: known() },
-            },
+            None => LoadError::UnknownArchitecture { found: found.clone(), known: known() },
         })?;
         let config = match (format, &family.gguf) {
             (Format::Gguf, Some(gguf)) => (gguf.config)(checkpoint.config(), &found)?,

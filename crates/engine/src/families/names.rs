@@ -122,6 +122,7 @@ mod tests {
             ("gemma3_container", "model.language_model.layers.0.self_attn.o_proj"),
             ("gemma3_container_4", "model.language_model.layers.0.self_attn.o_proj"),
             ("ministral3_container", "model.language_model.layers.0.self_attn.o_proj"),
+            ("gemma3n_container", "model.language_model.layers.0.self_attn.o_proj"),
             ("gemma4_container", "model.language_model.layers.0.self_attn.o_proj"),
             ("qwen2_vl_container_4", "model.language_model.layers.0.self_attn.o_proj"),
             ("qwen3_vl_container", "model.language_model.layers.0.self_attn.o_proj"),
@@ -132,7 +133,7 @@ mod tests {
             let names = Names::of(&checkpoint, family).unwrap();
             assert_eq!(names.module(&writers[0]).as_deref(), Some(module), "{golden}");
             assert_eq!(names.module("model.layers.0.mlp.experts.down_proj"), None);
-            let in_files = !["ministral3", "gemma4", "qwen3_vl"].contains(&family);
+            let in_files = !["ministral3", "gemma3n", "gemma4", "qwen3_vl"].contains(&family);
             let gguf = in_files.then_some("blk.0.attn_output.weight");
             assert_eq!(names.gguf_tensor(&writers[0]).as_deref(), gguf, "{golden}");
         }

@@ -17,7 +17,7 @@ pub(super) fn dtypes() -> impl Strategy<Value = WeightDtype> {
 }
 
 pub(super) fn some_norm() -> impl Strategy<Value = SomeNorm> {
-    (select(vec![NormKind::RootMeanSquare, NormKind::Layer]), any::<bool>())
+    (select(vec![NormKind::RootMeanSquare, NormKind::Layer, NormKind::Nothing]), any::<bool>())
         .prop_map(|(kind, bias)| SomeNorm { kind, bias })
 }
 
@@ -51,7 +51,8 @@ impl Case for Embed {
         let table = tensor(&Noise::new(self.seed, 1).grid(VOCAB, self.cols, 1.0));
         let table = backend.table(&table, self.dtype).unwrap();
         let mut noise = Noise::new(self.seed, 2);
-        let tokens: Vec<u32> = (0..self.rows).map(|_| noise.below(VOCAB) as u32).collect();
+        // Some are not in the table.
+        let tokens: Vec<u32> = (0..self.rows).map(|_| noise.below(VOCAB + 3) as u32).collect();
         let tokens = self.only.map_or(tokens.clone(), |it| vec![tokens[it]]);
         let mut plan = Plan::default();
         for &token in &tokens {
@@ -273,6 +274,9 @@ impl Case for Write {
                 row.extend(x);
             }
         }
+        for (row, y) in rows.iter_mut().zip(download(backend, &y, indices.len())) {
+            row.extend(y);
+        }
         rows
     }
 
@@ -293,11 +297,13 @@ impl Case for Write {
                 .zip(residual)
                 .map(|(y, residual)| stream_scale * (f64::from(*residual) + scale * y))
                 .collect();
+            let error_of_y = error;
             let error = scale.abs() * error + 3.0 * UNIT * (10.0 + scale.abs() * largest(&row));
             let mut allowed = vec![error; self.cols];
             if let Some(norm) = self.next_norm {
                 allowed.extend(vec![norm.exact(&stream, error, self.seed + 1).1; self.cols]);
             }
+            allowed.extend(vec![error_of_y; self.cols]);
             allowed
         };
         (0..y.len()).map(row).collect()

@@ -117,12 +117,13 @@ impl SomeNorm {
         let n = x.len() as f64;
         let roundings = (n / 16.0).ceil() + 8.0;
         let (mean, error) = match self.kind {
-            NormKind::RootMeanSquare => (0.0, error),
+            NormKind::RootMeanSquare | NormKind::Nothing => (0.0, error),
             NormKind::Layer => (x.iter().sum::<f64>() / n, 2.0 * error + roundings * UNIT * largest(x)),
         };
         let centered: Vec<f64> = x.iter().map(|it| it - mean).collect();
         let square = centered.iter().map(|it| it * it).sum::<f64>() / n;
-        let scale = 1.0 / (square + f64::from(Self::EPSILON)).sqrt();
+        let root = (square + f64::from(Self::EPSILON)).sqrt();
+        let scale = if self.kind == NormKind::Nothing { 1.0 } else { 1.0 / root };
         let (gain, offsets) = (Self::gain(x.len(), seed), self.offsets(x.len(), seed));
         let row: Vec<f64> = centered
             .iter()
@@ -133,7 +134,8 @@ impl SomeNorm {
             .collect();
         let peak = largest(&centered) * scale;
         let gain = gain.iter().fold(0.0, |a: f32, b| a.max(b.abs()));
-        let error = f64::from(gain) * (scale * error + peak * (roundings * UNIT + scale * error));
+        let moved = if self.kind == NormKind::Nothing { 0.0 } else { scale * error };
+        let error = f64::from(gain) * (scale * error + peak * (roundings * UNIT + moved));
         let error = error + 2.0 * UNIT * largest(&row);
         (row, error)
     }

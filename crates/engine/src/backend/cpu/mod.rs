@@ -24,6 +24,7 @@ mod routing;
 mod rows;
 mod rowwise;
 mod simd;
+mod streams;
 
 use checkpoint::Tensor;
 use glossary::Edit;
@@ -316,7 +317,8 @@ impl Backend for Cpu {
         parallel_rows(plan.rows(), ROW_GRAIN, |row| {
             // SAFETY: each task has its own row.
             let values = unsafe { std::slice::from_raw_parts_mut(shared.at(row, 0), cols) };
-            table.tensor.read_row(plan.tokens[row].index(), values);
+            let token = plan.tokens[row].index();
+            table.tensor.read_row(if token < table.tensor.rows() { token } else { 0 }, values);
             for value in values {
                 *value = scale
                     * match table.dtype {
@@ -507,6 +509,36 @@ impl Backend for Cpu {
                 rowwise::write(isa, &task);
             }
         });
+    }
+
+    fn threshold(&mut self, x: &mut Self::Rows, deviations: f32) {
+        streams::threshold(self.isa, x, deviations);
+    }
+
+    fn predict(
+        &mut self,
+        routed: &Self::Rows,
+        weights: &Vector,
+        active: usize,
+        streams: &mut [Self::Rows],
+        residual: &mut Self::Rows,
+    ) {
+        streams::predict(self.isa, routed, weights, active, streams, residual);
+    }
+
+    fn correct(
+        &mut self,
+        routed: &Self::Rows,
+        weights: &Vector,
+        active: usize,
+        streams: &mut [Self::Rows],
+        residual: &mut Self::Rows,
+    ) {
+        streams::correct(self.isa, routed, weights, active, streams, residual);
+    }
+
+    fn match_size(&mut self, y: &mut Self::Rows, like: &Self::Rows, smallest: f32) {
+        streams::match_size(self.isa, y, like, smallest);
     }
 
     fn select(&mut self, x: &Self::Rows, rows: &[u32], out: &mut Self::Rows) {

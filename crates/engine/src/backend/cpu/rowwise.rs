@@ -25,6 +25,21 @@ pub(super) struct EditLines {
     pub(super) s: Option<Vec<Line>>,
 }
 
+/// A line of a row of `width` numbers with zeros in the row's pad.
+#[inline(always)]
+pub(super) unsafe fn without_pad<S: Simd>(v: S::V, line: usize, width: usize) -> S::V {
+    if (line + 1) * LANES <= width {
+        return v;
+    }
+    let mut lanes = [0.0_f32; LANES];
+    // SAFETY: the array has 16 elements.
+    unsafe {
+        S::store(lanes.as_mut_ptr(), v);
+        lanes[width % LANES..].fill(0.0);
+        S::load(lanes.as_ptr())
+    }
+}
+
 /// `out = norm(x)`; `x` and `out` may be the same row. Its pad must hold zeros and is given zeros.
 #[inline(always)]
 pub(super) unsafe fn norm_row<S: Simd>(x: *const f32, norm: &NormView<'_>, out: *mut f32) {
@@ -47,19 +62,20 @@ pub(super) unsafe fn norm_row<S: Simd>(x: *const f32, norm: &NormView<'_>, out: 
                 }
                 mean = S::splat(S::sum(mean) / width);
                 for i in 0..lines {
-                    let mut v = S::sub(S::load(x.add(i * LANES)), mean);
-                    if (i + 1) * LANES > norm.width {
-                        // The pad's zeros are not the row's: they add nothing.
-                        let mut lane = [0.0_f32; LANES];
-                        S::store(lane.as_mut_ptr(), v);
-                        lane[norm.width % LANES..].fill(0.0);
-                        v = S::load(lane.as_ptr());
-                    }
+                    // The pad's zeros are not the row's: they add nothing.
+                    let v = S::sub(S::load(x.add(i * LANES)), mean);
+                    let v = without_pad::<S>(v, i, norm.width);
                     square = S::fma(v, v, square);
                 }
             }
+            NormKind::Nothing => {}
         }
-        let scale = S::splat(1.0 / (S::sum(square) / width + norm.epsilon).sqrt());
+        let scale = match norm.kind {
+            NormKind::RootMeanSquare | NormKind::Layer => {
+                S::splat(1.0 / (S::sum(square) / width + norm.epsilon).sqrt())
+            }
+            NormKind::Nothing => S::splat(1.0),
+        };
         for i in 0..lines {
             let v = S::mul(S::sub(S::load(x.add(i * LANES)), mean), scale);
             let gained = S::mul(v, S::load(norm.gain[i].0.as_ptr()));
