@@ -5,17 +5,21 @@
 //! alone; they know no family. What a branch adds to the residual stream comes out of its *declared writers*, which
 //! [`Block::writers`] lists, so nothing that writes can be forgotten.
 
+mod attention;
+mod layers;
+mod mlp;
 mod recurrent;
 mod streams;
 
 use glossary::Component;
 
+pub use self::attention::{Attention, LatentAttention, Memory, Pairing, Rope};
+pub use self::layers::{Gain, Norm, NormKind, Projection, Share};
+pub use self::mlp::{Activation, Beside, Experts, FeedForward, Groups, Routing, Scores, Sparse};
 pub use self::recurrent::{
     Convolution, GatedNorm, Gating, Rate, Recurrence, RecurrenceShape, Rule, ShortConvolution,
 };
 pub use self::streams::{Laurel, MAX_STREAMS, StreamUpdate, Streams};
-
-use crate::backend::{AttentionShape, LatentShape};
 
 /// A decoder.
 #[derive(Clone, Debug, PartialEq)]
@@ -154,109 +158,6 @@ pub enum Mlp {
     Beside(Beside),
 }
 
-/// `down(activation(gate(x)) ∘ up(x))`, or without a gate `down(activation(up(x)))`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct FeedForward {
-    /// Goes through the activation; `None`: the up projection does.
-    pub gate: Option<Projection>,
-    /// Is multiplied with it.
-    pub up: Projection,
-    /// The activation.
-    pub activation: Activation,
-    /// The writer.
-    pub down: Projection,
-}
-
-/// The same with `max(g − t, 0)` in place of g, what goes through the activation: the threshold `t = mean + deviations *
-/// deviation`, where mean and standard deviation are those of the numbers of g (statistical top-k, You et al. 2025,
-/// arXiv:2506.06644).
-#[derive(Clone, Debug, PartialEq)]
-pub struct Sparse {
-    /// Its projections and its activation.
-    pub inner: FeedForward,
-    /// How many standard deviations above their mean numbers begin to pass.
-    pub deviations: f32,
-}
-
-/// A mixture of experts: `Σ share_e expert_e(x) + share shared(x)`, the sum over the experts that the token is sent to.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Experts {
-    /// Tells how well each expert suits a token.
-    pub router: Projection,
-    /// A tensor `[experts]` that is added to the scores when experts are chosen, and not to the shares.
-    pub correction: Option<String>,
-    /// Who is chosen, and with what share.
-    pub routing: Routing,
-    /// The experts, of equal shapes and activations.
-    pub experts: Vec<FeedForward>,
-    /// One that every token is sent to.
-    pub shared: Option<FeedForward>,
-    /// One number from a token, the logistic function of which is that one's share; `None`: a share of 1.
-    pub shared_gate: Option<Projection>,
-}
-
-/// `norm(dense(x)) + norm(Σ share_e expert_e(norm(stream)))`: an MLP that reads through the branch's norm, and a mixture
-/// with norms of its own.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Beside {
-    /// For every token.
-    pub dense: FeedForward,
-    /// The norm that it writes through.
-    pub dense_norm: Norm,
-    /// The mixture, all of it.
-    pub experts: Experts,
-    /// The norm that its router reads the stream through.
-    pub router_norm: Norm,
-    /// The norm that its experts read the stream through.
-    pub experts_pre_norm: Norm,
-    /// The norm that they write through.
-    pub experts_post_norm: Norm,
-    /// A tensor `[experts]` that shares are multiplied with last.
-    pub share_scales: String,
-}
-
-/// From what the router says of a token to its experts and their shares.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Routing {
-    /// How many experts a token is sent to; of equal scores the lower expert comes first.
-    pub chosen: usize,
-    /// What the router's outputs mean.
-    pub scores: Scores,
-    /// Which groups of experts there is a choice of; `None`: all experts.
-    pub groups: Option<Groups>,
-    /// Whether the shares of the chosen are made to add up to one.
-    pub normalized: bool,
-    /// What shares are multiplied with after that.
-    pub scale: f32,
-}
-
-/// What the router's outputs mean.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Scores {
-    /// An expert's score and share is its part of the softmax.
-    Softmax,
-    /// The logistic function of its own output.
-    Sigmoid,
-    /// `SparseMixer` (Liu et al. 2024, arXiv:2409.12136), in use after training: experts are chosen one after the other;
-    /// the share of each is its part of the softmax over those that are left and not much worse. An output is much
-    /// worse than the best one when they differ by more than `tolerance` of its size, or of the best if that is larger.
-    OneByOne {
-        /// The largest relative difference.
-        tolerance: f32,
-    },
-}
-
-/// Experts in groups of equal size, of which the best are kept before experts are chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Groups {
-    /// How many groups there are.
-    pub count: usize,
-    /// How many of them are kept.
-    pub chosen: usize,
-    /// A group's score is the sum of so many of its best.
-    pub best: usize,
-}
-
 /// `projection(activation(gate(x)) ∘ own)`, where `own = table[token] + scale * norm(context(e))`: e is the row that the
 /// model's embedding has for the token, and the table the block's part of [`PerLayerEmbedding`].
 #[derive(Clone, Debug, PartialEq)]
@@ -273,285 +174,6 @@ pub struct PerLayer {
     pub context_scale: f32,
     /// The writer, `[d_model, width]`.
     pub projection: Projection,
-}
-
-/// Whose keys and values a block attends to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Memory {
-    /// Its own.
-    Own,
-    /// Those that a block before it has stored; it computes queries alone.
-    Of(usize),
-}
-
-/// Softmax attention.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Attention {
-    /// Head counts, scale, window.
-    pub shape: AttentionShape,
-    /// Queries.
-    pub query: Projection,
-    /// Keys; those of another block have its projections and norms here.
-    pub key: Projection,
-    /// Values.
-    pub value: Projection,
-    /// Whose keys and values these are.
-    pub memory: Memory,
-    /// A norm of each query head, or of all of them together where it is as wide as they are.
-    pub query_norm: Option<Norm>,
-    /// The same of keys.
-    pub key_norm: Option<Norm>,
-    /// What the output is multiplied with, after a sigmoid: parts end to end, `[n_heads * d_head]`; empty: nothing.
-    pub gate: Vec<Projection>,
-    /// The same of values.
-    pub value_norm: Option<Norm>,
-    /// Whether queries and keys are rotated before their norms.
-    pub norms_last: bool,
-    /// Queries, keys and values are kept within ± this, after norms.
-    pub clip: Option<f32>,
-    /// How queries and keys are rotated; `None`: not at all.
-    pub rope: Option<Rope>,
-    /// A tensor `[n_heads]` of scores for a position with value zero.
-    pub sinks: Option<String>,
-    /// The writer.
-    pub output: Projection,
-}
-
-/// Multi-head latent attention: keys and values of all heads are made of one short vector, the *latent*. With a key that
-/// all heads share, which alone is rotated, it is what is kept of a token.
-///
-/// Query `h` is `(n_h, r_h)`, key `h` of a token with the latent c and the shared key k is `(K_h c, k)`, its value
-/// `V_h c`. Keys and values are never made: `n_h · K_h c = (K_hᵀ n_h) · c`, and `Σ p V_h c = V_h Σ p c`, so that heads
-/// attend to latents.
-///
-/// # Source
-/// DeepSeek-AI 2024, arXiv:2405.04434, section 2.1.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LatentAttention {
-    /// Head count, widths, scale.
-    pub shape: LatentShape,
-    /// What queries are made of, where that is not what the branch reads: a projection of it, and its norm.
-    pub query_latent: Option<(Projection, Norm)>,
-    /// Queries: of each head first what meets the latent, then what is rotated.
-    pub query: Projection,
-    /// The latent before its norm, then the shared key before its rotation.
-    pub latent: Projection,
-    /// The norm of the latent.
-    pub latent_norm: Norm,
-    /// Keys and values of the latent: of each head `K_h`, then `V_h`; its `scale` is 1.
-    pub expansion: Projection,
-    /// How the shared key and its part of each query are rotated.
-    pub rope: Rope,
-    /// The writer.
-    pub output: Projection,
-}
-
-/// A linear layer `[outputs, inputs]`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Projection {
-    /// The weight tensor's name.
-    pub weight: String,
-    /// Which part of it, where several layers share one tensor.
-    pub share: Option<Share>,
-    /// The bias tensor's name; shared like the weight.
-    pub bias: Option<String>,
-    /// What its outputs are multiplied with, the bias included.
-    pub scale: f32,
-    /// Width of the output.
-    pub outputs: usize,
-    /// Width of the input.
-    pub inputs: usize,
-}
-
-/// A layer's part of a tensor `[outputs, inputs]`, or of that of an expert in `[experts, outputs, inputs]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Share {
-    /// Which expert of how many.
-    pub expert: Option<(usize, usize)>,
-    /// The layer's first output.
-    pub first: usize,
-    /// How many of its outputs lie side by side: 1 where those of two layers alternate, d_head where their heads do.
-    pub together: usize,
-    /// From the first of so many outputs to the first of the next: 2 where those of two layers alternate.
-    pub step: usize,
-    /// How many outputs there are in all.
-    pub of: usize,
-    /// Whether the tensor, or that of each expert, is `[inputs, outputs]`.
-    pub transposed: bool,
-    /// The tensor of scales, where that of the weight holds microscaled blocks.
-    pub scales: Option<String>,
-}
-
-/// A norm.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Norm {
-    /// What is divided by.
-    pub kind: NormKind,
-    /// What is multiplied with after that.
-    pub gain: Gain,
-    /// Added to the gain on loading: 1 where a checkpoint stores the difference from 1.
-    pub gain_offset: f32,
-    /// The bias tensor's name.
-    pub bias: Option<String>,
-    /// Added to the mean square.
-    pub epsilon: f32,
-    /// How many numbers are normed together.
-    pub width: usize,
-}
-
-/// Where the gains of a norm lie.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Gain {
-    /// A tensor `[width]`, the same for all heads where heads are normed.
-    Shared(String),
-    /// A tensor `[heads, width]`, a row for each head.
-    Rows {
-        /// The tensor's name.
-        tensor: String,
-        /// How many heads there are.
-        heads: usize,
-    },
-    /// A tensor `[width]` for each head.
-    Each(Vec<String>),
-    /// A tensor `[width]`, multiplied with a number.
-    Scaled {
-        /// The tensor's name.
-        tensor: String,
-        /// The number.
-        by: f32,
-    },
-    /// None: ones.
-    Ones,
-}
-
-/// What a norm divides by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NormKind {
-    /// The root of the mean square (Zhang & Sennrich 2019, arXiv:1910.07467).
-    RootMeanSquare,
-    /// The standard deviation, after the mean is taken away (Ba et al. 2016, arXiv:1607.06450).
-    Layer,
-    /// Nothing: there is a gain alone.
-    Nothing,
-}
-
-/// An activation function.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Activation {
-    /// `x / (1 + e^−x)`.
-    Silu,
-    /// x times the share of the normal distribution below it (Hendrycks & Gimpel 2016, arXiv:1606.08415).
-    Gelu,
-    /// The tanh approximation of GELU.
-    GeluTanh,
-    /// The square of x, or zero where x is negative (So et al. 2021, arXiv:2109.08668).
-    SquaredRelu,
-    /// `positive x² + x / 2` above zero, `negative (e^x − 1 − x) + x / 2` below (xIELU, Huang & Schlag 2024,
-    /// arXiv:2411.13010).
-    Xielu {
-        /// How strongly it is bent above zero.
-        positive: f32,
-        /// How strongly below.
-        negative: f32,
-    },
-    /// `x / (1 + e^(−steepness x))` of x up to a limit; what it is multiplied with is kept within ± the limit, and then
-    /// 1 larger.
-    ClampedSilu {
-        /// What x is multiplied with in the exponent.
-        steepness: f32,
-        /// Where numbers are cut off.
-        limit: f32,
-    },
-}
-
-/// A rotary position embedding (Su et al. 2021, arXiv:2104.09864).
-///
-/// Pair `i` of a head is rotated by `position * frequencies[i]` radians and multiplied with `magnitude`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Rope {
-    /// Radians per position, one for each rotated pair.
-    pub frequencies: Vec<f32>,
-    /// What cosine and sine are multiplied with; 1 but for YaRN and its relatives.
-    pub magnitude: f32,
-    /// Which numbers of a head form a pair.
-    pub pairing: Pairing,
-    /// Positions for which the frequencies hold, where a longer sequence would have others.
-    pub limit: Option<usize>,
-}
-
-/// Which numbers of a head form a rotated pair.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pairing {
-    /// `i` and `i + n`, n pairs in all.
-    Halves,
-    /// `2 i` and `2 i + 1`.
-    Neighbors,
-}
-
-impl Projection {
-    /// How many weights it has.
-    pub fn weights(&self) -> usize {
-        self.outputs.saturating_mul(self.inputs) // not yet checked against the tensors
-    }
-}
-
-impl Routing {
-    /// Experts by their parts of the softmax, which are made to add up to one.
-    pub fn by_softmax(chosen: usize) -> Self {
-        Self { chosen, scores: Scores::Softmax, groups: None, normalized: true, scale: 1.0 }
-    }
-}
-
-impl Share {
-    /// A layer's outputs from `first` on, one after the other, of a tensor `[of, inputs]`.
-    pub fn part(first: usize, of: usize) -> Self {
-        Self { expert: None, first, together: 1, step: 1, of, transposed: false, scales: None }
-    }
-
-    /// Which row of the tensor, or of that of an expert, is an output of the layer.
-    pub fn row(&self, output: usize) -> usize {
-        let (group, place) = (output / self.together, output % self.together);
-        self.first.saturating_add(group.saturating_mul(self.step)).saturating_add(place)
-    }
-
-    /// The shape of a tensor that holds a matrix or a vector for each expert, or one for all.
-    pub(crate) fn shape(&self, of_one: &[usize]) -> Vec<usize> {
-        self.expert.map(|it| it.1).into_iter().chain(of_one.iter().copied()).collect()
-    }
-}
-
-impl Norm {
-    /// The tensor of a gain that is not of heads.
-    pub fn shared_gain(&self) -> Option<&str> {
-        match &self.gain {
-            Gain::Shared(tensor) => Some(tensor),
-            Gain::Rows { .. } | Gain::Each(_) | Gain::Scaled { .. } | Gain::Ones => None,
-        }
-    }
-}
-
-impl From<Attention> for Mixer {
-    fn from(attention: Attention) -> Self {
-        Self::Attention(attention)
-    }
-}
-
-impl From<LatentAttention> for Mixer {
-    fn from(attention: LatentAttention) -> Self {
-        Self::Latent(attention)
-    }
-}
-
-impl Attention {
-    /// What the stream is multiplied with, in the order in which it is laid out: queries, the block's own keys and values,
-    /// the gate.
-    pub fn inputs(&self) -> Vec<&Projection> {
-        let own: &[_] = match self.memory {
-            Memory::Own => &[&self.key, &self.value],
-            Memory::Of(_) => &[],
-        };
-        [&self.query].into_iter().chain(own.iter().copied()).chain(&self.gate).collect()
-    }
 }
 
 impl Mixer {
@@ -642,6 +264,12 @@ impl Mixer {
 }
 
 impl Blueprint {
+    /// All mixers by their numbers.
+    pub(crate) fn mixers(&self) -> Vec<&Mixer> {
+        let of = |number| self.mixer(number).map_or(&Mixer::Nothing, |it| &it.inner);
+        (0..2 * self.blocks.len()).map(of).collect()
+    }
+
     /// A mixer by its number, if there is one: those of the blocks come first, then what is beside each of them.
     pub(crate) fn mixer(&self, number: usize) -> Option<&Branch<Mixer>> {
         match number.checked_sub(self.blocks.len()) {
@@ -758,25 +386,4 @@ pub struct DeclaredWriter<'a> {
     pub projection: &'a Projection,
     /// The norm between it and the stream.
     pub post_norm: Option<&'a Norm>,
-}
-
-impl Experts {
-    /// Weights that take part in products for a token.
-    fn weights(&self) -> usize {
-        let Self { router, routing, experts, shared, .. } = self;
-        let used = experts.iter().take(routing.chosen).chain(shared).map(FeedForward::weights);
-        used.fold(router.weights(), usize::saturating_add)
-    }
-}
-
-impl FeedForward {
-    /// What its input is multiplied with, in the order in which it is laid out.
-    pub fn inputs(&self) -> Vec<&Projection> {
-        self.gate.iter().chain([&self.up]).collect()
-    }
-
-    fn weights(&self) -> usize {
-        let all = self.inputs().into_iter().chain([&self.down]);
-        all.map(Projection::weights).fold(0, usize::saturating_add)
-    }
 }

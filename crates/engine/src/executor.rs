@@ -4,6 +4,7 @@
 //! knows no family, no text and no sequence: rows come with their positions and the pages that they attend to.
 
 mod beside;
+mod buffers;
 mod latent;
 mod laurel;
 mod mixing;
@@ -14,10 +15,9 @@ use std::time::{Duration, Instant};
 
 use glossary::{Component, EditSet, LayerIndex, Writer};
 
+use self::buffers::{Buffers, Memory, PerBlock, experts};
 use crate::backend::{Backend, ExpertParams, FeedForwardParams, HeadOutput, HeadWants, WriteParams};
-use crate::blueprint::{
-    self, Activation, Arrangement, Beside, Block, Blueprint, Experts, FeedForward, Mixer, Mlp, Sparse,
-};
+use crate::blueprint::{Activation, Arrangement, Block, Blueprint, Experts, Mixer, Mlp, Sparse};
 use crate::model::{BlockWeights, LinearWeights, MlpWeights, Model};
 use crate::plan::Plan;
 use crate::stage::Stage;
@@ -89,38 +89,6 @@ pub(crate) struct Executor<B: Backend> {
     block_rows: u64,
 }
 
-/// What a block's mixer remembers of sequences.
-enum Memory<B: Backend> {
-    /// Keys and values of every position.
-    Pages(B::Pages),
-    /// The last inputs of a convolution, and the state of a recurrence behind it.
-    States {
-        window: B::States,
-        state: Option<B::States>,
-    },
-    Nothing,
-}
-
-impl<B: Backend> Memory<B> {
-    fn new(backend: &B, mixer: &Mixer) -> Self {
-        match mixer {
-            Mixer::Attention(attention) => match attention.memory {
-                blueprint::Memory::Own => Self::Pages(backend.pages(&attention.shape)),
-                blueprint::Memory::Of(_) => Self::Nothing,
-            },
-            Mixer::Latent(attention) => Self::Pages(backend.pages(&attention.shape.over_latents())),
-            Mixer::ShortConvolution(it) => {
-                Self::States { window: backend.states(it.convolution.state()), state: None }
-            }
-            Mixer::Recurrence(it) => Self::States {
-                window: backend.states(it.convolution.state()),
-                state: Some(backend.states(it.shape.state())),
-            },
-            Mixer::Nothing => Self::Nothing,
-        }
-    }
-}
-
 struct BlockEdits<B: Backend> {
     mixer: Option<B::Edits>,
     beside: Option<B::Edits>,
@@ -130,108 +98,6 @@ struct BlockEdits<B: Backend> {
     experts: Vec<Option<B::Edits>>,
     laurel: Option<B::Edits>,
     per_layer: Option<B::Edits>,
-}
-
-/// Activations, kept from pass to pass.
-struct Buffers<B: Backend> {
-    residual: B::Rows,
-    /// All streams, where there are several.
-    streams: Vec<B::Rows>,
-    /// What routers say of streams.
-    routed: B::Rows,
-    /// What a branch reads.
-    x: B::Rows,
-    /// What a writer says.
-    y: B::Rows,
-    /// What the expert says that every token is sent to, and before that the mixer beside a block's first.
-    shared: B::Rows,
-    /// What a mixer makes of what it reads: queries, keys and values, or what is convolved.
-    inputs: PerBlock<B::Rows>,
-    convolved: PerBlock<B::Rows>,
-    latent: latent::Buffers<B>,
-    /// The logits of the share of the expert that every token is sent to.
-    shared_gate: B::Rows,
-    mixed: PerBlock<B::Rows>,
-    hidden: PerBlock<B::Rows>,
-    /// What a sparse gate is multiplied with.
-    up: PerBlock<B::Rows>,
-    laurel: PerBlock<B::Rows>,
-    /// What routers say.
-    scores: PerBlock<B::Rows>,
-    /// What blocks have of a token, what the embedding adds to that, and what passes the gate.
-    per_layer: [B::Rows; 3],
-    /// Where chosen rows of the buffers above go.
-    chosen: B::Rows,
-    chosen_inputs: PerBlock<B::Rows>,
-    chosen_mixed: PerBlock<B::Rows>,
-    tap: Vec<f32>,
-}
-
-/// Something that every block uses, or every mixer, shared by those that need the same.
-struct PerBlock<T> {
-    items: Vec<T>,
-    of: Vec<usize>,
-}
-
-impl<T> PerBlock<T> {
-    fn new<K: PartialEq>(keys: impl Iterator<Item = K>, make: impl Fn(&K) -> T) -> Self {
-        let mut distinct: Vec<K> = Vec::new();
-        let mut of = Vec::new();
-        for key in keys {
-            of.push(distinct.iter().position(|it| *it == key).unwrap_or_else(|| {
-                distinct.push(key);
-                distinct.len() - 1
-            }));
-        }
-        Self { items: distinct.iter().map(make).collect(), of }
-    }
-
-    fn get(&mut self, block: usize) -> &mut T {
-        &mut self.items[self.of[block]]
-    }
-}
-
-/// How wide the MLP is that every token goes through, if there is one.
-fn hidden_cols(block: &Block) -> usize {
-    match &block.mlp.inner {
-        Mlp::Dense(inner) | Mlp::Sparse(Sparse { inner, .. }) | Mlp::Beside(Beside { dense: inner, .. }) => {
-            inner.down.inputs
-        }
-        Mlp::Experts(Experts { shared, .. }) => shared.as_ref().map_or(0, |it| it.down.inputs),
-        Mlp::Nothing => 0,
-    }
-}
-
-/// How wide what is behind a sparse gate is.
-fn sparse_cols(block: &Block) -> usize {
-    match &block.mlp.inner {
-        Mlp::Sparse(Sparse { inner, .. }) => inner.up.outputs,
-        _ => 0,
-    }
-}
-
-fn laurel_cols(block: &Block) -> usize {
-    block.laurel.as_ref().map_or(0, |it| it.left.outputs)
-}
-
-fn experts(block: &Block) -> &[FeedForward] {
-    match &block.mlp.inner {
-        Mlp::Dense(_) | Mlp::Sparse(_) | Mlp::Nothing => &[],
-        Mlp::Experts(Experts { experts, .. })
-        | Mlp::Beside(Beside { experts: Experts { experts, .. }, .. }) => experts,
-    }
-}
-
-/// Numbers that a mixer's writer reads.
-fn mixed_cols(mixer: &Mixer) -> usize {
-    mixer.output().map_or(0, |it| it.inputs)
-}
-
-fn convolved_cols(mixer: &Mixer) -> usize {
-    match mixer {
-        Mixer::Recurrence(recurrence) => recurrence.convolution.channels,
-        _ => 0,
-    }
 }
 
 /// `residual += y` and no more.
@@ -276,40 +142,8 @@ fn lap(part: &mut Duration, start: &mut Instant) {
 impl<B: Backend> Executor<B> {
     pub(crate) fn new(backend: B, blueprint: Blueprint, model: Model<B>) -> Self {
         let blocks = &blueprint.blocks;
-        let widths = |width: &dyn Fn(&Block) -> usize| {
-            PerBlock::new(blocks.iter().map(width), |&cols| backend.rows(cols))
-        };
-        let mixers: Vec<&Mixer> = (0..2 * blocks.len())
-            .map(|number| blueprint.mixer(number).map_or(&Mixer::Nothing, |it| &it.inner))
-            .collect();
-        let of_mixers = |width: &dyn Fn(&Mixer) -> usize| {
-            PerBlock::new(mixers.iter().map(|it| width(it)), |&cols| backend.rows(cols))
-        };
-        let d = blueprint.d_model;
-        let per_layer = blueprint.per_layer.as_ref().map_or(0, |it| it.width);
-        let streams = blueprint.streams.as_ref().map_or(0, |it| it.count);
-        let buffers = Buffers {
-            residual: backend.rows(d),
-            streams: (0..streams).map(|_| backend.rows(d)).collect(),
-            routed: backend.rows(streams),
-            x: backend.rows(d),
-            y: backend.rows(d),
-            shared: backend.rows(d),
-            inputs: of_mixers(&Mixer::input_cols),
-            convolved: of_mixers(&convolved_cols),
-            latent: latent::Buffers::new(&backend, &mixers),
-            mixed: of_mixers(&mixed_cols),
-            shared_gate: backend.rows(1),
-            hidden: widths(&hidden_cols),
-            up: widths(&sparse_cols),
-            laurel: widths(&laurel_cols),
-            scores: widths(&|it| experts(it).len()),
-            per_layer: std::array::from_fn(|_| backend.rows(per_layer)),
-            chosen: backend.rows(d),
-            chosen_inputs: of_mixers(&Mixer::input_cols),
-            chosen_mixed: of_mixers(&mixed_cols),
-            tap: Vec::new(),
-        };
+        let mixers = blueprint.mixers();
+        let buffers = Buffers::new(&backend, &blueprint);
         Self {
             angles: PerBlock::new(mixers.iter().map(|it| it.rope()), |rope| {
                 rope.map(|it| backend.angles(it))

@@ -17,8 +17,8 @@
 //! With few rows, a block's scales stay in registers while its lines are widened there and multiplied. With more rows a slice
 //! of a panel is widened into the first-level cache first and serves all of them through the kernels for f32.
 
-use super::matmul::{Ahead, K_CHUNK, Step, Tile, widened};
 use super::simd::{LANES, Simd};
+use super::tiles::{K_CHUNK, Step, Tile, widened};
 
 /// Values of k that share a scale.
 pub(super) const GROUP: usize = 32;
@@ -225,16 +225,7 @@ pub(super) unsafe fn tile<S: Simd, W: Widen<S>>(tile: &Tile<'_>, weights: &[Piec
             let mut panel = 0;
             while panel < tile.panels {
                 let count = panels_at_once::<S>(tile.rows, tile.panels - panel);
-                let step = Step {
-                    x: tile.x.add(from),
-                    x_stride: tile.x_stride,
-                    y: tile.y.add(panel * LANES),
-                    y_stride: tile.y_stride,
-                    k: K_CHUNK.min(k - from),
-                    panel_stride: stride,
-                    first: from == 0,
-                    ahead: Ahead::NOTHING,
-                };
+                let step = tile.step(panel, from, k, stride);
                 let at = panels.add(panel * stride);
                 match (tile.rows, count) {
                     (1, 4) => few_rows::<S, W, 1, 4>(step, at, first),

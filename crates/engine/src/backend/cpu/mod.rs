@@ -25,6 +25,7 @@ mod rows;
 mod rowwise;
 mod simd;
 mod streams;
+mod tiles;
 
 use checkpoint::Tensor;
 use glossary::Edit;
