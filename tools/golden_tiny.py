@@ -58,6 +58,7 @@ MODULES = [
     golden_tiny_dense,
 ]
 VARIANTS = [variant for module in MODULES for variant in module.VARIANTS]
+assert len({variant.name for variant in VARIANTS}) == len(VARIANTS), "two variants of one name share a folder"
 
 PROMPT_LENGTHS = [1, 3, 5, 6, 17, 40]
 ANSWER_TOKENS = 16

@@ -306,7 +306,7 @@ CONTAINERS = [
         renamed=QWEN_2_IN_4,
     ),
     Variant(
-        name="qwen3_vl_container",
+        name="qwen3_vl_container_tied",
         seed=6202,
         architecture="Qwen3VL",
         model_class="Qwen3VLForConditionalGeneration",
