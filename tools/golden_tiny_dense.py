@@ -193,6 +193,23 @@ DENSE = [
         misread={"rope scaling": rope("default", 500.0)},
     ),
     Variant(
+        name="apertus_bias",
+        seed=9362,
+        architecture="Apertus",
+        config={
+            **SMALLER,
+            "tie_word_embeddings": True,
+            "num_key_value_heads": 1,
+            "attention_bias": True,
+            "rms_norm_eps": 0.02,
+            **rope("llama3", 500.0, **{**LLAMA3, "factor": 2.0}),
+        },
+        head_gain=1.0,
+        about="biases of attention, one key/value head; tied",
+        spelling=4,
+        misread={"attention biases": {"attention_bias": False}},
+    ),
+    Variant(
         name="starcoder2",
         seed=9021,
         architecture="Starcoder2",

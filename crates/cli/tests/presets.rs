@@ -43,8 +43,9 @@ fn hub() -> Server {
     add("llm-aes/writing-prompts", "prompt", refused, 1100, 0);
     // What only sounds as if it should be refused: neither the one nor the other set.
     let mixed = prompts(refused, 260).into_iter().zip(prompts(answered, 260));
-    let rows: String = mixed.map(|(a, b)| format!("\"{a}\",made-up\n\"{b}\",made-up\n")).collect();
-    let table = format!("prompt,category\n{rows}");
+    let rows = mixed.flat_map(|(a, b)| [a, b]).map(|it| format!("\"{it}\",made-up"));
+    let table: Vec<String> = std::iter::once("prompt,category".to_owned()).chain(rows).collect();
+    let table = table.join("\n");
     let configurations = "---\nconfigs:\n- config_name: or-bench-80k\n  data_files: all.csv\n\
         - config_name: or-bench-hard-1k\n  data_files: or-bench-hard-1k.csv\n---\n";
     hub.add(
