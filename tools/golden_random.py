@@ -62,6 +62,17 @@ CHOICES = {
     "qk_nope_head_dim": [4, 6, 8, 12],
     "qk_rope_head_dim": [2, 4, 8],
 }
+# Kinds of rotation, with the numbers that they need.
+ROTATIONS = [
+    {"rope_type": "default"},
+    {"rope_type": "linear", "factor": 2.5},
+    {"rope_type": "dynamic", "factor": 2.0},
+    {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16},
+    {"rope_type": "yarn", "factor": 3.0, "original_max_position_embeddings": 32, "beta_fast": 16.0, "beta_slow": 2.0,
+     "attention_factor": 1.3},
+    {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+     "original_max_position_embeddings": 16},
+]  # fmt: skip
 
 
 def redrawn(settings: dict, chance: random.Random) -> tuple[dict, list[str]]:
@@ -89,6 +100,10 @@ def redrawn(settings: dict, chance: random.Random) -> tuple[dict, list[str]]:
     if "num_experts_per_tok" in settings and chance.random() < 0.5:
         put(settings, "num_experts_per_tok", chance.randint(1, 3))
     of_rope = settings.get("rope_parameters") or {}
+    if of_rope.get("rope_type") in {"default", "linear", "llama3"} and "mrope_section" not in of_rope and chance.random() < 0.4:
+        kept = {key: of_rope[key] for key in ("rope_theta", "partial_rotary_factor") if key in of_rope}
+        put(settings, "rope_parameters", {**kept, **chance.choice(ROTATIONS)})
+        of_rope = settings["rope_parameters"]
     for within in [settings, of_rope, *(it for it in of_rope.values() if isinstance(it, dict))]:
         for key, choices in CHOICES.items():
             if key in within and chance.random() < 0.35:
