@@ -192,15 +192,7 @@ impl Decoder<'_> {
             let transposed = shape.flatten().is_some_and(|it| it != [expert.1, of, inputs]);
             Projection {
                 weight,
-                share: Some(Share {
-                    expert: Some(expert),
-                    first,
-                    together: 1,
-                    step: 1,
-                    of,
-                    transposed,
-                    scales: None,
-                }),
+                share: Some(Share { expert: Some(expert), transposed, ..Share::part(first, of) }),
                 bias: None,
                 scale: 1.0,
                 outputs,
@@ -231,12 +223,10 @@ impl Decoder<'_> {
                         weight: named(if blocks { "_blocks" } else { "" }),
                         share: Some(Share {
                             expert: Some(expert),
-                            first,
-                            together: 1,
                             step,
-                            of: step * outputs,
                             transposed: !blocks,
                             scales: blocks.then(|| named("_scales")),
+                            ..Share::part(first, step * outputs)
                         }),
                         bias: Some(named("_bias")),
                         scale: 1.0,
@@ -280,6 +270,12 @@ pub(super) fn in_groups(config: &Config<'_>, scores: Scores, groups: Groups) -> 
         normalized: config.flag("norm_topk_prob")?.unwrap_or(false),
         scale: config.number("routed_scaling_factor")?.unwrap_or(1.0) as f32,
     })
+}
+
+/// The same where the configuration has to say how many groups there are; they are chosen by the two best of each.
+pub(super) fn in_told_groups(config: &Config<'_>, scores: Scores) -> Result<Routing, ConfigError> {
+    let groups = Groups { count: config.size("n_group")?, chosen: config.size("topk_group")?, best: 2 };
+    in_groups(config, scores, groups)
 }
 
 /// How many experts a layer has; whether there are as many as a token is sent to, and groups of equal size.

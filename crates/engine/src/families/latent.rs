@@ -3,7 +3,7 @@
 use super::decoder::{Decoder, FULL, WIDEST};
 use super::experts;
 use crate::backend::LatentShape;
-use crate::blueprint::{Experts, Groups, LatentAttention, Mlp, Norm, Pairing, Rope, Routing, Scores};
+use crate::blueprint::{Experts, LatentAttention, Mlp, Norm, Pairing, Rope, Routing, Scores};
 use crate::rope::{rope, score_scale};
 use crate::{Config, ConfigError};
 
@@ -121,8 +121,7 @@ impl Decoder<'_> {
 pub(super) fn by_logistic_scores(config: &Config<'_>) -> Result<Routing, ConfigError> {
     config.word("scoring_func", "sigmoid", &[("sigmoid", ())])?;
     config.word("topk_method", "noaux_tc", &[("noaux_tc", ())])?;
-    let groups = Groups { count: config.size("n_group")?, chosen: config.size("topk_group")?, best: 2 };
-    experts::in_groups(config, Scores::Sigmoid, groups)
+    experts::in_told_groups(config, Scores::Sigmoid)
 }
 
 /// Refuses models whose layers with experts alternate with others.

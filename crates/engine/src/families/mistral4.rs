@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::decoder::{self, Decoder};
 use super::latent::pairing;
 use super::{Family, experts, ministral3};
-use crate::blueprint::{Blueprint, Groups, Scores};
+use crate::blueprint::{Blueprint, Scores};
 use crate::{Config, ConfigError};
 
 /// The family.
@@ -53,8 +53,7 @@ fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
     let decoder = Decoder { mlp_bias: false, ..Decoder::read(config, decoder::LLAMA, Some(defaults))? };
     let config = &decoder.config;
     let dense = config.count("first_k_dense_replace")?.unwrap_or(0);
-    let groups = Groups { count: config.size("n_group")?, chosen: config.size("topk_group")?, best: 2 };
-    let routing = experts::in_groups(config, Scores::Softmax, groups)?;
+    let routing = experts::in_told_groups(config, Scores::Softmax)?;
     let (shape, pairing) = (decoder.latent_shape()?, pairing(config)?);
     // The share of whole queries that is rotated may be written down or not.
     let parameters = ["rope_parameters", "rope_scaling"].into_iter().find_map(|it| config.section(it));

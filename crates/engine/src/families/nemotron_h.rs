@@ -7,7 +7,7 @@ use super::decoder::{self, Decoder, Norms, Traits};
 use super::experts::{Names, Tensors};
 use super::recurrent::{Mamba, MambaNorm, size_within};
 use super::{Family, experts};
-use crate::blueprint::{Attention, Block, Blueprint, Experts, Groups, Mixer, Mlp, Scores};
+use crate::blueprint::{Attention, Block, Blueprint, Experts, Mixer, Mlp, Scores};
 use crate::config::kind_of_layer;
 use crate::{Config, ConfigError};
 
@@ -130,8 +130,7 @@ fn mixture(decoder: &Decoder<'_>, layer: usize) -> Result<Experts, ConfigError> 
     if let Some(width) = config.count("moe_latent_size")? {
         return Err(ConfigError::unsupported("moe_latent_size", width, "none: experts that read the stream"));
     }
-    let groups = Groups { count: config.size("n_group")?, chosen: config.size("topk_group")?, best: 2 };
-    let routing = experts::in_groups(config, Scores::Sigmoid, groups)?;
+    let routing = experts::in_told_groups(config, Scores::Sigmoid)?;
     let width = size_within(config, "moe_intermediate_size", 1)?;
     let for_all = size_within(config, "moe_shared_expert_intermediate_size", 1)?;
     let names = ["mixer.shared_experts.up_proj", "mixer.shared_experts.down_proj"];
