@@ -111,8 +111,8 @@ impl<B: Backend> Buffers<B> {
 
 /// Something that every block uses, or every mixer, shared by those that need the same.
 pub(super) struct PerBlock<T> {
-    pub(super) items: Vec<T>,
-    pub(super) of: Vec<usize>,
+    items: Vec<T>,
+    of: Vec<usize>,
 }
 
 impl<T> PerBlock<T> {

@@ -222,6 +222,23 @@ pub(super) unsafe fn store_part<S: Simd>(to: *mut f32, v: S::V, count: usize) {
     }
 }
 
+/// The sum of the squares of some numbers.
+///
+/// # Safety
+/// As [`Simd`]'s, for `count` numbers.
+#[inline(always)]
+pub(super) unsafe fn sum_of_squares<S: Simd>(of: *const f32, count: usize) -> f32 {
+    // SAFETY: not more than `count` numbers are read.
+    unsafe {
+        let mut sum = S::splat(0.0);
+        for at in (0..count).step_by(LANES) {
+            let v = load_part::<S>(of.add(at), count - at);
+            sum = S::fma(v, v, sum);
+        }
+        S::sum(sum)
+    }
+}
+
 /// Makes a function that runs a kernel compiled for an [`Isa`].
 ///
 /// The generic kernel must be `#[inline(always)]`, so that its body takes on the instruction set of the copy.

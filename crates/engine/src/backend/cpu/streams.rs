@@ -5,12 +5,9 @@
 
 use super::rows::{Rows, numbers};
 use super::rowwise::without_pad;
-use super::simd::{Isa, LANES, Simd, with_isa};
+use super::simd::{Isa, LANES, Simd, sum_of_squares, with_isa};
 use super::{ROW_GRAIN, Vector, parallel_rows};
 use crate::blueprint::MAX_STREAMS;
-
-/// One row of each of several streams.
-type StreamRows = [*mut f32; MAX_STREAMS];
 
 /// `Σ_k weights_ik tanh(routed_k)` for each i that there is room for.
 fn coefficients(routed: &[f32], weights: &[f32], out: &mut [f32]) {
@@ -23,14 +20,18 @@ fn coefficients(routed: &[f32], weights: &[f32], out: &mut [f32]) {
     }
 }
 
-#[inline(always)]
-unsafe fn predict_kernel<S: Simd>(
+/// One row of all streams, and what is done to it.
+struct StreamRow<'a> {
     lines: usize,
-    coefficients: &[f32],
-    streams: &[*mut f32],
+    coefficients: &'a [f32],
+    streams: &'a [*mut f32],
     active: usize,
     residual: *mut f32,
-) {
+}
+
+#[inline(always)]
+unsafe fn predict_kernel<S: Simd>(row: &StreamRow<'_>) {
+    let StreamRow { lines, coefficients, streams, active, residual } = *row;
     // SAFETY: the caller promises whole lines behind all pointers.
     unsafe {
         for i in 0..lines {
@@ -51,23 +52,12 @@ unsafe fn predict_kernel<S: Simd>(
 }
 with_isa! {
     /// All streams of a row from each other; `coefficients` are `[streams, streams]`.
-    unsafe fn predict_row(
-        lines: usize,
-        coefficients: &[f32],
-        streams: &[*mut f32],
-        active: usize,
-        residual: *mut f32,
-    ) = predict_kernel
+    unsafe fn predict_row(row: &StreamRow<'_>) = predict_kernel
 }
 
 #[inline(always)]
-unsafe fn correct_kernel<S: Simd>(
-    lines: usize,
-    coefficients: &[f32],
-    streams: &[*mut f32],
-    active: usize,
-    residual: *mut f32,
-) {
+unsafe fn correct_kernel<S: Simd>(row: &StreamRow<'_>) {
+    let StreamRow { lines, coefficients, streams, active, residual } = *row;
     // SAFETY: the caller promises whole lines behind all pointers.
     unsafe {
         for i in 0..lines {
@@ -83,17 +73,11 @@ unsafe fn correct_kernel<S: Simd>(
 }
 with_isa! {
     /// All streams of a row by what became of the active one; `coefficients` are `[streams]`.
-    unsafe fn correct_row(
-        lines: usize,
-        coefficients: &[f32],
-        streams: &[*mut f32],
-        active: usize,
-        residual: *mut f32,
-    ) = correct_kernel
+    unsafe fn correct_row(row: &StreamRow<'_>) = correct_kernel
 }
 
 /// What is done to all streams of a row, with coefficients made of what was routed.
-type Kernel = unsafe fn(Isa, usize, &[f32], &[*mut f32], usize, *mut f32);
+type Kernel = unsafe fn(Isa, &StreamRow<'_>);
 
 fn each_row(
     isa: Isa,
@@ -121,8 +105,9 @@ fn each_row(
         coefficients(routed.row(row), weights, own);
         // SAFETY: each task has its own row of each buffer, of as many lines.
         unsafe {
-            let streams: StreamRows = shared.map(|it| it.at(row, 0));
-            kernel(isa, lines, own, &streams[..count], active, residual.at(row, 0));
+            let streams = &shared.map(|it| it.at(row, 0))[..count];
+            let residual = residual.at(row, 0);
+            kernel(isa, &StreamRow { lines, coefficients: own, streams, active, residual });
         }
     });
 }
@@ -152,24 +137,12 @@ pub(super) fn correct(
 }
 
 #[inline(always)]
-unsafe fn mean_square<S: Simd>(width: usize, x: *const f32) -> f32 {
-    // SAFETY: the caller promises whole lines behind the pointer; the pad holds zeros.
-    unsafe {
-        let mut sum = S::splat(0.0);
-        for i in 0..width.div_ceil(LANES) {
-            let v = S::load(x.add(i * LANES));
-            sum = S::fma(v, v, sum);
-        }
-        S::sum(sum) / width as f32
-    }
-}
-
-#[inline(always)]
 unsafe fn match_size_kernel<S: Simd>(width: usize, y: *mut f32, like: *const f32, smallest: f32) {
     // SAFETY: the caller promises whole lines behind both pointers; their pads hold zeros.
     unsafe {
-        let own = mean_square::<S>(width, y).max(smallest);
-        let scale = S::splat(mean_square::<S>(width, like).sqrt() / own.sqrt());
+        let mean_square = |row: *const f32| sum_of_squares::<S>(row, width) / width as f32;
+        let own = mean_square(y).max(smallest);
+        let scale = S::splat(mean_square(like).sqrt() / own.sqrt());
         for i in 0..width.div_ceil(LANES) {
             let y = y.add(i * LANES);
             S::store(y, S::mul(S::load(y), scale));

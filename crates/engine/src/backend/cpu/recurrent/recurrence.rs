@@ -2,7 +2,7 @@
 
 use super::super::rows::{Rows, Shared, numbers};
 use super::super::rowwise::silu;
-use super::super::simd::{Isa, LANES, Simd, load_part, store_part, with_isa};
+use super::super::simd::{Isa, LANES, Simd, load_part, store_part, sum_of_squares, with_isa};
 use super::super::{ROW_GRAIN, Vector, parallel, parallel_rows};
 use super::States;
 use crate::backend::{GatedNormParams, RecurrenceParams, RuleParams, UNIT_LENGTH_EPSILON, softplus};
@@ -114,7 +114,8 @@ unsafe fn token<S: Simd>(task: &Task<'_>, row: usize, query: *const f32, key: *c
         RuleParams::Delta => {
             let strength = f64::from(inputs[params.decay + shape.heads + head]);
             // SAFETY: both have d_key numbers.
-            let (query, key) = unsafe { (square::<S>(query, shape.d_key), square::<S>(key, shape.d_key)) };
+            let (query, key) =
+                unsafe { (sum_of_squares::<S>(query, shape.d_key), sum_of_squares::<S>(key, shape.d_key)) };
             let unit = |square: f32| 1.0 / (f64::from(square) + UNIT_LENGTH_EPSILON).sqrt();
             Token {
                 decay: (rate * f64::from(of(&params.rate))).exp() as f32,
@@ -124,20 +125,6 @@ unsafe fn token<S: Simd>(task: &Task<'_>, row: usize, query: *const f32, key: *c
                 skip: 0.0,
             }
         }
-    }
-}
-
-/// The sum of the squares of some numbers.
-#[inline(always)]
-unsafe fn square<S: Simd>(of: *const f32, count: usize) -> f32 {
-    // SAFETY: not more than `count` numbers are read.
-    unsafe {
-        let mut sum = S::splat(0.0);
-        for at in (0..count).step_by(LANES) {
-            let v = load_part::<S>(of.add(at), count - at);
-            sum = S::fma(v, v, sum);
-        }
-        S::sum(sum)
     }
 }
 
