@@ -164,6 +164,7 @@ fn mamba(decoder: &Decoder<'_>) -> Result<Mamba, ConfigError> {
         let key = if config.get(other).is_some() { other } else { key };
         size_within(config, key, otherwise)
     };
+    let of_projections = config.flag("use_bias")?.unwrap_or(false);
     let bias = config.flag("mamba_conv_bias")?.or(config.flag("use_conv_bias")?);
     let least = config.number("mamba_dt_min")?.or(config.number("time_step_min")?).unwrap_or(0.001);
     Ok(Mamba {
@@ -173,13 +174,10 @@ fn mamba(decoder: &Decoder<'_>) -> Result<Mamba, ConfigError> {
         d_state: size_within(config, "ssm_state_size", 128)?,
         taps: size("conv_kernel", "mamba_d_conv", 4)?,
         convolution_bias: bias.unwrap_or(true),
-        bias: config.flag("use_bias")?.unwrap_or(false),
-        output_bias: config.flag("use_bias")?.unwrap_or(false),
+        bias: of_projections,
+        output_bias: of_projections,
         limits: (least as f32, f32::INFINITY),
         multipliers: [1.0; 5],
-        norm: Some(MambaNorm {
-            epsilon: config.number("layer_norm_epsilon")?.unwrap_or(1e-5) as f32,
-            gate_first: true,
-        }),
+        norm: Some(MambaNorm::behind_gate(decoder)?),
     })
 }

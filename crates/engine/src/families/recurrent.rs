@@ -50,6 +50,14 @@ pub(super) struct MambaNorm {
     pub(super) gate_first: bool,
 }
 
+impl MambaNorm {
+    /// With the epsilon of the model's other norms, after the gate.
+    pub(super) fn behind_gate(decoder: &Decoder<'_>) -> Result<Self, ConfigError> {
+        let (key, epsilon) = decoder.traits.epsilon;
+        Ok(Self { epsilon: decoder.config.number(key)?.unwrap_or(epsilon) as f32, gate_first: true })
+    }
+}
+
 impl Mamba {
     /// As most configurations have it that call its sizes `mamba_…`.
     pub(super) fn read(decoder: &Decoder<'_>) -> Result<Self, ConfigError> {
@@ -74,7 +82,6 @@ impl Mamba {
             ));
         }
         let bias = config.flag("mamba_proj_bias")?.unwrap_or(false);
-        let (key, epsilon) = decoder.traits.epsilon;
         Ok(Self {
             heads,
             d_head,
@@ -86,10 +93,7 @@ impl Mamba {
             output_bias: bias,
             limits: step_limits(config, "time_step_limit")?,
             multipliers: [1.0; 5],
-            norm: Some(MambaNorm {
-                epsilon: config.number(key)?.unwrap_or(epsilon) as f32,
-                gate_first: true,
-            }),
+            norm: Some(MambaNorm::behind_gate(decoder)?),
         })
     }
 
