@@ -43,6 +43,13 @@ impl Noise {
     pub(super) fn grid(&mut self, rows: usize, cols: usize, scale: f32) -> Vec<Vec<f32>> {
         (0..rows).map(|_| self.row(cols, scale)).collect()
     }
+
+    /// A grid of numbers around a mean.
+    pub(super) fn around(&mut self, mean: f32, rows: usize, cols: usize, scale: f32) -> Vec<Vec<f32>> {
+        let mut grid = self.grid(rows, cols, scale);
+        grid.iter_mut().flatten().for_each(|it| *it += mean);
+        grid
+    }
 }
 
 /// A tensor `[rows, cols]` in f32, in a file of its own that is gone when the tensor is.

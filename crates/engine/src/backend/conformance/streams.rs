@@ -187,8 +187,7 @@ pub(super) fn thresholds() -> impl Strategy<Value = Threshold> {
 
 impl Threshold {
     fn x(&self) -> Vec<Vec<f32>> {
-        let mut x = Noise::new(self.seed, 1).grid(self.rows, self.cols, 2.0);
-        x.iter_mut().flatten().for_each(|it| *it += self.mean);
+        let x = Noise::new(self.seed, 1).around(self.mean, self.rows, self.cols, 2.0);
         self.only.map_or(x.clone(), |it| vec![x[it].clone()])
     }
 }
