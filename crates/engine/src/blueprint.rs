@@ -13,7 +13,7 @@ mod streams;
 
 use glossary::Component;
 
-pub use self::attention::{Attention, LatentAttention, Memory, Pairing, Rope};
+pub use self::attention::{Attention, GateActivation, LatentAttention, Memory, OutputGate, Pairing, Rope};
 pub use self::layers::{Gain, Norm, NormKind, Projection, Share};
 pub use self::mlp::{Activation, Beside, Experts, FeedForward, Groups, Routing, Scores, Sparse};
 pub use self::recurrent::{

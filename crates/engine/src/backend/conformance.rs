@@ -205,6 +205,11 @@ macro_rules! conformance {
             }
 
             #[test]
+            fn gates_of_groups_agree_with_the_oracle() {
+                for_all(rows::gates_of_groups(), 64, |it| agree($backends, it));
+            }
+
+            #[test]
             fn updates_of_several_streams_agree_with_the_oracle() {
                 for_all(streams::updates(), 96, |it| agree($backends, it));
             }
@@ -329,6 +334,7 @@ mod cpu_bits {
     #[test]
     fn gates_have_the_same_bits_in_any_company() {
         for_all(rows::gates(), 24, same_bits);
+        for_all(rows::gates_of_groups(), 24, same_bits);
     }
 
     #[test]

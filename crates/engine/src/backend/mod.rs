@@ -23,7 +23,7 @@ use checkpoint::Tensor;
 use glossary::Edit;
 
 use crate::LoadError;
-use crate::blueprint::{Activation, Rope};
+use crate::blueprint::{Activation, GateActivation, Rope};
 use crate::plan::{PAGE, Plan};
 
 /// Added to the sum of squares where the gated delta rule makes queries and keys of length 1 (that of the reference
@@ -237,8 +237,15 @@ pub trait Backend: Sized + Send {
         out: &mut Self::Rows,
     );
 
-    /// `y ∘= sigmoid(gates[.., first..])`.
-    fn gate_by_sigmoid(&mut self, y: &mut Self::Rows, gates: &Self::Rows, first: usize);
+    /// `y ∘= activation(gates[.., first..])`, each gate for so many numbers side by side.
+    fn gate_by(
+        &mut self,
+        y: &mut Self::Rows,
+        gates: &Self::Rows,
+        first: usize,
+        each: usize,
+        activation: GateActivation,
+    );
 
     /// Adds a writer's output to the stream, edited, and normalizes the stream for the next layer:
     /// `y' = s ∘ (y − Σ_j p_j (q_j · y)) + bias`, `residual = stream_scale * (residual + scale * share *

@@ -17,10 +17,10 @@ use self::arithmetic::{
 use super::{
     Arithmetic, AttentionShape, Backend, ConvolutionParams, Convolved, ExpertParams, HeadNorms, HeadOutput,
     HeadWants, LatentShape, NormParams, QuantizedPart, RecurrenceParams, Stacking, Values, WeightDtype,
-    WriteParams,
+    WriteParams, softplus,
 };
 use crate::LoadError;
-use crate::blueprint::{Activation, Rope};
+use crate::blueprint::{Activation, GateActivation, Rope};
 use crate::plan::Plan;
 
 /// Plain loops.
@@ -405,10 +405,14 @@ impl Backend for Reference {
         recurrent::recur(convolved, x, params, plan, states, out);
     }
 
-    fn gate_by_sigmoid(&mut self, y: &mut Grid, gates: &Grid, first: usize) {
+    fn gate_by(&mut self, y: &mut Grid, gates: &Grid, first: usize, each: usize, activation: GateActivation) {
         for (y, gates) in y.rows.iter_mut().zip(&gates.rows) {
-            for (y, gate) in y.iter_mut().zip(&gates[first..]) {
-                *y = (f64::from(*y) * sigmoid(f64::from(*gate))) as f32;
+            for (numbers, gate) in y.chunks_mut(each).zip(&gates[first..]) {
+                let gate = match activation {
+                    GateActivation::Sigmoid => sigmoid(f64::from(*gate)),
+                    GateActivation::Softplus => softplus(f64::from(*gate)),
+                };
+                numbers.iter_mut().for_each(|it| *it = (f64::from(*it) * gate) as f32);
             }
         }
     }

@@ -29,8 +29,8 @@ pub struct Attention {
     pub query_norm: Option<Norm>,
     /// The same of keys.
     pub key_norm: Option<Norm>,
-    /// What the output is multiplied with, after a sigmoid: parts end to end, `[n_heads * d_head]`; empty: nothing.
-    pub gate: Vec<Projection>,
+    /// What the output is multiplied with.
+    pub gate: Option<OutputGate>,
     /// The same of values.
     pub value_norm: Option<Norm>,
     /// Whether queries and keys are rotated before their norms.
@@ -43,6 +43,36 @@ pub struct Attention {
     pub sinks: Option<String>,
     /// The writer.
     pub output: Projection,
+}
+
+/// What attention's output is multiplied with before the writer reads it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OutputGate {
+    /// Parts end to end: a number for each of the output's, `[n_heads * d_value]`, or for each head, `[n_heads]`.
+    pub parts: Vec<Projection>,
+    /// What they go through first.
+    pub activation: GateActivation,
+}
+
+/// What a gate goes through before something is multiplied with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GateActivation {
+    /// `1 / (1 + e^−x)`.
+    Sigmoid,
+    /// The logarithm of `1 + e^x`.
+    Softplus,
+}
+
+impl OutputGate {
+    /// Gates of all numbers, through the logistic function.
+    pub fn sigmoid(parts: Vec<Projection>) -> Self {
+        Self { parts, activation: GateActivation::Sigmoid }
+    }
+
+    /// How many numbers it is.
+    pub fn outputs(&self) -> usize {
+        self.parts.iter().map(|it| it.outputs).sum()
+    }
 }
 
 /// Multi-head latent attention: keys and values of all heads are made of one short vector, the *latent*. With a key that
@@ -118,6 +148,7 @@ impl Attention {
             Memory::Own => &[&self.key, &self.value],
             Memory::Of(_) => &[],
         };
-        [&self.query].into_iter().chain(own.iter().copied()).chain(&self.gate).collect()
+        let gate = self.gate.iter().flat_map(|it| &it.parts);
+        [&self.query].into_iter().chain(own.iter().copied()).chain(gate).collect()
     }
 }

@@ -91,13 +91,14 @@ impl<B: Backend> Executor<B> {
         };
         let mixed = buffers.mixed.get(number);
         backend.attend(qkv, &attention.shape, sinks.as_ref(), rest, pages, mixed);
-        if !attention.gate.is_empty() {
+        if let Some(gate) = &attention.gate {
             // It lies behind what is the block's own.
             let first = match attention.memory {
                 blueprint::Memory::Own => attention.shape.qkv_cols(),
                 blueprint::Memory::Of(_) => attention.shape.query_cols(),
             };
-            backend.gate_by_sigmoid(mixed, qkv, first);
+            let each = attention.output.inputs / gate.outputs();
+            backend.gate_by(mixed, qkv, first, each, gate.activation);
         }
         lap(&mut times.attention, &mut start);
         self.write(number, keep, rest);

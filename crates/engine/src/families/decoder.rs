@@ -286,7 +286,7 @@ impl<'a> Decoder<'a> {
             memory: Memory::Own,
             query_norm: None,
             key_norm: None,
-            gate: Vec::new(),
+            gate: None,
             value_norm: None,
             norms_last: false,
             clip: None,

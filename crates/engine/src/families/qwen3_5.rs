@@ -8,8 +8,8 @@ use super::Family;
 use super::decoder::{self, Decoder, Traits};
 use super::recurrent::size_within;
 use crate::blueprint::{
-    Attention, Block, Blueprint, Branch, Convolution, GatedNorm, Gating, Mixer, Projection, Rate, Recurrence,
-    RecurrenceShape, Rule, Share,
+    Attention, Block, Blueprint, Branch, Convolution, GatedNorm, Gating, Mixer, OutputGate, Projection, Rate,
+    Recurrence, RecurrenceShape, Rule, Share,
 };
 use crate::config::kind_of_layer;
 use crate::{Config, ConfigError};
@@ -80,7 +80,7 @@ pub(super) fn attention(decoder: &Decoder<'_>, layer: usize) -> Result<Attention
     };
     Ok(Attention {
         query: half(0),
-        gate: vec![half(d_head)],
+        gate: Some(OutputGate::sigmoid(vec![half(d_head)])),
         query_norm: Some(decoder.norm(layer, "self_attn.q_norm", d_head)?),
         key_norm: Some(decoder.norm(layer, "self_attn.k_norm", d_head)?),
         ..attention

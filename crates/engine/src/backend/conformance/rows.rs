@@ -7,7 +7,7 @@ use proptest::sample::select;
 use super::stand_ins::{Noise, SomeNorm, download, largest, plan, tensor, upload, widened};
 use super::{Case, UNIT};
 use crate::backend::{Backend, WeightDtype, WriteParams};
-use crate::blueprint::{Activation, NormKind};
+use crate::blueprint::{Activation, GateActivation, NormKind};
 use crate::plan::{Plan, Slot};
 
 const WIDTHS: [usize; 9] = [1, 2, 7, 15, 16, 17, 48, 97, 576];
@@ -377,5 +377,68 @@ impl Case for Gate {
             x.iter().zip(by).zip(exact).map(number).collect()
         };
         x.iter().zip(&by).zip(exact).map(row).collect()
+    }
+}
+
+/// Numbers that are multiplied with gates, each for so many of them.
+#[derive(Clone, Debug)]
+pub(super) struct GateBy {
+    groups: usize,
+    each: usize,
+    rows: usize,
+    /// Columns before the gates.
+    first: usize,
+    activation: GateActivation,
+    seed: u64,
+    only: Option<usize>,
+}
+
+pub(super) fn gates_of_groups() -> impl Strategy<Value = GateBy> {
+    let activation = select(vec![GateActivation::Sigmoid, GateActivation::Softplus]);
+    let sizes = (select(&WIDTHS[..7]), select(vec![1, 1, 2, 7, 16, 20]), 1..40_usize, select(vec![0, 3, 16]));
+    (sizes, activation, any::<u64>()).prop_map(|((groups, each, rows, first), activation, seed)| GateBy {
+        groups,
+        each,
+        rows,
+        first,
+        activation,
+        seed,
+        only: None,
+    })
+}
+
+impl GateBy {
+    /// What is multiplied, and the rows that gates are part of; some are as large as e^x overflows for.
+    fn operands(&self) -> [Vec<Vec<f32>>; 2] {
+        [(1, self.groups * self.each, 3.0), (2, self.first + self.groups, 30.0)].map(
+            |(purpose, cols, size)| {
+                let mut grid = Noise::new(self.seed, purpose).grid(self.rows, cols, size);
+                grid[0][cols - 1] *= 10.0;
+                self.only.map_or(grid.clone(), |it| vec![grid[it].clone()])
+            },
+        )
+    }
+}
+
+impl Case for GateBy {
+    fn parts(&self) -> usize {
+        self.rows
+    }
+
+    fn only(&self, part: usize) -> Self {
+        Self { only: Some(part), ..self.clone() }
+    }
+
+    fn outcome<B: Backend>(&self, backend: &mut B) -> Vec<Vec<f32>> {
+        let [y, gates] = self.operands();
+        let (mut rows, gates) = (upload(backend, &y), upload(backend, &gates));
+        backend.gate_by(&mut rows, &gates, self.first, self.each, self.activation);
+        download(backend, &rows, y.len())
+    }
+
+    /// A sigmoid is off by a few roundings of itself, or of the exponent where that is larger, and so is the product.
+    fn tolerance(&self, exact: &[Vec<f32>]) -> Vec<Vec<f64>> {
+        let row = |row: &Vec<f32>| row.iter().map(|it| 12.0 * UNIT * f64::from(it.abs())).collect();
+        exact.iter().map(row).collect()
     }
 }

@@ -39,7 +39,7 @@ use super::{
     HeadWants, LatentShape, NormParams, QuantizedPart, RecurrenceParams, Stacking, WeightDtype, WriteParams,
 };
 use crate::LoadError;
-use crate::blueprint::{Activation, Rope};
+use crate::blueprint::{Activation, GateActivation, Rope};
 use crate::plan::Plan;
 
 pub(crate) use pack::check_finite;
@@ -464,12 +464,29 @@ impl Backend for Cpu {
         recurrent::recur(self.isa, convolved, x, params, plan, states, out);
     }
 
-    fn gate_by_sigmoid(&mut self, y: &mut Self::Rows, gates: &Self::Rows, first: usize) {
+    fn gate_by(
+        &mut self,
+        y: &mut Self::Rows,
+        gates: &Self::Rows,
+        first: usize,
+        each: usize,
+        activation: GateActivation,
+    ) {
         let (isa, cols, shared) = (self.isa, y.cols(), y.shared());
+        assert!(cols.is_multiple_of(each), "a gate for so many numbers");
+        assert_eq!(y.rows(), gates.rows(), "gates of each row");
         parallel_rows(gates.rows(), ROW_GRAIN, |row| {
-            let gates = &gates.row(row)[first..][..cols];
-            // SAFETY: each task has its own row.
-            unsafe { rowwise::gate_by_sigmoid(isa, gates, shared.at(row, 0)) }
+            let gates = &gates.row(row)[first..][..cols / each];
+            // SAFETY: each task has its own row, of so many numbers.
+            unsafe {
+                match (each, activation) {
+                    (1, GateActivation::Sigmoid) => rowwise::gate_by_sigmoid(isa, gates, shared.at(row, 0)),
+                    _ => {
+                        let y = std::slice::from_raw_parts_mut(shared.at(row, 0), cols);
+                        rowwise::gate_groups(y, gates, each, activation);
+                    }
+                }
+            }
         });
     }
 

@@ -2,7 +2,8 @@
 
 use super::rows::Line;
 use super::simd::{LANES, Simd, load_part, with_isa};
-use crate::blueprint::{Activation, NormKind};
+use crate::backend::softplus;
+use crate::blueprint::{Activation, GateActivation, NormKind};
 
 /// A norm as the kernels see it; gain and bias are padded with zeros to whole lines.
 #[derive(Clone, Copy)]
@@ -215,6 +216,21 @@ unsafe fn gate_by_sigmoid_kernel<S: Simd>(gates: &[f32], y: *mut f32) {
 with_isa! {
     /// `y ∘= sigmoid(gates)`.
     pub(super) unsafe fn gate_by_sigmoid(gates: &[f32], y: *mut f32) = gate_by_sigmoid_kernel
+}
+
+/// Multiplies groups of so many numbers with their gates. These are computed in f64, so that they have the same bits with
+/// every instruction set.
+pub(super) fn gate_groups(y: &mut [f32], gates: &[f32], each: usize, activation: GateActivation) {
+    for (group, gate) in y.chunks_exact_mut(each).zip(gates) {
+        let gate = f64::from(*gate);
+        let gate = match activation {
+            GateActivation::Sigmoid => 1.0 / (1.0 + (-gate).exp()),
+            GateActivation::Softplus => softplus(gate),
+        } as f32;
+        for number in group {
+            *number *= gate;
+        }
+    }
 }
 
 /// `x / (1 + e^−x)`.
