@@ -229,7 +229,7 @@ impl<'a, B: Backend> Loader<'a, B> {
                     Rule::StateSpace { skip, limits } => {
                         RuleParams::StateSpace { skip: self.vector(skip, heads)?, limits: *limits }
                     }
-                    Rule::Delta { .. } => RuleParams::Delta,
+                    Rule::Delta { scale, .. } => RuleParams::Delta { scale: *scale },
                 },
                 norm: match &gating.norm {
                     None => None,
@@ -254,14 +254,21 @@ impl<'a, B: Backend> Loader<'a, B> {
 
     /// The weights of a convolution, tap by tap.
     fn convolution(&self, convolution: &Convolution) -> Result<ConvolutionParams<B::Vector>, LoadError> {
-        let Convolution { weight, bias, channels, taps } = convolution;
+        let Convolution { weights, bias, channels, taps } = convolution;
         let (channels, taps) = (*channels, *taps);
-        let tensor = self.source.whole(weight)?;
-        if tensor.shape() != [channels, taps] {
-            tensor.expect_shape(&[channels, 1, taps])?;
+        let mut values = Vec::new();
+        let mut left = channels;
+        for (index, name) in weights.iter().enumerate() {
+            let tensor = self.source.whole(name)?;
+            let own = if index + 1 < weights.len() { tensor.rows().min(left) } else { left };
+            if tensor.shape() != [own, taps] {
+                tensor.expect_shape(&[own, 1, taps])?;
+            }
+            left -= own;
+            let part = tensor.to_f32();
+            crate::backend::cpu::check_finite(&tensor, 0, &part)?;
+            values.extend(part);
         }
-        let values = tensor.to_f32();
-        crate::backend::cpu::check_finite(&tensor, 0, &values)?;
         let mut by_tap = Vec::with_capacity(taps * channels.next_multiple_of(16));
         for tap in 0..taps {
             by_tap.extend(values.iter().skip(tap).step_by(taps));

@@ -330,7 +330,10 @@ pub enum RuleParams<V> {
         limits: (f32, f32),
     },
     /// The gated delta rule.
-    Delta,
+    Delta {
+        /// The largest strength.
+        scale: f32,
+    },
 }
 
 /// A norm of groups of numbers by the root of their mean square.

@@ -17,8 +17,9 @@ use super::Projection;
 /// A causal convolution of each channel by itself: `out_t = bias + Σ_j weight_j in_(t − taps + 1 + j)`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Convolution {
-    /// The tensor's name, `[channels, 1, taps]`, or `[channels, taps]` as GGUF files have it.
-    pub weight: String,
+    /// The weight tensors, whose channels lie end to end wherever they are cut: `[channels, 1, taps]`, or `[channels, taps]`
+    /// as GGUF files have it.
+    pub weights: Vec<String>,
     /// The bias tensor's name, `[channels]`.
     pub bias: Option<String>,
     /// How many channels there are.
@@ -105,11 +106,14 @@ pub enum Rule {
         /// The smallest and the largest Δ.
         limits: (f32, f32),
     },
-    /// The gated delta rule: a = e^(A softplus(decay + bias)), β = sigmoid(strength), queries and keys of length 1
+    /// The gated delta rule: a = e^(A softplus(decay + bias)), β = scale sigmoid(strength), queries and keys of length 1
     /// (queries divided by the root of their width, too), `S ← a S`, `S ← S + k (β (v − Sᵀ k))ᵀ`, `y = Sᵀ q`.
     Delta {
         /// What strengths depend on, end to end: `[heads]`.
         strength: Vec<Projection>,
+        /// The largest strength: 1, or 2 where states may change the sign of what they hold (Grazzi et al. 2024,
+        /// arXiv:2411.12537).
+        scale: f32,
     },
 }
 
@@ -172,7 +176,7 @@ impl Recurrence {
     pub fn inputs(&self) -> Vec<&Projection> {
         let strength = match &self.rule {
             Rule::StateSpace { .. } => &[][..],
-            Rule::Delta { strength } => strength,
+            Rule::Delta { strength, .. } => strength,
         };
         self.convolved.iter().chain(&self.gate).chain(&self.decay).chain(strength).collect()
     }

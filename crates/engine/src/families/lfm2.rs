@@ -89,7 +89,7 @@ fn convolution(decoder: &Decoder<'_>, layer: usize) -> Result<ShortConvolution, 
         after: part(1),
         input: part(2),
         convolution: Convolution {
-            weight: name("conv.conv.weight"),
+            weights: vec![name("conv.conv.weight")],
             bias: bias.then(|| name("conv.conv.bias")),
             channels: d_model,
             taps: size_within(&decoder.config, "conv_L_cache", 3)?,

@@ -176,7 +176,7 @@ impl DeltaNet {
             shape: self.shape,
             convolved,
             convolution: Convolution {
-                weight: name("conv1d.weight"),
+                weights: vec![name("conv1d.weight")],
                 bias: None,
                 channels: self.shape.channels(),
                 taps: self.taps,
@@ -185,7 +185,7 @@ impl DeltaNet {
             decay: vec![decay],
             decay_bias: name("dt_bias"),
             rate: Rate::Logarithm(name("A_log")),
-            rule: Rule::Delta { strength: vec![strength] },
+            rule: Rule::Delta { strength: vec![strength], scale: 1.0 },
             gating: Gating {
                 norm: Some(GatedNorm {
                     gain: name("norm.weight"),

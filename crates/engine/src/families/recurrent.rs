@@ -146,7 +146,7 @@ impl Mamba {
                 part(queries, groups * d_state, of_queries),
             ],
             convolution: Convolution {
-                weight: name("conv1d.weight"),
+                weights: vec![name("conv1d.weight")],
                 bias: self.convolution_bias.then(|| name("conv1d.bias")),
                 channels,
                 taps: self.taps,

@@ -13,8 +13,20 @@ use crate::plan::{PageTable, Plan, SequenceId};
 /// What is done with the rows.
 #[derive(Clone, Copy, Debug)]
 enum Layer {
-    Convolution { channels: usize, taps: usize, bias: bool, silu: bool, gated: bool },
-    Recurrence { shape: RecurrenceShape, delta: bool, norm: Option<usize>, gate_first: bool },
+    Convolution {
+        channels: usize,
+        taps: usize,
+        bias: bool,
+        silu: bool,
+        gated: bool,
+    },
+    /// Of the delta rule the largest strength.
+    Recurrence {
+        shape: RecurrenceShape,
+        delta: Option<f32>,
+        norm: Option<usize>,
+        gate_first: bool,
+    },
 }
 
 /// Sequences that share a head, then rows of their own, then one more each.
@@ -37,8 +49,9 @@ fn convolutions() -> impl Strategy<Value = Layer> {
 
 fn recurrences() -> impl Strategy<Value = Layer> {
     let sizes = (1..=3_usize, 1..=3_usize, select(vec![1, 7, 16, 33]), select(vec![1, 15, 16, 50, 80]));
-    (sizes, any::<[bool; 3]>(), 0..3_usize).prop_map(
-        |((groups, each, d_key, d_value), [delta, gate_first, order], norm)| {
+    let delta = select(vec![None, Some(1.0), Some(2.0)]);
+    (sizes, delta, any::<[bool; 2]>(), 0..3_usize).prop_map(
+        |((groups, each, d_key, d_value), delta, [gate_first, order], norm)| {
             let (heads, keys) = (groups * each, groups * d_key);
             let values = if order { 0 } else { 2 * keys };
             let first = if order { heads * d_value } else { 0 };
@@ -138,10 +151,12 @@ impl<'a, B: Backend> Memory<'a, B> {
             Layer::Recurrence { shape, delta, norm, gate_first } => {
                 let mut vector = |width: usize| noise.row(width, 1.0);
                 let rate: Vec<f32> = vector(shape.heads).into_iter().map(|it| -it.exp()).collect();
-                let rule = if delta {
-                    RuleParams::Delta
-                } else {
-                    RuleParams::StateSpace { skip: backend.vector(&vector(shape.heads)), limits: (0.1, 1.0) }
+                let rule = match delta {
+                    Some(scale) => RuleParams::Delta { scale },
+                    None => RuleParams::StateSpace {
+                        skip: backend.vector(&vector(shape.heads)),
+                        limits: (0.1, 1.0),
+                    },
                 };
                 let params = RecurrenceParams {
                     shape,

@@ -99,7 +99,7 @@ pub(super) fn recur(
                         scale(&mut value, step);
                         (step * f64::from(params.rate[head])).exp()
                     }
-                    RuleParams::Delta => {
+                    RuleParams::Delta { .. } => {
                         for vector in [&mut query, &mut key] {
                             let square: f64 = vector.iter().map(|it| it * it).sum();
                             scale(vector, 1.0 / (square + UNIT_LENGTH_EPSILON).sqrt());
@@ -109,8 +109,9 @@ pub(super) fn recur(
                     }
                 };
                 scale(state, decay);
-                if let RuleParams::Delta = params.rule {
-                    let strength = sigmoid(f64::from(inputs[params.decay + shape.heads + head]));
+                if let RuleParams::Delta { scale } = params.rule {
+                    let strength = f64::from(inputs[params.decay + shape.heads + head]);
+                    let strength = f64::from(scale) * sigmoid(strength);
                     for (i, value) in value.iter_mut().enumerate() {
                         let known: f64 =
                             key.iter().zip(state.chunks(d_value)).map(|(key, state)| key * state[i]).sum();

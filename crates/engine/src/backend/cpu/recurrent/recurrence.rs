@@ -111,7 +111,7 @@ unsafe fn token<S: Simd>(task: &Task<'_>, row: usize, query: *const f32, key: *c
                 skip: of(skip),
             }
         }
-        RuleParams::Delta => {
+        RuleParams::Delta { scale } => {
             let strength = f64::from(inputs[params.decay + shape.heads + head]);
             // SAFETY: both have d_key numbers.
             let (query, key) =
@@ -121,7 +121,7 @@ unsafe fn token<S: Simd>(task: &Task<'_>, row: usize, query: *const f32, key: *c
                 decay: (rate * f64::from(of(&params.rate))).exp() as f32,
                 key: unit(key) as f32,
                 query: (unit(query) / (shape.d_key as f64).sqrt()) as f32,
-                value: (1.0 / (1.0 + (-strength).exp())) as f32,
+                value: (f64::from(*scale) / (1.0 + (-strength).exp())) as f32,
                 skip: 0.0,
             }
         }
@@ -135,7 +135,7 @@ unsafe fn recur_together<S: Simd, const L: usize>(task: &Task<'_>) {
     let (d_key, d_value) = (shape.d_key, shape.d_value);
     let stride = d_value.div_ceil(LANES) * LANES;
     let group = head / (shape.heads / shape.groups);
-    let delta = matches!(params.rule, RuleParams::Delta);
+    let delta = matches!(params.rule, RuleParams::Delta { .. });
     let at = line * LANES;
     // SAFETY: states have `stride` numbers for each of d_key keys; rows of channels have queries, keys and values where
     // the shape says; the output has d_value numbers for each head.
