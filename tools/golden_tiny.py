@@ -120,7 +120,7 @@ def respell(config: dict, spelling: int) -> dict:
         config["torch_dtype"] = config.pop("dtype")
     if config.get("model_type") in {"qwen3_moe", "olmoe"}:
         config["num_experts"] = config.pop("num_local_experts", config.get("num_experts"))
-    if config.get("model_type") == "gemma4_text":
+    if config.get("model_type") in {"gemma4_text", "gemma4_unified_text"}:
         return dict(sorted(first_spelling_of_gemma4(config).items()))
     if "text_config" in config:
         config["text_config"] = respell(config["text_config"], spelling)

@@ -144,4 +144,55 @@ GEMMA += [
     ),
 ]
 
+# The projections of images and sound; there are no towers.
+UNIFIED_CONTAINER = {
+    "vision_config": {"patch_size": 2, "pooling_kernel_size": 1, "mm_embed_dim": 8, "mm_posemb_size": 4, "output_proj_dims": 8},
+    "audio_config": {"audio_embed_dim": 6},
+}
+UNIFIED = {key: value for key, value in GEMMA_4.items() if key != "hidden_size_per_layer_input"}
+
+GEMMA += [
+    Variant(
+        name="gemma4_unified",
+        seed=4261,
+        architecture="Gemma4UnifiedText",
+        model_class="Gemma4UnifiedForCausalLM",
+        config={
+            **UNIFIED,
+            "attention_k_eq_v": True,
+            "num_global_key_value_heads": 1,
+            "final_logit_softcapping": 4.0,
+        },
+        embedding=0.15,
+        spelling=4,
+        about="Gemma 4 12B's layers: no embeddings of their own, values that are keys in layers without a window",
+        misread={
+            "share of the head that is rotated": two_ropes(
+                {**PROPORTIONAL, "partial_rotary_factor": 1.0}, SLIDING_ROPE
+            ),
+            "windows": {"sliding_window": 100},
+            "soft cap of logits": {"final_logit_softcapping": None},
+        },
+    ),
+    Variant(
+        name="gemma4_unified_container",
+        seed=4202,
+        architecture="Gemma4Unified",
+        model_class="Gemma4UnifiedForConditionalGeneration",
+        config={
+            **UNIFIED,
+            "num_hidden_layers": 4,
+            "hidden_size": 24,
+            "intermediate_size": 24,
+            "layer_types": [SLIDING, FULL, SLIDING, FULL],
+            "num_kv_shared_layers": 2,
+            "use_double_wide_mlp": True,
+        },
+        container=UNIFIED_CONTAINER,
+        embedding=0.1,
+        about="the language model of a container that projects images and sound; shared keys and values, wider MLPs there",
+        misread={"windows": {"sliding_window": 100}},
+    ),
+]
+
 VARIANTS = GEMMA

@@ -27,6 +27,15 @@ pub(super) const FAMILY: Family = Family {
     gguf: None,
 };
 
+/// The family of Gemma 4 without towers: images and sound are projected into the stream. Its layers have no embeddings of
+/// their own.
+pub(super) const UNIFIED: Family = Family {
+    name: "gemma4_unified",
+    architectures: &["Gemma4UnifiedForCausalLM", "Gemma4UnifiedForConditionalGeneration"],
+    blueprint: |config| read(config, &UNIFIED_DEFAULTS, |_| Ok(None)),
+    gguf: None,
+};
+
 const TRAITS: Traits = Traits { gain_offset: 0.0, ..gemma2::GEMMA };
 
 // The language model of a container writes down only what is not usual.
@@ -47,6 +56,13 @@ static DEFAULTS: LazyLock<Value> = LazyLock::new(|| {
     })
 });
 
+static UNIFIED_DEFAULTS: LazyLock<Value> = LazyLock::new(|| {
+    let mut defaults = DEFAULTS.clone();
+    defaults["max_position_embeddings"] = json!(262_144);
+    defaults["sliding_window"] = json!(1024);
+    defaults
+});
+
 /// How layers are rotated where the configuration does not say.
 static ROTATION: LazyLock<Value> = LazyLock::new(|| {
     json!({"rope_parameters": {
@@ -56,12 +72,21 @@ static ROTATION: LazyLock<Value> = LazyLock::new(|| {
 });
 
 fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
-    let decoder = Decoder::read(config, TRAITS, Some(&DEFAULTS))?;
+    read(config, &DEFAULTS, per_layer_embedding)
+}
+
+/// The model; `per_layer` reads the table of the layers' own embeddings.
+fn read<'a>(
+    config: &Config<'a>,
+    defaults: &'a Value,
+    per_layer: fn(&Decoder<'_>) -> Result<Option<PerLayerEmbedding>, ConfigError>,
+) -> Result<Blueprint, ConfigError> {
+    let decoder = Decoder::read(config, TRAITS, Some(defaults))?;
     let text = &decoder.config;
     // Of a container's images; text is read from the left in either case.
     text.word("use_bidirectional_attention", "vision", &[("vision", ())])?;
     let layers = Layer::all(&decoder)?;
-    let per_layer = per_layer_embedding(&decoder)?;
+    let per_layer = per_layer(&decoder)?;
     let vocab = text.size("vocab_size")?;
     if let Some(tokens) = per_layer.as_ref().map(|it| it.tokens).filter(|&it| it < vocab) {
         let known = format!("numbers from vocab_size = {vocab}");

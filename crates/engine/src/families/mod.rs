@@ -81,6 +81,7 @@ pub const FAMILIES: &[&Family] = &[
     &gemma3::FAMILY,
     &gemma3n::FAMILY,
     &gemma4::FAMILY,
+    &gemma4::UNIFIED,
     &qwen2::FAMILY,
     &qwen3::FAMILY,
     &phi3::FAMILY,
