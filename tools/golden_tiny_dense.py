@@ -368,4 +368,50 @@ CONTAINERS = [
     ),
 ]
 
-VARIANTS = [*DENSE, *CONTAINERS]
+GRANITE_SWA = [
+    Variant(
+        name="granite_swa",
+        seed=6301,
+        architecture="GraniteSWA",
+        config={
+            **TINY,
+            "num_hidden_layers": 4,
+            "tie_word_embeddings": True,
+            "sliding_window": 5,
+            "layer_rope_theta": [0, 500.0, 50.0, 500.0],
+            "embedding_multiplier": 0.5,
+            "attention_multiplier": 0.3,
+            "residual_multiplier": 1.6,
+            "logits_scaling": 2.0,
+            **rope("default", 10000.0),
+        },
+        about="sinks, windows in three of four layers, a rotary base for each layer and none for the first; multipliers; tied",
+        misread={
+            "windows": {"sliding_window": 100},
+            "layers without windows": {"layer_types": [SLIDING] * 4},
+            "rotary bases": {"layer_rope_theta": [500.0] * 4},
+            "attention_multiplier": {"attention_multiplier": 0.4},
+        },
+    ),
+    Variant(
+        name="granite_swa_bias",
+        seed=6302,
+        architecture="GraniteSWA",
+        config={
+            **TINY,
+            "num_hidden_layers": 3,
+            "vocab_size": 61,
+            "attention_bias": True,
+            "mlp_bias": True,
+            "sliding_window": 3,
+            "layer_types": [SLIDING, FULL, SLIDING],
+            "attention_multiplier": 0.3,
+            **rope("linear", 100.0, factor=4.0),
+        },
+        about="biases, one base for all layers, scaled; a head of its own",
+        spelling=4,
+        misread={"biases": {"attention_bias": False}, "rope scaling": rope("default", 100.0)},
+    ),
+]
+
+VARIANTS = [*DENSE, *CONTAINERS, *GRANITE_SWA]

@@ -2,7 +2,7 @@
 
 import torch
 
-from golden_tiny_variants import TINY, Variant, rope
+from golden_tiny_variants import FULL, SLIDING, TINY, Variant, rope
 
 # Eight experts of which a token goes to two; gates and up projections together are a third of a dense model's.
 EXPERTS = {**TINY, "hidden_size": 24, "num_hidden_layers": 2}
@@ -161,6 +161,44 @@ GRANITE_MOE = [
         dtype=torch.float16,
         fused=True,
         misread={"logits_scaling": {"logits_scaling": 1.0}},
+    ),
+]
+
+GRANITE_MOE_SWA = [
+    Variant(
+        name="granitemoe_swa",
+        seed=2501,
+        architecture="GraniteMoeSWA",
+        config={
+            **GRANITE_MOE_CONFIG,
+            "embedding_multiplier": 0.5,
+            "residual_multiplier": 1.6,
+            "num_hidden_layers": 3,
+            "sliding_window": 4,
+            "layer_types": [FULL, SLIDING, SLIDING],
+            "layer_rope_theta": [500.0, 0.0, 100.0],
+        },
+        about="experts, sinks, windows, a layer without rotary positions; tied",
+        misread={
+            "windows": {"sliding_window": 100},
+            "rotary bases": {"layer_rope_theta": [500.0] * 3},
+            "experts of a token": {"num_experts_per_tok": 1},
+        },
+    ),
+    Variant(
+        name="granitemoe_swa_shared",
+        seed=2502,
+        architecture="GraniteMoeSWA",
+        config={
+            **GRANITE_MOE_CONFIG,
+            "num_hidden_layers": 2,
+            "sliding_window": 4,
+            "shared_intermediate_size": 20,
+            "tie_word_embeddings": False,
+        },
+        about="one more expert for every token; every fourth layer without a window, from the first on",
+        spelling=4,
+        misread={"windows": {"sliding_window": 100}},
     ),
 ]
 
@@ -672,5 +710,5 @@ QWEN3_VL = [
     ),
 ]
 
-VARIANTS = [*QWEN3_MOE, *MIXTRAL, *OLMOE, *GRANITE_MOE, *PHIMOE, *GLM4_MOE, *QWEN2_MOE, *GPT_OSS]
+VARIANTS = [*QWEN3_MOE, *MIXTRAL, *OLMOE, *GRANITE_MOE, *GRANITE_MOE_SWA, *PHIMOE, *GLM4_MOE, *QWEN2_MOE, *GPT_OSS]
 VARIANTS += [*ERNIE, *DOTS1, *EXAONE_MOE, *MINIMAX, *SOLAR, *HUNYUAN, *QWEN3_VL]

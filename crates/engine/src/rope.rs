@@ -111,11 +111,22 @@ pub(crate) fn rope(
     theta: f64,
     pairing: Pairing,
 ) -> Result<Rope, ConfigError> {
+    let theta = Parameters::read(config, layer_type)?.number_or_top("rope_theta")?.unwrap_or(theta);
+    rope_of_base(config, layer_type, d_head, theta, pairing)
+}
+
+/// The rotary embedding of one layer type with this base, whichever one the configuration names.
+pub(crate) fn rope_of_base(
+    config: &Config<'_>,
+    layer_type: &str,
+    d_head: usize,
+    theta: f64,
+    pairing: Pairing,
+) -> Result<Rope, ConfigError> {
     let parameters = Parameters::read(config, layer_type)?;
     let own = |key: &str| parameters.number(key);
     let needed = |key: &str| parameters.needed(key);
     let trained_length = || parameters.trained_length();
-    let theta = parameters.number_or_top("rope_theta")?.unwrap_or(theta);
     let share = parameters.number_or_top("partial_rotary_factor")?.unwrap_or(1.0);
     if !(0.0..=1.0).contains(&share) {
         return Err(ConfigError::unsupported("partial_rotary_factor", share, "numbers from 0 to 1"));

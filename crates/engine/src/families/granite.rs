@@ -23,16 +23,17 @@ pub(super) const FAMILY: Family = Family {
 
 fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
     let decoder = Decoder::read(config, decoder::LLAMA, None)?;
-    multiplied(&decoder, |layer| decoder.gated(layer))
+    multiplied(&decoder, |layer| decoder.attention(layer, false), |layer| decoder.gated(layer))
 }
 
-/// The decoder with its multipliers, whatever its MLPs are.
+/// The decoder with its multipliers, whatever its attention and its MLPs are.
 pub(super) fn multiplied(
     decoder: &Decoder<'_>,
+    attention: impl Fn(usize) -> Result<Attention, ConfigError>,
     mlp: impl Fn(usize) -> Result<Mlp, ConfigError>,
 ) -> Result<Blueprint, ConfigError> {
     let blueprint = decoder.blueprint(|layer| {
-        let attention = scaled(decoder, decoder.attention(layer, false)?)?;
+        let attention = scaled(decoder, attention(layer)?)?;
         branches(decoder, decoder.block(layer, attention, mlp(layer)?, decoder::BEFORE)?)
     })?;
     finish(decoder, blueprint)

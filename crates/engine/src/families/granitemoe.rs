@@ -29,13 +29,16 @@ const SHARED: &[(&str, &str)] = &[
 
 fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
     let decoder = Decoder::read(config, decoder::LLAMA, None)?;
-    let routing = Routing::by_softmax(config.size("num_experts_per_tok")?);
-    let shared = config.count("shared_intermediate_size")?.unwrap_or(0);
-    granite::multiplied(&decoder, |layer| {
-        let experts = decoder.experts(layer, decoder.d_mlp, routing)?;
-        let shared = if shared > 0 { Some(for_every_token(&decoder, layer, shared)?) } else { None };
-        Ok(Mlp::Experts(Experts { shared, ..experts }))
-    })
+    granite::multiplied(&decoder, |layer| decoder.attention(layer, false), |layer| mlp(&decoder, layer))
+}
+
+/// A layer's experts, with one for every token where the configuration has a width for it.
+pub(super) fn mlp(decoder: &Decoder<'_>, layer: usize) -> Result<Mlp, ConfigError> {
+    let routing = Routing::by_softmax(decoder.config.size("num_experts_per_tok")?);
+    let shared = decoder.config.count("shared_intermediate_size")?.unwrap_or(0);
+    let experts = decoder.experts(layer, decoder.d_mlp, routing)?;
+    let shared = if shared > 0 { Some(for_every_token(decoder, layer, shared)?) } else { None };
+    Ok(Mlp::Experts(Experts { shared, ..experts }))
 }
 
 /// The expert of every token, whose gate and up projections lie in one tensor of folders.

@@ -31,6 +31,7 @@ mod glm4_moe_lite;
 mod gpt_oss;
 mod granite;
 mod granite_hybrid;
+mod granite_swa;
 mod granitemoe;
 mod helium;
 mod hunyuan;
@@ -87,6 +88,8 @@ pub const FAMILIES: &[&Family] = &[
     &phi3::FAMILY,
     &olmo::FAMILY,
     &granite::FAMILY,
+    &granite_swa::FAMILY,
+    &granite_swa::SPARSE,
     &ministral3::FAMILY,
     &glm4::FAMILY,
     &cohere::FAMILY,
