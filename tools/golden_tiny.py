@@ -124,6 +124,8 @@ def respell(config: dict, spelling: int) -> dict:
         return dict(sorted(first_spelling_of_gemma4(config).items()))
     if "text_config" in config:
         config["text_config"] = respell(config["text_config"], spelling)
+        if config["model_type"] == "exaone4_5":  # as first released
+            config["text_config"]["model_type"] = "exaone4_5_text"
         if config["model_type"] in {"qwen2_vl", "qwen2_5_vl"}:  # flat, as on the hub
             config = {**config.pop("text_config"), **config}
         return dict(sorted(config.items()))

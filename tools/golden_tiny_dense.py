@@ -368,6 +368,30 @@ CONTAINERS = [
     ),
 ]
 
+CONTAINERS += [
+    Variant(
+        name="exaone4_5_container",
+        seed=6105,
+        architecture="Exaone4_5_",
+        model_class="Exaone4_5_ForConditionalGeneration",
+        config={
+            **SMALLER,
+            "num_hidden_layers": 4,
+            "model_type": "exaone4",
+            "sliding_window": 5,
+            "layer_types": [SLIDING, SLIDING, SLIDING, FULL],
+            **rope("default", 500.0),
+        },
+        container={
+            "vision_config": {**QWEN_2_VL_VISION, "out_hidden_size": 24, "num_key_value_heads": 1},
+            **NOWHERE,
+            "tie_word_embeddings": False,
+        },
+        about="EXAONE 4's language model with an image tower; the older file calls it exaone4_5_text",
+        misread={"windows": {"sliding_window": 100}, "layer types": {"layer_types": [SLIDING] * 4}},
+    ),
+]
+
 GRANITE_SWA = [
     Variant(
         name="granite_swa",

@@ -1,7 +1,9 @@
-//! EXAONE 4: both branches write through a norm and read the stream itself; a norm of each query and key head; where
+//! EXAONE 4, and the language model of EXAONE 4.5: both branches write through a norm and read the stream itself; a norm of each query and key head; where
 //! there are windows, only the layers with one rotate.
 
-use serde_json::Value;
+use std::sync::LazyLock;
+
+use serde_json::{Value, json};
 
 use super::Family;
 use super::decoder::{self, Decoder, Traits};
@@ -12,7 +14,7 @@ use crate::{Config, ConfigError};
 /// The family.
 pub(super) const FAMILY: Family = Family {
     name: "exaone4",
-    architectures: &["Exaone4ForCausalLM"],
+    architectures: &["Exaone4ForCausalLM", "Exaone4_5_ForConditionalGeneration"],
     blueprint,
     gguf: Some(Gguf {
         architectures: &["exaone4"],
@@ -23,9 +25,24 @@ pub(super) const FAMILY: Family = Family {
 
 pub(super) const TRAITS: Traits = Traits { epsilon: ("rms_norm_eps", 1e-5), ..decoder::LLAMA };
 
+// The language model of a container may write down only what is not usual.
+static DEFAULTS: LazyLock<Value> = LazyLock::new(|| {
+    json!({
+        "vocab_size": 102_400,
+        "hidden_size": 4096,
+        "intermediate_size": 16_384,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 32,
+        "max_position_embeddings": 2048,
+        "sliding_window": 4096,
+    })
+});
+
 fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
-    let decoder = Decoder::read(config, TRAITS, None)?;
-    let windows = Windows::read(config)?;
+    let container = config.section("text_config").is_some();
+    let decoder = Decoder::read(config, TRAITS, container.then_some(&*DEFAULTS))?;
+    let windows = Windows::read(&decoder.config)?;
     decoder.blueprint(|layer| {
         decoder.block(layer, windows.attention(&decoder, layer)?, decoder.gated(layer)?, decoder::AFTER)
     })

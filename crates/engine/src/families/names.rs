@@ -38,7 +38,7 @@ impl<'a> Names<'a> {
         }
         let known = self.0.family.gguf.as_ref()?.architectures;
         // llama.cpp has architectures of their own for these, which no file here has been compared with.
-        if found.contains("VLFor") {
+        if ["VLFor", "Exaone4_5_"].iter().any(|it| found.contains(it)) {
             return None;
         }
         let found = found.to_ascii_lowercase();
