@@ -43,6 +43,7 @@ import golden_tiny_dense
 import golden_tiny_experts
 import golden_tiny_gemma3n
 import golden_tiny_gemma4
+import golden_tiny_hybrid
 import golden_tiny_latent
 import golden_tiny_recurrent
 import golden_tiny_variants
@@ -53,6 +54,7 @@ MODULES = [
     golden_tiny_experts,
     golden_tiny_latent,
     golden_tiny_recurrent,
+    golden_tiny_hybrid,
     golden_tiny_gemma4,
     golden_tiny_gemma3n,
     golden_tiny_dense,

@@ -134,6 +134,11 @@ impl<'a> Config<'a> {
         self.value.get(key).or_else(default).filter(|it| !it.is_null())
     }
 
+    /// Whether a key is there and null, where that does not mean the same as an absent one.
+    pub(crate) fn is_null(&self, key: &str) -> bool {
+        self.value.get(key).is_some_and(Value::is_null)
+    }
+
     /// Whether any of its values is an object.
     pub(crate) fn holds_sections(&self) -> bool {
         self.value.as_object().is_some_and(|it| it.values().any(Value::is_object))

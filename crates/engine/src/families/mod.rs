@@ -48,6 +48,7 @@ mod nemotron;
 mod nemotron_h;
 mod olmo;
 mod olmo1;
+mod olmo_hybrid;
 mod olmoe;
 mod phi3;
 mod phimoe;
@@ -106,6 +107,7 @@ pub const FAMILIES: &[&Family] = &[
     &qwen3_5::FAMILY,
     &qwen3_next::FAMILY,
     &qwen3_next::FAMILY_3_5,
+    &olmo_hybrid::FAMILY,
     &gpt_oss::FAMILY,
     &phimoe::FAMILY,
     &olmoe::FAMILY,

@@ -34,11 +34,15 @@ fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
     let windows = config.count("sliding_window")?.is_some();
     decoder.blueprint(|layer| {
         let slides = windows && decoder.slides(layer, |layer| !(layer + 1).is_multiple_of(PATTERN))?;
-        let attention = Attention {
-            query_norm: Some(decoder.norm(layer, "self_attn.q_norm", decoder.n_heads * decoder.d_head)?),
-            key_norm: Some(decoder.norm(layer, "self_attn.k_norm", decoder.n_kv_heads * decoder.d_head)?),
-            ..decoder.attention(layer, slides)?
-        };
-        decoder.block(layer, attention, decoder.gated(layer)?, decoder::AFTER)
+        decoder.block(layer, attention(&decoder, layer, slides)?, decoder.gated(layer)?, decoder::AFTER)
+    })
+}
+
+/// A layer's attention, with norms over all queries and over all keys.
+pub(super) fn attention(decoder: &Decoder<'_>, layer: usize, slides: bool) -> Result<Attention, ConfigError> {
+    Ok(Attention {
+        query_norm: Some(decoder.norm(layer, "self_attn.q_norm", decoder.n_heads * decoder.d_head)?),
+        key_norm: Some(decoder.norm(layer, "self_attn.k_norm", decoder.n_kv_heads * decoder.d_head)?),
+        ..decoder.attention(layer, slides)?
     })
 }

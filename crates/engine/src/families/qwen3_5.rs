@@ -89,7 +89,7 @@ pub(super) fn attention(decoder: &Decoder<'_>, layer: usize) -> Result<Attention
 
 /// The sizes of the delta nets.
 pub(super) struct DeltaNet {
-    shape: RecurrenceShape,
+    pub(super) shape: RecurrenceShape,
     taps: usize,
     epsilon: f32,
 }
@@ -101,6 +101,16 @@ impl DeltaNet {
         let heads = size_within(config, "linear_num_value_heads", 32)?;
         let d_key = size_within(config, "linear_key_head_dim", 128)?;
         let d_value = size_within(config, "linear_value_head_dim", 128)?;
+        let epsilon = config.number("rms_norm_eps")?.unwrap_or(1e-6) as f32;
+        Self::of_sizes(config, [groups, heads, d_key, d_value], epsilon)
+    }
+
+    /// With so many heads of keys and of values, of these widths.
+    pub(super) fn of_sizes(
+        config: &Config<'_>,
+        [groups, heads, d_key, d_value]: [usize; 4],
+        epsilon: f32,
+    ) -> Result<Self, ConfigError> {
         if !heads.is_multiple_of(groups) {
             let known = format!("the multiples of linear_num_key_heads = {groups}");
             return Err(ConfigError::unsupported("linear_num_value_heads", heads, known));
@@ -119,11 +129,7 @@ impl DeltaNet {
             let known = format!("up to {} channels in all", decoder::WIDEST);
             return Err(ConfigError::unsupported("linear_num_value_heads", heads, known));
         }
-        Ok(Self {
-            shape,
-            taps: size_within(config, "linear_conv_kernel_dim", 4)?,
-            epsilon: config.number("rms_norm_eps")?.unwrap_or(1e-6) as f32,
-        })
+        Ok(Self { shape, taps: size_within(config, "linear_conv_kernel_dim", 4)?, epsilon })
     }
 
     /// A layer with a tensor for each projection.
@@ -162,7 +168,8 @@ impl DeltaNet {
         self.layer(decoder, layer, convolved, gate, [decay, strength])
     }
 
-    fn layer(
+    /// A layer whose convolution, norm and writer are called as in Qwen 3.5.
+    pub(super) fn layer(
         &self,
         decoder: &Decoder<'_>,
         layer: usize,
