@@ -122,6 +122,8 @@ def respell(config: dict, spelling: int) -> dict:
         config["torch_dtype"] = config.pop("dtype")
     if config.get("model_type") in {"qwen3_moe", "olmoe"}:
         config["num_experts"] = config.pop("num_local_experts", config.get("num_experts"))
+    if config.get("model_type") == "lfm3":  # transformers 4 knew none
+        return dict(sorted(config.items()))
     if config.get("model_type") in {"gemma4_text", "gemma4_unified_text"}:
         return dict(sorted(first_spelling_of_gemma4(config).items()))
     if "text_config" in config:

@@ -76,7 +76,8 @@ fn own_attention(
     })
 }
 
-fn convolution(decoder: &Decoder<'_>, layer: usize) -> Result<ShortConvolution, ConfigError> {
+/// A gated convolution over a few positions.
+pub(super) fn convolution(decoder: &Decoder<'_>, layer: usize) -> Result<ShortConvolution, ConfigError> {
     let d_model = decoder.d_model;
     let bias = decoder.config.flag("conv_bias")?.unwrap_or(false);
     let part = |index: usize| {
@@ -98,7 +99,8 @@ fn convolution(decoder: &Decoder<'_>, layer: usize) -> Result<ShortConvolution, 
     })
 }
 
-fn gated(decoder: &Decoder<'_>, layer: usize, width: usize) -> Result<Mlp, ConfigError> {
+/// An MLP of so many hidden numbers.
+pub(super) fn gated(decoder: &Decoder<'_>, layer: usize, width: usize) -> Result<Mlp, ConfigError> {
     let d_model = decoder.d_model;
     let projection = |name, outputs, inputs| {
         decoder.projection(layer, &format!("feed_forward.{name}"), false, outputs, inputs)

@@ -37,6 +37,7 @@ mod helium;
 mod hunyuan;
 mod latent;
 mod lfm2;
+mod lfm3;
 mod llama;
 mod minicpm3;
 mod minimax_m2;
@@ -101,6 +102,7 @@ pub const FAMILIES: &[&Family] = &[
     &qwen3_vl::SPARSE,
     &mixtral::FAMILY,
     &lfm2::FAMILY,
+    &lfm3::FAMILY,
     &granite_hybrid::FAMILY,
     &nemotron_h::FAMILY,
     &falcon_h1::FAMILY,
