@@ -25,6 +25,16 @@ pub enum LoadError {
         /// All that the families know.
         known: String,
     },
+    /// The architecture is known, and no family reads it.
+    #[error("architecture `{found}` is not supported: {why}\n\nhint: {hint}")]
+    UnsupportedArchitecture {
+        /// What the checkpoint says.
+        found: String,
+        /// The reason.
+        why: String,
+        /// What to do.
+        hint: String,
+    },
     /// A quantized weight is stored with inputs as rows.
     #[error(
         "tensor `{tensor}` is quantized and stored as `[inputs, outputs]`, which cannot be read row by row\n\n\

@@ -153,6 +153,35 @@ fn an_unknown_architecture_is_read_as_the_family_that_is_named() {
 }
 
 #[test]
+fn a_known_architecture_that_no_family_reads_is_refused_with_the_reason() {
+    let golden = goldens().into_iter().find(|it| it.name == "llama_gqa_tied").unwrap();
+    for (architecture, why) in [
+        ("BartForCausalLM", "attend to what an encoder makes"),
+        ("Gemma4AssistantForCausalLM", "edit the model that it assists"),
+        ("MambaForCausalLM", "its recurrence is another"),
+        ("ChatGLMModel", "its code comes with the checkpoint"),
+        ("BambaForCausalLM", "no model family of this program reads it yet"),
+        ("GloboForCausalLM", "unknown architecture"),
+    ] {
+        let folder = golden.copied();
+        let path = folder.path().join("config.json");
+        let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        config["architectures"] = serde_json::json!([architecture]);
+        std::fs::write(&path, config.to_string()).unwrap();
+        let checkpoint = Checkpoint::open(folder.path()).unwrap();
+        let load = |family: Option<&str>| {
+            let family = family.map(str::to_owned);
+            let options = LoadOptions { threads: 1, family, ..LoadOptions::default() };
+            Engine::load(&checkpoint, &options, &mut |_, _| {}).map(|_| ())
+        };
+        let error = load(None).unwrap_err().to_string();
+        assert!(error.contains(architecture) && error.contains(why), "{architecture}: {error}");
+        assert!(error.contains("\n\nhint: "), "{architecture}: {error}");
+        load(Some("llama")).unwrap();
+    }
+}
+
+#[test]
 fn a_batch_has_the_bits_of_single_runs() {
     for golden in goldens() {
         for isa in Isa::available() {

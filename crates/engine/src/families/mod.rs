@@ -7,6 +7,7 @@
 
 mod apertus;
 mod arcee;
+mod architectures;
 mod cohere;
 mod containers;
 mod decoder;
@@ -172,7 +173,8 @@ impl<'a> Source<'a> {
         let known = || known(format, forced.is_some());
         let family = *FAMILIES.iter().find(knows).ok_or_else(|| match forced {
             Some(family) => LoadError::UnknownFamily { found: family.to_owned(), known: known() },
-            None => LoadError::UnknownArchitecture { found: found.clone(), known: known() },
+            None => architectures::refusal(&found)
+                .unwrap_or_else(|| LoadError::UnknownArchitecture { found: found.clone(), known: known() }),
         })?;
         let config = match (format, &family.gguf) {
             (Format::Gguf, Some(gguf)) => (gguf.config)(checkpoint.config(), &found)?,

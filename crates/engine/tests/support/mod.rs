@@ -49,6 +49,15 @@ impl Golden {
         self.facts["prompts"].as_array().unwrap().iter().map(tokens).collect()
     }
 
+    /// A copy of its folder, to be changed.
+    pub fn copied(&self) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for file in std::fs::read_dir(&self.folder).unwrap().map(|it| it.unwrap().path()) {
+            std::fs::copy(&file, folder.path().join(file.file_name().unwrap())).unwrap();
+        }
+        folder
+    }
+
     pub fn engine(&self, device: Device) -> Engine {
         engine(&self.folder, device)
     }
