@@ -412,7 +412,9 @@ impl Backend for Reference {
                     GateActivation::Sigmoid => sigmoid(f64::from(*gate)),
                     GateActivation::Softplus => softplus(f64::from(*gate)),
                 };
-                numbers.iter_mut().for_each(|it| *it = (f64::from(*it) * gate) as f32);
+                for number in numbers {
+                    *number = (f64::from(*number) * gate) as f32;
+                }
             }
         }
     }

@@ -479,12 +479,11 @@ impl Backend for Cpu {
             let gates = &gates.row(row)[first..][..cols / each];
             // SAFETY: each task has its own row, of so many numbers.
             unsafe {
-                match (each, activation) {
-                    (1, GateActivation::Sigmoid) => rowwise::gate_by_sigmoid(isa, gates, shared.at(row, 0)),
-                    _ => {
-                        let y = std::slice::from_raw_parts_mut(shared.at(row, 0), cols);
-                        rowwise::gate_groups(y, gates, each, activation);
-                    }
+                if (each, activation) == (1, GateActivation::Sigmoid) {
+                    rowwise::gate_by_sigmoid(isa, gates, shared.at(row, 0));
+                } else {
+                    let y = std::slice::from_raw_parts_mut(shared.at(row, 0), cols);
+                    rowwise::gate_groups(y, gates, each, activation);
                 }
             }
         });
