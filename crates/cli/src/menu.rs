@@ -49,7 +49,8 @@ enum Choice {
 impl fmt::Display for Choice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Trial { row, .. } => row,
+            // Displays of scorer programs are in it, and inquire prints what it is given.
+            Self::Trial { row, .. } => return f.write_str(&terminal::printable(row)),
             Self::MoreTrials => "Run more trials",
             Self::Leave => "Leave",
         })
@@ -228,13 +229,13 @@ fn place_to_save(save: &SaveArguments) -> Result<String, InquireError> {
             Ok(if save.to(&path).check().is_ok() {
                 Validation::Valid
             } else {
-                Validation::Invalid(format!("`{}` exists already", path.display()).into())
+                invalid(&format!("`{}` exists already", path.display()))
             })
         }
     };
     let mut asked =
         Text::new("Where to? (a folder; for a GGUF model a file may be named)").with_validator(free);
-    if let Some(given) = &given {
+    if let Some(given) = given.as_deref().and_then(offered) {
         asked = asked.with_default(given);
     }
     asked.prompt()
@@ -269,7 +270,8 @@ fn place_to_upload(session: &Session, told: &Told<'_>) -> anyhow::Result<Option<
         );
         format!("{user}/{name}-edited")
     });
-    let asked = Text::new("Which repository?").with_default(&proposed).prompt();
+    let proposed = offered(&proposed).unwrap_or_default();
+    let asked = Text::new("Which repository?").with_default(proposed).prompt();
     let Some(id) = answered(asked)? else { return Ok(None) };
     let choices = vec!["Private", "Public"];
     let asked = Select::new("Who may see it, if it has to be made?", choices)
@@ -351,7 +353,7 @@ fn other_prompts(session: &mut Session, parameters: &Parameters, teller: &mut Te
     ] {
         let now = session.settings().set(name)?.clone();
         let asked = Text::new(what)
-            .with_default(&now.dataset)
+            .with_default(offered(&now.dataset).unwrap_or_default())
             .with_help_message("Enter takes those that the search saw")
             .with_validator(readable)
             .prompt();
@@ -383,8 +385,18 @@ fn readable(line: &str) -> Result<Validation, inquire::CustomUserError> {
     }
     Ok(match prompts::sources::open(line).and_then(|it| it.load()) {
         Ok(_) => Validation::Valid,
-        Err(error) => Validation::Invalid(error.to_string().into()),
+        Err(error) => invalid(&error.to_string()),
     })
+}
+
+/// Why an answer is not taken, as it may be printed.
+fn invalid(message: &str) -> Validation {
+    Validation::Invalid(terminal::printable(message).into_owned().into())
+}
+
+/// A text that is offered as an answer; none if it cannot be printed as it is.
+fn offered(text: &str) -> Option<&str> {
+    Some(text).filter(|it| terminal::printable(it) == **it)
 }
 
 /// Tells what went wrong with something that was asked for here. That it was stopped is nothing wrong.

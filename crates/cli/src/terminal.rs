@@ -1,7 +1,12 @@
 //! Everything that is printed.
 //!
-//! Results go to standard output, and nothing else does; progress, remarks and errors go to standard error.
+//! Results go to standard output, and nothing else does; progress, remarks and errors go to standard error. What others
+//! have written cannot command the terminal ([`printable`]): results keep their bytes only on their way to a file or another
+//! program; remarks and errors are for people to read, wherever they go, since logs are shown in terminals later.
 
+mod printable;
+
+use std::borrow::Cow;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -10,27 +15,34 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use pipeline::PipelineError;
 use pipeline::pick::PickError;
 
+pub(crate) use printable::printable;
+
 /// One line of a result.
 ///
 /// # Errors
 /// When standard output is closed: the reader, a pager perhaps, has seen enough.
 pub(crate) fn line(text: &str) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())?;
+    out.write_all(result(text, out.is_terminal()).as_bytes())?;
     out.write_all(b"\n")
 }
 
 /// A piece of a result that is still being written.
 pub(crate) fn piece(text: &str) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())?;
+    out.write_all(result(text, out.is_terminal()).as_bytes())?;
     out.flush()
+}
+
+/// A result as it is written.
+fn result(text: &str, to_terminal: bool) -> Cow<'_, str> {
+    if to_terminal { printable(text) } else { Cow::Borrowed(text) }
 }
 
 /// Something worth knowing that is no result.
 pub(crate) fn remark(text: &str) {
     // Nobody reads on (`2>&1 | head`), and nobody can be told so: the work goes on without a word.
-    let _ = writeln!(std::io::stderr(), "{text}");
+    let _ = writeln!(std::io::stderr(), "{}", printable(text));
 }
 
 /// What was asked for makes no sense as it stands.
@@ -63,6 +75,19 @@ fn is_misuse(error: &anyhow::Error) -> bool {
             || it.downcast_ref::<PipelineError>().is_some_and(PipelineError::is_misuse)
             || it.downcast_ref::<PickError>().is_some_and(|it| !matches!(it, PickError::NoneFits { .. }))
     })
+}
+
+/// Prints what the parser of arguments has to say (help, a version, an error), and answers with the exit code.
+pub(crate) fn report_usage(error: &clap::Error) -> ExitCode {
+    let commands = |it: std::ffi::OsString| printable(&it.to_string_lossy()) != it.to_string_lossy();
+    if error.use_stderr() && std::env::args_os().any(commands) {
+        // Arguments are quoted in it, names of files perhaps: printed without colors rather than with their commands.
+        remark(error.render().to_string().trim_end());
+    } else {
+        // As the parser prints it, in colors; a closed pipe is no failure.
+        let _ = error.print();
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(NOT_UNDERSTOOD))
 }
 
 /// Tells an error and the chain of its causes, and answers with the exit code.
@@ -139,7 +164,7 @@ impl Progress {
                 bar.with_style(style).with_prefix(self.what)
             });
             bar.set_position(done as u64);
-            bar.set_message(detail.to_owned());
+            bar.set_message(printable(detail).into_owned());
         } else if self.told.elapsed() >= LOG_INTERVAL {
             self.told = Instant::now();
             remark(&format!("{}: {done}/{} {detail}", self.what, self.all));
