@@ -44,7 +44,14 @@ enum Command {
 }
 
 fn main() -> std::process::ExitCode {
-    let arguments = Arguments::parse();
+    if model::renders_templates() {
+        prompts::serve_templates();
+        return std::process::ExitCode::SUCCESS;
+    }
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return terminal::report_usage(&error),
+    };
     let result = match arguments.command {
         Command::Run(arguments) => commands::run::run(&arguments),
         Command::Evaluate(arguments) => commands::evaluate::run(&arguments),

@@ -9,9 +9,9 @@ use checkpoint::{Checkpoint, TextAssets};
 use glossary::TokenId;
 use serde_json::Value as Json;
 
-use crate::template::fold_system;
 use crate::{
-    ChatTemplate, Message, RenderOptions, SpecialTokens, SystemRole, TemplateError, Tokenizer, TokenizerError,
+    ChatTemplate, Conventions, Isolation, Message, RenderOptions, SpecialTokens, SystemRole, TemplateError,
+    Tokenizer, TokenizerError,
 };
 
 /// How prompts are put to the model.
@@ -37,6 +37,8 @@ pub struct PromptSettings {
     pub render: RenderOptions,
     /// Text with which every answer begins, put after the prompt.
     pub response_prefix: String,
+    /// Where the template runs.
+    pub isolation: Isolation,
 }
 
 /// A prompt on its way to the model.
@@ -65,7 +67,7 @@ pub enum EncodeError {
 #[derive(Debug)]
 pub struct PromptEncoder {
     tokenizer: Tokenizer,
-    template: Option<(ChatTemplate, SystemRole)>,
+    template: Option<(ChatTemplate, Conventions)>,
     render: RenderOptions,
     response_prefix: String,
 }
@@ -92,9 +94,11 @@ impl PromptEncoder {
         let template = match settings.format {
             PromptFormat::Plain => None,
             PromptFormat::Chat => {
-                let template = ChatTemplate::new(template_source(assets, &settings)?)?;
-                let system_role = template.system_role(&render);
-                Some((template, system_role))
+                render.check_variables()?;
+                let (source, name) = template_source(assets, &settings)?;
+                let template = ChatTemplate::isolated(source, &settings.isolation)?.named(name);
+                let conventions = template.conventions(&render)?;
+                Some((template, conventions))
             }
         };
         Ok(Self { tokenizer, template, render, response_prefix: settings.response_prefix })
@@ -112,7 +116,23 @@ impl PromptEncoder {
 
     /// How the model takes a system prompt; `None` for plain prompts.
     pub fn system_role(&self) -> Option<SystemRole> {
-        self.template.as_ref().map(|it| it.1)
+        self.template.as_ref().map(|it| it.1.system_role())
+    }
+
+    /// The variable with which the chat template can be told not to let the model think, if it has one that is not set.
+    ///
+    /// It is tried with this prompt: a variable that the template has changes what is rendered.
+    pub fn thinking_variable(&self, prompt: &str) -> Option<String> {
+        let (template, conventions) = self.template.as_ref()?;
+        let conversation = [Message::user(prompt)];
+        let rendered = |options: &RenderOptions| template.render_as(&conversation, conventions, options).ok();
+        let now = rendered(&self.render)?;
+        let changes = |name: &&str| {
+            let mut options = self.render.clone();
+            options.variables.insert((*name).to_owned(), Json::Bool(false)).is_none()
+                && rendered(&options).is_some_and(|it| it != now)
+        };
+        THINKING.into_iter().find(changes).map(str::to_owned)
     }
 
     /// Encodes one prompt.
@@ -132,11 +152,8 @@ impl PromptEncoder {
                 let said: Vec<&str> = conversation.iter().map(|it| it.content.as_str()).collect();
                 (said.join("\n\n"), SpecialTokens::Add)
             }
-            Some((template, SystemRole::Own)) => {
-                (template.render(conversation, &self.render)?, SpecialTokens::None)
-            }
-            Some((template, SystemRole::Folded)) => {
-                (template.render(&fold_system(conversation), &self.render)?, SpecialTokens::None)
+            Some((template, conventions)) => {
+                (template.render_as(conversation, conventions, &self.render)?, SpecialTokens::None)
             }
         };
         rendered.push_str(&self.response_prefix);
@@ -145,17 +162,23 @@ impl PromptEncoder {
     }
 }
 
-/// The source of the template to use.
+/// What templates call the variable that says whether the model thinks.
+const THINKING: [&str; 3] = ["enable_thinking", "thinking", "enable_reasoning"];
+
+/// The source of the template to use, and what errors call it.
 ///
 /// Among several of the model's own, tools ask for `tool_use`, as in the reference stack.
 fn template_source<'a>(
     assets: &'a TextAssets,
     settings: &'a PromptSettings,
-) -> Result<&'a str, TemplateError> {
-    let named =
-        |name: &str| assets.named_chat_templates.iter().find(|it| it.0 == name).map(|it| it.1.as_str());
+) -> Result<(&'a str, String), TemplateError> {
+    let own = "the model's chat template";
+    let named = |name: &str| {
+        let found = assets.named_chat_templates.iter().find(|it| it.0 == name)?;
+        Some((found.1.as_str(), format!("{own} `{name}`")))
+    };
     if let Some(source) = &settings.chat_template {
-        return Ok(source);
+        return Ok((source, "the chat template that was given".to_owned()));
     }
     if let Some(name) = &settings.template_name {
         return named(name).ok_or_else(|| TemplateError::UnknownName {
@@ -165,7 +188,7 @@ fn template_source<'a>(
     }
     let for_tools = settings.render.tools.as_ref().and_then(|_| named("tool_use"));
     for_tools
-        .or(assets.chat_template.as_deref())
+        .or_else(|| assets.chat_template.as_deref().map(|it| (it, own.to_owned())))
         .or_else(|| named("default"))
         .ok_or(TemplateError::NoTemplate)
 }

@@ -17,7 +17,9 @@
 //!     .decode(&ids, skip_special)?                                -> String
 //!     .decoder(skip_special) .push(id)? .finish()?                text of an answer while it is written
 //!     .stop_tokens()                                              -> &[TokenId]
-//! ChatTemplate::new(source)?
+//! ChatTemplate::isolated(source, &Isolation)?
+//!     .conventions(&RenderOptions)?                               -> Conventions: texts or parts, system or none
+//!     .render_as(&[Message], &Conventions, &RenderOptions)?       -> String
 //!     .render(&[Message], &RenderOptions)?                        -> String
 //!     .render_json(&[Value], &RenderOptions)?                     tool calls, content in parts, reasoning
 //! ```
@@ -31,6 +33,7 @@ mod tokenizer;
 pub use encoder::{EncodeError, EncodedPrompt, PromptEncoder, PromptFormat, PromptSettings};
 pub use message::{Message, Role};
 pub use template::{
-    ChatTemplate, Clock, ClockError, FUEL, RenderOptions, SystemRole, TemplateError, fold_system,
+    ChatTemplate, Clock, ClockError, ContentForm, Conventions, FUEL, Isolation, RenderOptions, StopReason,
+    SystemRole, TemplateError, fold_system, serve_templates,
 };
 pub use tokenizer::{Decoder, SpecialTokens, Tokenizer, TokenizerError};

@@ -112,21 +112,54 @@ fn a_model_without_a_template_says_how_to_give_one() {
 
 #[test]
 fn one_of_several_templates_is_chosen_by_name_or_by_the_tools() {
-    let mut assets = assets(Some("default"));
+    let source = |name: &str| format!("{name}: {{{{ messages[0].content }}}}");
+    let mut assets = assets(Some(&source("default")));
     assets.named_chat_templates =
-        vec![("tool_use".to_owned(), "tools".to_owned()), ("rag".to_owned(), "documents".to_owned())];
+        vec![("tool_use".to_owned(), source("tools")), ("rag".to_owned(), source("documents"))];
     let rendered = |settings: PromptSettings| {
         PromptEncoder::new(&assets, &json!({}), settings)
             .map(|it| it.encode_prompt("Hi", None).unwrap().rendered)
             .map_err(|it| it.to_string())
     };
-    assert_eq!(rendered(PromptSettings::default()).unwrap(), "default");
+    assert_eq!(rendered(PromptSettings::default()).unwrap(), "default: Hi");
     let named =
         |name: &str| PromptSettings { template_name: Some(name.to_owned()), ..PromptSettings::default() };
-    assert_eq!(rendered(named("rag")).unwrap(), "documents");
+    assert_eq!(rendered(named("rag")).unwrap(), "documents: Hi");
     let error = rendered(named("poetry")).unwrap_err();
     assert!(error.contains("`poetry`") && error.contains("tool_use"), "{error}");
     let mut settings = PromptSettings::default();
     settings.render.tools = Some(vec![json!({})]);
-    assert_eq!(rendered(settings).unwrap(), "tools");
+    assert_eq!(rendered(settings).unwrap(), "tools: Hi");
+}
+
+#[test]
+fn a_prompt_that_the_template_leaves_out_is_an_error_that_names_template_and_prompt() {
+    let lost = |assets: &TextAssets, settings: PromptSettings| {
+        let encoder = PromptEncoder::new(assets, &json!({}), settings).unwrap();
+        encoder.encode_prompt("Tell me more.", Some("Be nice.")).unwrap_err().to_string()
+    };
+    const SILENT: &str = "{% for m in messages %}<{{ m.role }}>{% endfor %}";
+    let said = lost(&assets(Some(SILENT)), PromptSettings::default());
+    assert!(said.starts_with("the model's chat template leaves out the user's words"), "{said}");
+    assert!(said.contains("`Tell me more.`") && said.contains("`<system><user>`"), "{said}");
+    let given = PromptSettings { chat_template: Some(SILENT.to_owned()), ..PromptSettings::default() };
+    let said = lost(&assets(None), given);
+    assert!(said.starts_with("the chat template that was given leaves out the user's words"), "{said}");
+    let mut several = assets(Some(CHATML));
+    several.named_chat_templates = vec![("rag".to_owned(), SILENT.to_owned())];
+    let named = PromptSettings { template_name: Some("rag".to_owned()), ..PromptSettings::default() };
+    assert!(lost(&several, named).starts_with("the model's chat template `rag` leaves out"));
+}
+
+#[test]
+fn the_variable_for_thinking_is_known_by_what_it_changes() {
+    let variable =
+        |source: &str, settings: PromptSettings| encoder(Some(source), settings).thinking_variable("Hi");
+    assert_eq!(variable(CHATML, PromptSettings::default()).as_deref(), Some("enable_thinking"));
+    let mut set = PromptSettings::default();
+    set.render.variables.insert("enable_thinking".to_owned(), json!(false));
+    assert_eq!(variable(CHATML, set), None);
+    assert_eq!(variable("{{ messages[0].content }}", PromptSettings::default()), None);
+    let other = "{{ messages[0].content }}{% if thinking is not defined or thinking %}<think>{% endif %}";
+    assert_eq!(variable(other, PromptSettings::default()).as_deref(), Some("thinking"));
 }

@@ -109,7 +109,10 @@ fn errors_name_the_line() {
 
 #[test]
 fn how_a_template_takes_the_system_prompt_is_found_out() {
-    let role = |source: &str| ChatTemplate::new(source).unwrap().system_role(&RenderOptions::default());
+    let role = |source: &str| {
+        let template = ChatTemplate::new(source).unwrap();
+        template.conventions(&RenderOptions::default()).unwrap().system_role()
+    };
     assert_eq!(role(include_str!("templates/chatml.jinja")), SystemRole::Own);
     assert_eq!(role(include_str!("templates/refuses_system.jinja")), SystemRole::Folded);
     assert_eq!(role(include_str!("templates/drops_system.jinja")), SystemRole::Folded);

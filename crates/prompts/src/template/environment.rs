@@ -5,13 +5,16 @@ use minijinja::value::ValueKind;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value, escape_formatter};
 
 use super::clock::Clock;
-use super::{python, tojson};
+use super::{limits, python, tojson};
 
 /// How much one rendering may do: one unit is an instruction or 64 bytes of text made.
 ///
 /// None of 194 real templates spends 5 000 on a conversation of six turns with tools, and a megabyte of text costs
 /// 16 000 each time it is passed on. Five million is less than a second of work and 320 MB at most. Not tuned.
 pub const FUEL: u64 = 5_000_000;
+
+/// Functions of ours and of the engine that templates call by name.
+pub(super) const FUNCTIONS: [&str; 4] = ["raise_exception", "range", "dict", "namespace"];
 
 /// The error behind `raise_exception`.
 #[derive(Debug, thiserror::Error)]
@@ -43,7 +46,7 @@ pub(super) fn reason(error: &Error) -> String {
     for cause in causes(error).skip(1) {
         reason = format!("{reason}: {cause}");
     }
-    reason
+    limits::shortened(reason)
 }
 
 pub(super) fn new() -> Environment<'static> {

@@ -10,28 +10,68 @@
 //! printed as a whole shows unprintable characters, such as a no-break space, as they are.
 //!
 //! A template is somebody else's program. It gets a budget of work ([`FUEL`]), cannot reach files, and reads the
-//! clock only through [`Clock`], which can be stopped.
+//! clock only through [`Clock`], which can be stopped. What the budget does not bound (stack, memory, time) a process of
+//! its own does ([`Isolation`]).
 
 mod clock;
+mod compiled;
+mod content;
 mod environment;
 mod generation;
+mod isolation;
+mod limits;
 mod python;
 mod tojson;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use minijinja::{Environment, Value};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
 pub use clock::{Clock, ClockError};
+pub use content::{ContentForm, Conventions};
 pub use environment::FUEL;
+pub use isolation::{Isolation, serve_templates};
 
 use crate::{Message, Role};
-use environment::Raised;
+use compiled::Compiled;
+use isolation::Process;
+
+/// Why a process that renders was stopped, or stopped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum StopReason {
+    /// It worked for too long.
+    #[error("it worked for more than {seconds} s")]
+    Time {
+        /// How long it may.
+        seconds: u32,
+    },
+    /// It took too much memory.
+    #[error("it took more than {} MiB of memory", bytes >> 20)]
+    Memory {
+        /// How much it may take.
+        bytes: u64,
+    },
+    /// It, or a value that it makes, is nested too deep.
+    #[error("it is nested too deep, or without end, for a stack of {} MiB", bytes >> 20)]
+    Stack {
+        /// How large the stack is.
+        bytes: usize,
+    },
+    /// For a reason that is not known.
+    #[error("its process ended with {status}")]
+    Died {
+        /// What the system says.
+        status: String,
+    },
+    /// The process says something else than was asked for.
+    #[error("its process does not answer as it should")]
+    Protocol,
+}
 
 /// Why a conversation could not be rendered.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Serialize, Deserialize, thiserror::Error)]
 pub enum TemplateError {
     /// The model brings no template.
     #[error(
@@ -69,6 +109,78 @@ pub enum TemplateError {
     Endless {
         /// The budget.
         fuel: u64,
+    },
+    /// The template exceeded the bounds of the process that it runs in.
+    #[error(
+        "the chat template was stopped: {reason}\n\nhint: no template of a model needs that much; give another one with \
+         `--chat-template FILE`"
+    )]
+    Stopped {
+        /// Why.
+        reason: StopReason,
+    },
+    /// The template is too long.
+    #[error(
+        "the chat template has {bytes} bytes; at most {limit} are read\n\nhint: give another one with `--chat-template FILE`"
+    )]
+    TooLong {
+        /// Its length.
+        bytes: usize,
+        /// The longest.
+        limit: usize,
+    },
+    /// The template makes too much text of a conversation.
+    #[error(
+        "the chat template makes {bytes} bytes of text of a conversation that cannot need more than {limit}\n\nhint: give \
+         another one with `--chat-template FILE`"
+    )]
+    TooMuchText {
+        /// The length of the text.
+        bytes: usize,
+        /// The longest.
+        limit: usize,
+    },
+    /// The process that renders cannot be started.
+    #[error("`{program}`, which renders chat templates, cannot be started: {reason}")]
+    NoProcess {
+        /// The program.
+        program: String,
+        /// What the system says.
+        reason: String,
+    },
+    /// The template refused a user's message as a text and in parts.
+    #[error(
+        "the chat template refused the conversation: {message}\nand with its content in parts: {in_parts}\n\nhint: if a part \
+         lacks a field, `source_lang_code` and `target_lang_code` can be given with `--chat-template-kwargs JSON`"
+    )]
+    RaisedTwice {
+        /// The template's own words about a text.
+        message: String,
+        /// The template's own words about parts.
+        in_parts: String,
+    },
+    /// The template leaves out what it was to show.
+    #[error(
+        "{template} leaves out the {role}'s words `{prompt}`: the model would read `{rendered}`\n\nhint: give \
+         another template with `--chat-template FILE`, or prompts as they are with `--plain`"
+    )]
+    Lost {
+        /// Which template.
+        template: String,
+        /// Whose words.
+        role: String,
+        /// The beginning of what was said.
+        prompt: String,
+        /// The beginning of what was rendered.
+        rendered: String,
+    },
+    /// A variable has a name that is taken.
+    #[error(
+        "`{name}` cannot be set as a variable of the chat template: it is what is rendered\n\nhint: leave it out of `chat_template_kwargs`"
+    )]
+    ReservedVariable {
+        /// The name.
+        name: String,
     },
     /// The template failed while it ran.
     #[error("chat template, line {line}: {reason}")]
@@ -108,6 +220,21 @@ pub struct RenderOptions {
     pub clock: Clock,
 }
 
+/// Names that a conversation has in a template, and that no variable may have.
+const RESERVED: [&str; 5] = ["messages", "tools", "documents", "add_generation_prompt", "strftime_now"];
+
+impl RenderOptions {
+    /// Whether the variables have names that are free.
+    ///
+    /// # Errors
+    /// [`TemplateError::ReservedVariable`].
+    pub fn check_variables(&self) -> Result<(), TemplateError> {
+        let taken =
+            RESERVED.iter().chain(&environment::FUNCTIONS).find(|it| self.variables.contains_key(**it));
+        taken.map_or(Ok(()), |it| Err(TemplateError::ReservedVariable { name: (*it).to_owned() }))
+    }
+}
+
 impl Default for RenderOptions {
     fn default() -> Self {
         Self {
@@ -133,29 +260,49 @@ pub enum SystemRole {
 /// A compiled chat template.
 #[derive(Debug)]
 pub struct ChatTemplate {
-    environment: Environment<'static>,
+    place: Place,
+    name: String,
 }
 
-/// The name under which the one template of an environment is stored.
-const NAME: &str = "chat";
+#[derive(Debug)]
+enum Place {
+    Here(Box<Compiled>),
+    Elsewhere(Process),
+}
 
 impl ChatTemplate {
-    /// Compiles a template.
+    /// Compiles a template, to run in this process.
     ///
     /// # Errors
     /// [`TemplateError::Syntax`] with the line.
     pub fn new(source: &str) -> Result<Self, TemplateError> {
-        let mut environment = environment::new();
-        environment.add_template_owned(NAME, generation::prepared(source)).map_err(|error| {
-            TemplateError::Syntax { line: error.line().unwrap_or(0), reason: environment::reason(&error) }
-        })?;
-        Ok(Self { environment })
+        Self::isolated(source, &Isolation::None)
     }
 
-    /// Renders a conversation.
+    /// Compiles a template, to run there.
     ///
     /// # Errors
-    /// All but [`TemplateError::NoTemplate`], [`TemplateError::UnknownName`] and [`TemplateError::Syntax`].
+    /// [`TemplateError::Syntax`] with the line, [`TemplateError::Stopped`], [`TemplateError::NoProcess`].
+    pub fn isolated(source: &str, isolation: &Isolation) -> Result<Self, TemplateError> {
+        let place = match isolation {
+            Isolation::None => Place::Here(Box::new(Compiled::new(source)?)),
+            Isolation::Process { program, arguments } => {
+                Place::Elsewhere(Process::start(source, program.clone(), arguments.clone())?)
+            }
+        };
+        Ok(Self { place, name: "the chat template".to_owned() })
+    }
+
+    /// The same under a name for errors: `the chat template of …`.
+    #[must_use]
+    pub fn named(self, name: String) -> Self {
+        Self { name, ..self }
+    }
+
+    /// Renders a conversation, contents as texts.
+    ///
+    /// # Errors
+    /// When the template refuses the conversation, fails, or is stopped.
     pub fn render(&self, messages: &[Message], options: &RenderOptions) -> Result<String, TemplateError> {
         let messages: Vec<Json> = messages
             .iter()
@@ -169,40 +316,10 @@ impl ChatTemplate {
     /// # Errors
     /// As [`Self::render`].
     pub fn render_json(&self, messages: &[Json], options: &RenderOptions) -> Result<String, TemplateError> {
-        if messages.is_empty() {
-            return Err(TemplateError::NoMessages);
+        match &self.place {
+            Place::Here(compiled) => compiled.render(messages, options),
+            Place::Elsewhere(process) => process.render(messages, options),
         }
-        let messages = messages
-            .iter()
-            .enumerate()
-            .map(|(index, it)| as_seen(index, it))
-            .collect::<Result<Vec<_>, _>>()?;
-        let template = self.environment.get_template(NAME).expect("the constructor has put it there");
-        template.render(context(messages, options)).map_err(|error| self.failure(&error))
-    }
-
-    /// Finds out how the template takes a system prompt, by rendering one.
-    ///
-    /// [`SystemRole::Folded`] when the template refuses it with `raise_exception`, or leaves it out.
-    pub fn system_role(&self, options: &RenderOptions) -> SystemRole {
-        // A word that no template contains, and that survives upper-casing and quoting.
-        const PROBE: &str = "systemprobexyzzy";
-        match self.render(&[Message::system(PROBE), Message::user("user")], options) {
-            Ok(text) if text.to_lowercase().contains(PROBE) => SystemRole::Own,
-            Ok(_) | Err(TemplateError::Raised { .. }) => SystemRole::Folded,
-            // The template fails on everything, perhaps; what it says then is better said of the real conversation.
-            Err(_) => SystemRole::Own,
-        }
-    }
-
-    fn failure(&self, error: &minijinja::Error) -> TemplateError {
-        if let Some(message) = Raised::message_of(error) {
-            return TemplateError::Raised { message };
-        }
-        if environment::is_out_of_fuel(error) {
-            return TemplateError::Endless { fuel: self.environment.fuel().unwrap_or(FUEL) };
-        }
-        TemplateError::Failed { line: error.line().unwrap_or(0), reason: environment::reason(error) }
     }
 }
 
@@ -224,59 +341,4 @@ pub fn fold_system(messages: &[Message]) -> Vec<Message> {
         rest.insert(0, Message::user(text));
     }
     rest
-}
-
-/// The names under which a message's reasoning is passed; the first is the one that templates read.
-const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
-
-/// A message as the template sees it: without `null` fields, its reasoning under the names that templates read.
-fn as_seen(index: usize, message: &Json) -> Result<Value, TemplateError> {
-    let Json::Object(fields) = message else {
-        return Err(TemplateError::NotAMessage { index, found: message.to_string() });
-    };
-    let mut seen: Map<String, Json> =
-        fields.iter().filter(|(_, value)| !value.is_null()).map(|(k, v)| (k.clone(), v.clone())).collect();
-    if let Some(reasoning) = REASONING.iter().find_map(|name| seen.get(*name)).cloned() {
-        if !seen.contains_key("thinking") {
-            seen.shift_insert(0, "thinking".to_owned(), reasoning.clone());
-        }
-        seen.insert("reasoning_content".to_owned(), reasoning);
-    }
-    Ok(value(&Json::Object(seen)))
-}
-
-fn context(messages: Vec<Value>, options: &RenderOptions) -> Value {
-    let list = |items: &Option<Vec<Json>>| {
-        items.as_ref().map_or(Value::from(()), |it| it.iter().map(value).collect::<Value>())
-    };
-    let clock = options.clock.clone();
-    let strftime_now = Value::from_function(move |format: &str| environment::strftime(&clock, format));
-    // Of two entries of one name the later one counts.
-    let mut entries: Vec<(&str, Value)> = Vec::new();
-    entries.extend(options.special_tokens.iter().map(|(name, token)| (name.as_str(), Value::from(token))));
-    entries.extend(options.variables.iter().map(|(name, it)| (name.as_str(), value(it))));
-    entries.extend([
-        ("messages", Value::from(messages)),
-        ("tools", list(&options.tools)),
-        ("documents", list(&options.documents)),
-        ("add_generation_prompt", Value::from(options.add_generation_prompt)),
-        ("strftime_now", strftime_now),
-    ]);
-    Value::from_pairs(entries)
-}
-
-/// A JSON value as templates see it.
-fn value(json: &Json) -> Value {
-    match json {
-        Json::Null => Value::from(()),
-        Json::Bool(it) => Value::from(*it),
-        Json::Number(it) => match (it.as_i64(), it.as_u64()) {
-            (Some(it), _) => Value::from(it),
-            (None, Some(it)) => Value::from(it),
-            (None, None) => Value::from(it.as_f64().unwrap_or(f64::NAN)),
-        },
-        Json::String(it) => Value::from(it.as_str()),
-        Json::Array(items) => items.iter().map(value).collect(),
-        Json::Object(fields) => Value::from_pairs(fields.iter().map(|(name, it)| (name.as_str(), value(it)))),
-    }
 }

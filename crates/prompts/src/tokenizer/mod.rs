@@ -210,6 +210,12 @@ impl Tokenizer {
         Decoder::new(self, skip_special)
     }
 
+    /// Texts of tokens that end a turn, whether the model's settings say that answers end there or not.
+    pub fn turn_ends(&self) -> impl Iterator<Item = &str> {
+        let known = stop::TURN_ENDS.into_iter().filter(|it| self.token_id(it).is_some());
+        known.chain(self.named_tokens().get("eos_token").map(String::as_str)).filter(|it| !it.is_empty())
+    }
+
     /// The tokens at which an answer ends, in the order of their ids.
     pub fn stop_tokens(&self) -> &[TokenId] {
         &self.stop

@@ -10,7 +10,7 @@ use super::gguf::{Kind, Vocabulary};
 
 /// How chat models write the end of a turn. In a GGUF file, which has no generation settings, a control token of
 /// this name ends an answer.
-const TURN_ENDS: [&str; 13] = [
+pub(super) const TURN_ENDS: [&str; 13] = [
     "<|im_end|>",
     "<|eot_id|>",
     "<|eom_id|>",
