@@ -11,7 +11,7 @@ use engine::backend::{Arithmetic, WeightDtype};
 use engine::{Device, DtypeChoice, Engine, LoadOptions};
 use pipeline::Calibration;
 use pipeline::reproduction::{Machine, Template};
-use prompts::{PromptEncoder, PromptFormat, PromptSettings};
+use prompts::{Isolation, PromptEncoder, PromptFormat, PromptSettings, RenderOptions};
 
 use crate::fetching;
 use crate::program::{Program, Quantize};
@@ -117,6 +117,14 @@ pub(crate) struct TemplateArguments {
     plain: bool,
 }
 
+/// Variables of a chat template.
+#[derive(Clone)]
+struct Variables(serde_json::Map<String, serde_json::Value>);
+
+fn variables(text: &str) -> Result<Variables, String> {
+    serde_json::from_str(text).map(Variables).map_err(|it| format!("expected a JSON object: {it}"))
+}
+
 /// How prompts are put to the model.
 #[derive(clap::Args)]
 pub(crate) struct TextArguments {
@@ -126,6 +134,10 @@ pub(crate) struct TextArguments {
 
     #[command(flatten)]
     template: TemplateArguments,
+
+    /// Variables of the chat template, as JSON: '{"enable_thinking": false}'
+    #[arg(long, value_name = "JSON", value_parser = variables, conflicts_with = "plain")]
+    chat_template_kwargs: Option<Variables>,
 
     /// Text with which every answer begins
     #[arg(long, value_name = "TEXT", default_value = "")]
@@ -343,7 +355,8 @@ impl ComputeArguments {
 impl TextArguments {
     /// The tokenizer and chat template.
     pub(crate) fn encoder(&self, checkpoint: &Checkpoint) -> anyhow::Result<PromptEncoder> {
-        let mut encoder = self.template.encoder(checkpoint)?;
+        let variables = self.chat_template_kwargs.as_ref().map(|it| it.0.clone()).unwrap_or_default();
+        let mut encoder = self.template.encoder(checkpoint, variables)?;
         encoder.set_response_prefix(self.response_prefix.clone());
         Ok(encoder)
     }
@@ -359,17 +372,49 @@ impl TemplateArguments {
         Ok(Template { plain: self.plain, chat_template: chat_template.transpose()? })
     }
 
-    /// The tokenizer and chat template.
-    pub(crate) fn encoder(&self, checkpoint: &Checkpoint) -> anyhow::Result<PromptEncoder> {
-        encoder(self.template()?, checkpoint)
+    /// The tokenizer and chat template, with these variables of the template.
+    pub(crate) fn encoder(
+        &self,
+        checkpoint: &Checkpoint,
+        variables: serde_json::Map<String, serde_json::Value>,
+    ) -> anyhow::Result<PromptEncoder> {
+        encoder(self.template()?, variables, checkpoint)
     }
 }
 
-/// The tokenizer of a model, and a way to put prompts to it.
-pub(crate) fn encoder(template: Template, checkpoint: &Checkpoint) -> anyhow::Result<PromptEncoder> {
+/// The argument that makes this program the process that renders a chat template.
+const RENDER: &str = "__render-chat-template";
+
+/// Whether this process was started to render a chat template for another one.
+pub(crate) fn renders_templates() -> bool {
+    std::env::args_os().nth(1).is_some_and(|it| it == RENDER)
+}
+
+/// This program, where chat templates cannot do harm to the one that runs.
+fn isolation() -> anyhow::Result<Isolation> {
+    // On Linux the program itself, even if its file was replaced by a newer one.
+    let itself = Path::new("/proc/self/exe");
+    let program = if cfg!(target_os = "linux") && itself.exists() {
+        itself.to_owned()
+    } else {
+        std::env::current_exe().context("finding this program, which renders chat templates")?
+    };
+    Ok(Isolation::Process { program, arguments: vec![RENDER.into()] })
+}
+
+/// The tokenizer of a model, and a way to put prompts to it: a template with its variables.
+pub(crate) fn encoder(
+    template: Template,
+    variables: serde_json::Map<String, serde_json::Value>,
+    checkpoint: &Checkpoint,
+) -> anyhow::Result<PromptEncoder> {
+    let render = RenderOptions { variables, ..RenderOptions::default() };
+    render.check_variables().map_err(|it| Misuse::error(it.to_string()))?;
     let settings = PromptSettings {
         format: if template.plain { PromptFormat::Plain } else { PromptFormat::Chat },
         chat_template: template.chat_template,
+        isolation: isolation()?,
+        render,
         ..PromptSettings::default()
     };
     Ok(PromptEncoder::from_checkpoint(checkpoint, settings)?)

@@ -87,6 +87,14 @@ fn in_words(event: &Event) -> Option<String> {
             format!("batch of {size}: {tokens_per_second:.0} tokens/s")
         }
         Event::BatchSize { size } => format!("batch size: {size}"),
+        Event::ChainOfThought { .. } => chain_of_thought(event)?,
+        Event::WholeAnswers { text, answers, of } if text.is_empty() => {
+            format!("warning: {answers} of {of} answers of the original are empty")
+        }
+        Event::WholeAnswers { text, answers, of } => format!(
+            "warning: all answers of the original begin with {text:?}, and nothing follows in {answers} of {of}: no response \
+             prefix is used"
+        ),
         Event::ResponsePrefix { prefix } if prefix.is_empty() => "no common response prefix".to_owned(),
         Event::ResponsePrefix { prefix } => format!("common response prefix: {prefix:?}"),
         Event::Quantized(Quantized { blocks, kl_divergence: Some(kl), .. }) => format!(
@@ -143,6 +151,32 @@ fn in_words(event: &Event) -> Option<String> {
         Event::Saved { what, path } => format!("{what} written to {path}"),
         _ => return None,
     })
+}
+
+/// Who opens a chain of thought, and what is scored therefore.
+fn chain_of_thought(event: &Event) -> Option<String> {
+    let Event::ChainOfThought { opened, by_template, answers, of, closed, variable } = event else {
+        return None;
+    };
+    let concerned = if answers == of { "all".to_owned() } else { format!("{answers} of {of}") };
+    let what = if *by_template {
+        format!("the chat template ends {concerned} prompts in an open chain of thought ({opened:?})")
+    } else {
+        format!("{concerned} answers begin with a chain of thought ({opened:?})")
+    };
+    let scored = match closed {
+        Some(closed) => {
+            format!("{what}; {closed:?} closes it at once, so that what is scored is the answer behind it")
+        }
+        None => format!(
+            "warning: {what}: what is scored there is the beginning of the thought, not an answer; a response prefix that \
+             closes it (--response-prefix) or `chain_of_thought_skips` changes that"
+        ),
+    };
+    let by_itself = variable.as_ref().map_or(String::new(), |it| {
+        format!("; the template has a variable for it: --chat-template-kwargs '{{\"{it}\": false}}'")
+    });
+    Some(format!("{scored}{by_itself}"))
 }
 
 /// Scores in one line.

@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 
 use engine::{Engine, Generation, Request};
 use glossary::TokenId;
+use prompts::EncodedPrompt;
 use scorers::divergence::kl_from_logits;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Model, PromptTexts};
 use crate::settings::{BAD_PROMPTS, GOOD_PROMPTS, KL_PROMPTS, REFUSAL_PROMPTS};
-use crate::{Cancel, Event, Events, PipelineError, Settings};
+use crate::{Cancel, Event, Events, PipelineError, Settings, response_prefix};
 
 /// What was found.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,13 +38,27 @@ pub struct Quantized {
 }
 
 /// Prompts of each set that are looked at.
-const PROMPTS: usize = 100;
+pub(crate) const PROMPTS: usize = 100;
 
 /// The sets that are looked at: of each pair the first that is given. When two models are compared there are no prompts
 /// for directions, and those for scores show as well what all answers begin with.
-const CALIBRATION_SETS: [[&str; 2]; 2] = [[GOOD_PROMPTS, KL_PROMPTS], [BAD_PROMPTS, REFUSAL_PROMPTS]];
+pub(crate) const CALIBRATION_SETS: [[&str; 2]; 2] =
+    [[GOOD_PROMPTS, KL_PROMPTS], [BAD_PROMPTS, REFUSAL_PROMPTS]];
 
 /// The first prompts of the first set that is given; none where none is.
+pub(crate) fn encoded(
+    model: &Model,
+    settings: &Settings,
+    texts: &PromptTexts,
+    names: [&str; 2],
+    most: usize,
+) -> Result<Vec<EncodedPrompt>, PipelineError> {
+    let given = names.into_iter().find_map(|it| Some((settings.set(it).ok()?, texts.of(it).ok()?)));
+    let Some((set, texts)) = given else { return Ok(Vec::new()) };
+    model.encode(set, settings, &texts[..texts.len().min(most)])
+}
+
+/// The same in tokens.
 fn encode(
     model: &Model,
     settings: &Settings,
@@ -51,9 +66,7 @@ fn encode(
     names: [&str; 2],
     most: usize,
 ) -> Result<Vec<Vec<TokenId>>, PipelineError> {
-    let given = names.into_iter().find_map(|it| Some((settings.set(it).ok()?, texts.of(it).ok()?)));
-    let Some((set, texts)) = given else { return Ok(Vec::new()) };
-    Ok(model.encode(set, settings, &texts[..texts.len().min(most)])?.into_iter().map(|it| it.ids).collect())
+    Ok(encoded(model, settings, texts, names, most)?.into_iter().map(|it| it.ids).collect())
 }
 
 /// Measures and looks, where the settings do not say.
@@ -72,8 +85,12 @@ pub(crate) fn calibrate(
         told => told,
     };
     let response_prefix = match &settings.response_prefix {
-        Some(told) => told.clone(),
-        None => response_prefix(model, settings, texts, batch_size, events, cancel)?,
+        Some(told) => {
+            // Nothing is closed then, and what is scored is said.
+            response_prefix::opened_by_template(model, settings, texts, events)?;
+            told.clone()
+        }
+        None => response_prefix::find(model, settings, texts, batch_size, events, cancel)?,
     };
     model.encoder.set_response_prefix(response_prefix.clone());
     let quantized = match model.engine.info().quantization {
@@ -190,110 +207,4 @@ pub fn free_memory() -> Option<u64> {
         system.refresh_memory();
         system.available_memory()
     })
-}
-
-/// The text that all answers begin with; a chain of thought that they open is closed at once.
-fn response_prefix(
-    model: &mut Model,
-    settings: &Settings,
-    texts: &PromptTexts,
-    batch_size: usize,
-    events: &mut Events<'_>,
-    cancel: &Cancel<'_>,
-) -> Result<String, PipelineError> {
-    let mut prefix = common_beginning(model, settings, texts, batch_size, cancel)?;
-    let skip = settings.chain_of_thought_skips.iter().find(|(opened, _)| prefix.starts_with(opened.as_str()));
-    if let Some((_, closed)) = skip {
-        // What follows the closed block may be common again, a line break perhaps.
-        prefix.clone_from(closed);
-        model.encoder.set_response_prefix(prefix.clone());
-        prefix += &common_beginning(model, settings, texts, batch_size, cancel)?;
-    }
-    events(Event::ResponsePrefix { prefix: prefix.clone() });
-    Ok(prefix)
-}
-
-/// Tokens that are enough to see most answers differ.
-const FEW: usize = 8;
-
-/// The longest text that all answers begin with, special tokens included, without spaces at its end.
-///
-/// The spaces go because a prompt that ends in one is tokenized in an uncommon way.
-fn common_beginning(
-    model: &mut Model,
-    settings: &Settings,
-    texts: &PromptTexts,
-    batch_size: usize,
-    cancel: &Cancel<'_>,
-) -> Result<String, PipelineError> {
-    let mut requests = Vec::new();
-    for names in CALIBRATION_SETS {
-        let encoded = encode(model, settings, texts, names, PROMPTS)?;
-        // What prompts of one kind have in common may be the very behavior: the words of a refusal.
-        if encoded.is_empty() {
-            return Ok(String::new());
-        }
-        requests.extend(encoded.into_iter().map(|tokens| Request { tokens, edit: 0 }));
-    }
-    let stop_tokens = model.encoder.tokenizer().stop_tokens().to_vec();
-    let mut common = String::new();
-    for max_tokens in [FEW, settings.max_response_length] {
-        let max_tokens = max_tokens.min(settings.max_response_length);
-        let how = Generation {
-            max_tokens,
-            stop_tokens: stop_tokens.clone(),
-            batch: batch_size,
-            ..Generation::default()
-        };
-        let answers = model.engine.generate(&requests, &how, &mut |_, _| cancel.requested())?;
-        cancel.check()?;
-        let shown = answers.iter().map(|it| with_end(model, it)).collect::<Result<Vec<_>, _>>()?;
-        common_prefix(&shown).clone_into(&mut common);
-        // Where they have differed, more tokens change nothing.
-        if shown.iter().all(|it| it.len() > common.len()) || max_tokens == settings.max_response_length {
-            break;
-        }
-    }
-    Ok(common.trim_end_matches(' ').to_owned())
-}
-
-/// An answer's text with all special tokens, the one that ended it included.
-fn with_end(model: &Model, answer: &engine::Answer) -> Result<String, PipelineError> {
-    let tokenizer = model.encoder.tokenizer();
-    let mut tokens: Vec<TokenId> = answer.tokens.clone();
-    if answer.stop == engine::StopReason::EndOfSequence {
-        tokens.extend(tokenizer.stop_tokens().first());
-    }
-    // A character that is not yet whole is not compared.
-    Ok(tokenizer.decode(&tokens, false)?.trim_end_matches('\u{fffd}').to_owned())
-}
-
-/// The longest text that all texts begin with, in whole characters.
-fn common_prefix(texts: &[String]) -> &str {
-    let Some((first, others)) = texts.split_first() else { return "" };
-    let end = others.iter().fold(first.len(), |end, other| {
-        let differs = first[..end].char_indices().zip(other.chars()).find(|((_, a), b)| a != b);
-        differs.map_or(end.min(other.len()), |((at, _), _)| at)
-    });
-    &first[..end]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_common_prefix_ends_before_the_first_difference() {
-        let prefix = |texts: &[&str]| {
-            let texts: Vec<String> = texts.iter().map(|&it| it.to_owned()).collect();
-            common_prefix(&texts).to_owned()
-        };
-        assert_eq!(prefix(&["<think> a", "<think> b"]), "<think> ");
-        assert_eq!(prefix(&["aé", "aè"]), "a");
-        assert_eq!(prefix(&["ab", "abc", "abd"]), "ab");
-        assert_eq!(prefix(&["abc", "ab", "abd"]), "ab");
-        assert_eq!(prefix(&["alone"]), "alone");
-        assert_eq!(prefix(&[]), "");
-        assert_eq!(prefix(&["", "a"]), "");
-    }
 }

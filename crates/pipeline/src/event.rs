@@ -27,6 +27,30 @@ pub enum Event {
     },
     /// Weights are held in quantized blocks.
     Quantized(Quantized),
+    /// Answers begin within a chain of thought, or with one.
+    ChainOfThought {
+        /// What opens it.
+        opened: String,
+        /// Whether the chat template opens it, at the end of the prompt; else the model does.
+        by_template: bool,
+        /// Answers that it concerns.
+        answers: usize,
+        /// Answers that were looked at.
+        of: usize,
+        /// What is put before every answer so that it is closed; where there is nothing, the thought is what is scored.
+        closed: Option<String>,
+        /// A variable of the chat template that says whether there is one.
+        variable: Option<String>,
+    },
+    /// What all answers begin with is the whole of some of them, so that it is no response prefix.
+    WholeAnswers {
+        /// The text.
+        text: String,
+        /// Answers of which nothing would be left.
+        answers: usize,
+        /// Answers that were looked at.
+        of: usize,
+    },
     /// What all answers begin with.
     ResponsePrefix {
         /// The text; empty where they have nothing in common.

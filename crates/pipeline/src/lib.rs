@@ -23,9 +23,11 @@ mod model;
 pub mod pick;
 pub mod presets;
 pub mod reproduction;
+mod response_prefix;
 pub mod search_run;
 mod session;
 pub mod settings;
+mod thoughts;
 pub mod written;
 
 pub use adapter::{Adapter, AdapterKind};

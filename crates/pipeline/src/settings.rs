@@ -140,6 +140,9 @@ settings! {
         pub prompt_sets: BTreeMap<String, PromptSetSettings> [Kind::Open] = BTreeMap::new();
         /// The system prompt; an empty text means none.
         pub system_prompt: String = "You are a helpful assistant.".to_owned();
+        /// Variables of the chat template: `{ enable_thinking = false }`, `{ reasoning_effort = "low" }`. On the command
+        /// line as JSON: --chat-template-kwargs '{"enable_thinking": false}'
+        pub chat_template_kwargs: Map<String, Value> [Kind::Any] = Map::new();
         /// Text with which every answer begins; found from the model's answers if not given.
         pub response_prefix: Option<String> = None;
         /// Pairs of what opens a chain of thought and what to put in its place where all answers begin with it, so

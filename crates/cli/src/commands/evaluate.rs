@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use ablation::Parameters;
 use anyhow::Context;
-use pipeline::{Calibration, Cancel, Evaluation, Model, PromptTexts, Session};
+use pipeline::{Calibration, Cancel, Evaluation, Model, PromptTexts, Session, Settings};
 use serde_json::json;
 
 use crate::configuration::Options;
@@ -110,10 +110,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let cancel = Cancel(&interrupt::requested);
     let mut teller = report::Teller::new(report::Style::Remarks);
     let original = arguments.against.as_ref().map(|it| model.at(it));
-    let original = open(original.as_ref().unwrap_or(&model), &arguments.template)?;
+    let original = open(original.as_ref().unwrap_or(&model), &arguments.template, &settings)?;
     // What cannot be written is better known before anything is scored.
     save.format(&original, settings.row_normalization)?;
-    let mut edited = arguments.against.as_ref().map(|_| open(&model, &arguments.template)).transpose()?;
+    let mut edited =
+        arguments.against.as_ref().map(|_| open(&model, &arguments.template, &settings)).transpose()?;
     let mut session =
         Session::start(original, settings, texts, None, &mut |event| teller.tell(&event), &cancel)?;
     let evaluation = match (&mut edited, parameters) {
@@ -158,9 +159,13 @@ fn tell(evaluation: &Evaluation, calibration: &Calibration, as_json: bool) -> an
 }
 
 /// A model with its tokenizer and chat template.
-pub(crate) fn open(arguments: &ModelArguments, template: &TemplateArguments) -> anyhow::Result<Model> {
+pub(crate) fn open(
+    arguments: &ModelArguments,
+    template: &TemplateArguments,
+    settings: &Settings,
+) -> anyhow::Result<Model> {
     let checkpoint = arguments.open()?;
-    let encoder = template.encoder(&checkpoint)?;
+    let encoder = template.encoder(&checkpoint, settings.chat_template_kwargs.clone())?;
     let engine = arguments.load(&checkpoint)?;
     Ok(Model { checkpoint, engine, encoder })
 }

@@ -9,7 +9,7 @@ use anyhow::Context;
 use inquire::Confirm;
 use pipeline::reproduction::{self, Difference, Recipe, Template};
 use pipeline::settings::PromptSetSettings;
-use pipeline::{Cancel, Model, PromptTexts, Session};
+use pipeline::{Cancel, Model, PromptTexts, Session, Settings};
 
 use outcome::{Compared, Outcome, PairOfScores};
 
@@ -196,7 +196,7 @@ impl Job {
             .context("prompts of the file cannot be had\n\nhint: say where they are: --prompts SET=SOURCE")?;
         interrupt::listen()?;
         let template = record.as_ref().map_or_else(Template::default, |it| it.template.clone());
-        let model = self.open(&compute, template)?;
+        let model = self.open(&compute, template, &settings)?;
         let differences = match &record {
             Some(record) => {
                 let files = reproduction::files_of(&model.checkpoint)?;
@@ -262,7 +262,12 @@ impl Job {
         Ok(())
     }
 
-    fn open(&self, compute: &ComputeArguments, template: Template) -> anyhow::Result<Model> {
+    fn open(
+        &self,
+        compute: &ComputeArguments,
+        template: Template,
+        settings: &Settings,
+    ) -> anyhow::Result<Model> {
         let elsewhere = !self.model.exists() && self.model.components().count() < 2;
         if elsewhere {
             anyhow::bail!(
@@ -272,7 +277,7 @@ impl Job {
         }
         let arguments = ModelArguments::of(&self.model, self.commit.clone(), compute.clone());
         let checkpoint = arguments.open()?;
-        let encoder = encoder(template, &checkpoint)?;
+        let encoder = encoder(template, settings.chat_template_kwargs.clone(), &checkpoint)?;
         let engine = arguments.load(&checkpoint)?;
         Ok(Model { checkpoint, engine, encoder })
     }

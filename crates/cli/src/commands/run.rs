@@ -129,7 +129,7 @@ fn whole_job(arguments: &Arguments, told: &Configuration) -> anyhow::Result<()> 
     interrupt::listen()?;
     let cancel = Cancel(&interrupt::requested);
     let mut teller = Teller::new(if arguments.json { Style::Json } else { Style::Remarks });
-    let model = open(&model, &arguments.template)?;
+    let model = open(&model, &arguments.template, &settings)?;
     let format = save.format(&model, settings.row_normalization)?;
     if upload.is_some() && save.wanted() && format == Format::Gguf {
         anyhow::bail!("a GGUF file that is saved is not uploaded\n\nhint: leave --save out");
