@@ -22,6 +22,19 @@ pub enum CheckpointError {
         /// What stands there.
         path: PathBuf,
     },
+    /// A text file of a folder is a link that leaves the folder.
+    #[error(
+        "`{}` is a link that leads out of the model's folder, to `{}`, and is not followed: a downloaded folder could so \
+         have any file of yours copied and published\
+         \n\nhint: if that file belongs to the model, put a copy of it in place of the link",
+        path.display(), target.display()
+    )]
+    LinkOutside {
+        /// The link.
+        path: PathBuf,
+        /// Where it leads.
+        target: PathBuf,
+    },
     /// A file has no bytes.
     #[error("`{}` is empty\n\nhint: an interrupted download looks like this, fetch the file again", path.display())]
     EmptyFile {

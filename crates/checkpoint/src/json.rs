@@ -6,9 +6,23 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use crate::CheckpointError;
+use crate::links::way_out_of_link;
 
-/// The text of a file; `None` if there is no such file.
+/// The text of a file of a model's folder; `None` if there is no such file. A link that leaves its folder is an error.
 pub(crate) fn read_text(path: &Path) -> Result<Option<String>, CheckpointError> {
+    read_text_within(path.parent().unwrap_or(Path::new("/")), path)
+}
+
+/// The same for a file deeper in the folder.
+pub(crate) fn read_text_within(folder: &Path, path: &Path) -> Result<Option<String>, CheckpointError> {
+    if let Some(target) = way_out_of_link(folder, path) {
+        return Err(CheckpointError::LinkOutside { path: path.to_owned(), target });
+    }
+    read_followed(path)
+}
+
+/// The text of a file, wherever it lies.
+fn read_followed(path: &Path) -> Result<Option<String>, CheckpointError> {
     let io = |problem| CheckpointError::Io { path: path.to_owned(), problem };
     match std::fs::metadata(path) {
         Ok(facts) if facts.is_file() => {}
@@ -29,13 +43,19 @@ pub(crate) fn read_text(path: &Path) -> Result<Option<String>, CheckpointError> 
     })
 }
 
-/// The JSON object in a file; `None` if there is no such file.
+/// The JSON object in a file of a model's folder; `None` if there is no such file.
 pub(crate) fn read_object(path: &Path) -> Result<Option<Map<String, Value>>, CheckpointError> {
-    let Some(text) = read_text(path)? else {
-        return Ok(None);
-    };
-    match parse(&text) {
-        Ok(Value::Object(object)) => Ok(Some(object)),
+    read_text(path)?.map(|it| object(path, &it)).transpose()
+}
+
+/// The same for a file that belongs to the weights, which may lie anywhere.
+pub(crate) fn read_object_of_weights(path: &Path) -> Result<Option<Map<String, Value>>, CheckpointError> {
+    read_followed(path)?.map(|it| object(path, &it)).transpose()
+}
+
+fn object(path: &Path, text: &str) -> Result<Map<String, Value>, CheckpointError> {
+    match parse(text) {
+        Ok(Value::Object(object)) => Ok(object),
         Ok(other) => Err(unexpected(path, "the whole file", "an object", &other)),
         Err(problem) => Err(CheckpointError::Json { path: path.to_owned(), problem }),
     }

@@ -15,6 +15,7 @@ mod error;
 pub mod gguf;
 pub mod hugging_face;
 mod json;
+pub mod links;
 mod mapped_file;
 mod quantize;
 mod quantized;

@@ -6,7 +6,8 @@ use serde_json::{Map, Value};
 
 use crate::CheckpointError;
 use crate::hugging_face::files_with_extension;
-use crate::json::{read_object, read_text, unexpected};
+use crate::json::{read_object, read_text, read_text_within, unexpected};
+use crate::links::way_out_of_link;
 
 /// What a checkpoint holds beside its weights for turning text into tokens and back.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -48,7 +49,7 @@ impl TextAssets {
         let configured = tokenizer_config.as_ref().and_then(|it| it.get("chat_template"));
         let mut configured = templates(&config_path, configured)?;
         let own_file = read_text(&folder.join("chat_template.jinja"))?;
-        let mut named_chat_templates = additional_templates(&folder.join("additional_chat_templates"))?;
+        let mut named_chat_templates = additional_templates(folder)?;
         let in_config = take_default(&mut configured);
         if named_chat_templates.is_empty() && own_file.is_none() {
             named_chat_templates = configured;
@@ -116,14 +117,18 @@ fn take_default(templates: &mut Vec<(String, String)>) -> Option<String> {
     Some(templates.remove(place).1)
 }
 
-fn additional_templates(folder: &Path) -> Result<Vec<(String, String)>, CheckpointError> {
+fn additional_templates(model: &Path) -> Result<Vec<(String, String)>, CheckpointError> {
+    let folder = model.join("additional_chat_templates");
     if !folder.is_dir() {
         return Ok(Vec::new());
     }
+    if let Some(target) = way_out_of_link(model, &folder) {
+        return Err(CheckpointError::LinkOutside { path: folder, target });
+    }
     let mut templates = Vec::new();
-    for path in files_with_extension(folder, "jinja")? {
+    for path in files_with_extension(&folder, "jinja")? {
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        if let Some(template) = read_text(&path)? {
+        if let Some(template) = read_text_within(model, &path)? {
             templates.push((name, template));
         }
     }

@@ -248,6 +248,14 @@ impl SaveArguments {
         for file in &written.left_out {
             remark(&format!("not copied: {}", file.display()));
         }
+        for (link, target) in &written.links_out {
+            remark(&format!(
+                "not copied: {} is a link that leads out of the model's folder, to {}; if that file belongs to the model, \
+                 put a copy of it in place of the link",
+                link.display(),
+                target.display()
+            ));
+        }
         if let Some(method) = session.model.checkpoint.quantization() {
             remark(&format!(
                 "the weights, quantized with {method}, are written as ordinary ones; quantize them anew with the tool that \

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::header::Header;
 use crate::CheckpointError;
-use crate::json::{is_git_lfs_pointer, read_object, unexpected};
+use crate::json::{is_git_lfs_pointer, read_object, read_object_of_weights, unexpected};
 use crate::mapped_file::MappedFile;
 
 const SINGLE: &str = "model.safetensors";
@@ -46,7 +46,7 @@ pub(crate) fn read_weights(folder: &Path) -> Result<Vec<Shard>, CheckpointError>
         return Ok(vec![read_shard(&single)?]);
     }
     let index = folder.join(INDEX);
-    if let Some(object) = read_object(&index)? {
+    if let Some(object) = read_object_of_weights(&index)? {
         return read_sharded(folder, &index, &weight_map(&index, object.get("weight_map"))?);
     }
     match files_with_extension(folder, "safetensors")?.as_slice() {

@@ -91,7 +91,8 @@ pub(super) fn write_layout(
     output.finish()?;
     check(staging.path(), metadata, &layout.tensors)?;
     staging.keep()?;
-    Ok(Written { files: vec![target.to_owned()], tensor_bytes: total, left_out: Vec::new() })
+    let files = vec![target.to_owned()];
+    Ok(Written { files, tensor_bytes: total, left_out: Vec::new(), links_out: Vec::new() })
 }
 
 fn plan<'a>(

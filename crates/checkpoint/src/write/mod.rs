@@ -88,8 +88,10 @@ pub struct Written {
     pub files: Vec<PathBuf>,
     /// Bytes of tensors in them.
     pub tensor_bytes: u64,
-    /// Files of the input folder that were not copied: weights in other files or formats.
+    /// What of the input folder was not copied: weights in other files or formats, links to folders, pipes and devices.
     pub left_out: Vec<PathBuf>,
+    /// Links of the input folder that lead out of it, which are not followed, and where they lead.
+    pub links_out: Vec<(PathBuf, PathBuf)>,
 }
 
 /// Writes a model to a place where nothing is yet; a folder may also take the place of an empty one.

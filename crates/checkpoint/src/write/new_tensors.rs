@@ -98,7 +98,7 @@ pub fn write_new_folder(
     staging.keep()?;
     let names = std::iter::once(weights).chain(texts.iter().map(|it| it.0));
     let files = names.map(|it| target.join(it)).collect();
-    Ok(Written { files, tensor_bytes: total, left_out: Vec::new() })
+    Ok(Written { files, tensor_bytes: total, left_out: Vec::new(), links_out: Vec::new() })
 }
 
 /// Reads a safetensors file back and compares names, shapes and types.

@@ -51,7 +51,8 @@ pub(super) fn write(
 
     let folder = staging.path();
     fs::create_dir(folder).map_err(|problem| WriteError::io(folder, problem))?;
-    let mut written = Written { files: Vec::new(), tensor_bytes: total, left_out: Vec::new() };
+    let mut written =
+        Written { files: Vec::new(), tensor_bytes: total, left_out: Vec::new(), links_out: Vec::new() };
     let mut meter = Meter { progress: Progress { done: 0, total }, report: progress };
     let names = shard_names(shards.len());
     for (shard, name) in shards.iter().zip(&names) {

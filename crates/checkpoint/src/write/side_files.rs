@@ -8,6 +8,7 @@ use super::output::failed;
 use super::staging::sync_folder;
 use super::{WriteError, Written};
 use crate::CheckpointError;
+use crate::links::way_out;
 
 /// Endings of files of weights: those that are written anew, and those that would still hold the original model.
 const WEIGHTS: [&str; 10] =
@@ -23,13 +24,16 @@ const REPRODUCTION: &str = "reproduce";
 pub(super) struct SideFiles {
     copied: Vec<PathBuf>,
     left_out: Vec<PathBuf>,
+    /// Links that leave the folder, and where they lead.
+    links_out: Vec<(PathBuf, PathBuf)>,
     /// What `copied` takes, in bytes.
     pub(super) bytes: u64,
 }
 
 impl SideFiles {
     /// Finds them, in the order of their names. Folders whose name starts with a dot (`.git`, `.cache`) are the tools',
-    /// not the model's. Links to files are followed, as download caches hold them; links to folders are not.
+    /// not the model's. Links to files of the folder are followed, and those of the hub's cache; links that leave the
+    /// folder are not (`links.rs` says why), nor are links to folders.
     ///
     /// `without`: names of files of the folder that are not to be copied.
     pub(super) fn of(folder: &Path, without: &[&str]) -> Result<Self, WriteError> {
@@ -62,14 +66,18 @@ impl SideFiles {
                 continue;
             }
             // A link that leads nowhere is an error: a model without that file would be another one.
-            let facts = fs::metadata(root.join(&path)).map_err(|problem| {
-                WriteError::Checkpoint(CheckpointError::Io { path: root.join(&path), problem })
-            })?;
+            let io =
+                |problem| WriteError::Checkpoint(CheckpointError::Io { path: root.join(&path), problem });
+            let facts = fs::metadata(root.join(&path)).map_err(io)?;
             if facts.is_file() && is_weights(&path) {
                 self.left_out.push(path);
+            } else if let Some(target) = way_out(root, &root.join(&path)).map_err(io)? {
+                self.links_out.push((path, target));
             } else if facts.is_file() {
                 self.bytes += facts.len();
                 self.copied.push(path);
+            } else {
+                self.left_out.push(path);
             }
         }
         Ok(())
@@ -106,6 +114,7 @@ impl SideFiles {
             written.files.push(path);
         }
         written.left_out.extend(self.left_out.into_iter().map(|it| from.join(it)));
+        written.links_out.extend(self.links_out.into_iter().map(|it| (from.join(it.0), it.1)));
         Ok(())
     }
 }

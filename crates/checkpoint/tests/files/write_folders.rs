@@ -147,22 +147,97 @@ fn side_files_are_copied_byte_for_byte_and_other_weights_left_out() {
 
 #[cfg(unix)]
 #[test]
-fn links_to_files_are_followed_and_one_that_leads_nowhere_is_an_error() {
-    let (from, blobs) = (folder(), tempfile::tempdir().unwrap());
-    write_shard(&blobs.path().join("0a1b"), &[("w", &[1.0])]);
-    fs::write(blobs.path().join("2c3d"), "{}").unwrap();
+fn links_of_the_hubs_cache_are_followed_and_one_that_leads_nowhere_is_an_error() {
+    let cache = tempfile::tempdir().unwrap();
+    let (from, blobs) = (cache.path().join("snapshots/0123"), cache.path().join("blobs"));
+    fs::create_dir_all(&from).unwrap();
+    fs::create_dir(&blobs).unwrap();
+    write_shard(&blobs.join("0a1b"), &[("w", &[1.0])]);
+    fs::write(blobs.join("2c3d"), "merges").unwrap();
+    fs::write(blobs.join("4e5f"), "{}").unwrap();
     let link = |blob: &str, name: &str| {
-        std::os::unix::fs::symlink(blobs.path().join(blob), from.path().join(name)).unwrap();
+        std::os::unix::fs::symlink(format!("../../blobs/{blob}"), from.join(name)).unwrap();
     };
     link("0a1b", "model.safetensors");
     link("2c3d", "merges.txt");
+    link("4e5f", "config.json");
     let to = tempfile::tempdir().unwrap();
-    write(from.path(), &Replacements::new(), &to.path().join("model"), &Settings::default()).unwrap();
-    assert!(!to.path().join("model/merges.txt").is_symlink());
-    fs::remove_file(blobs.path().join("2c3d")).unwrap();
-    let error = write(from.path(), &Replacements::new(), &to.path().join("other"), &Settings::default());
+    let model = to.path().join("model");
+    let written = write(&from, &Replacements::new(), &model, &Settings::default()).unwrap();
+    assert_eq!((written.left_out.len(), written.links_out.len()), (0, 0));
+    assert!(!model.join("merges.txt").is_symlink());
+    assert_eq!(fs::read_to_string(model.join("merges.txt")).unwrap(), "merges");
+    fs::remove_file(blobs.join("2c3d")).unwrap();
+    let error = write(&from, &Replacements::new(), &to.path().join("other"), &Settings::default());
     assert!(error.unwrap_err().to_string().contains("merges.txt"));
     assert_eq!(names_in(to.path()), ["model"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn links_that_leave_the_folder_are_not_copied_and_are_named_with_what_they_lead_to() {
+    use std::os::unix::fs::symlink;
+    let root = tempfile::tempdir().unwrap();
+    let (from, secret) = (root.path().join("model"), root.path().join("secret"));
+    fs::create_dir_all(from.join("sub")).unwrap();
+    fs::create_dir(root.path().join("private")).unwrap();
+    fs::write(root.path().join("private/key.txt"), "secret").unwrap();
+    fs::write(&secret, "secret").unwrap();
+    fs::write(from.join("config.json"), "{}").unwrap();
+    fs::write(from.join("NOTICE"), "notice").unwrap();
+    // Weights may lie on another disk.
+    write_shard(&root.path().join("weights"), &[("w", &[1.0])]);
+    symlink("../weights", from.join("model.safetensors")).unwrap();
+    symlink("../secret", from.join("LICENSE")).unwrap();
+    symlink(&secret, from.join("sub/x.txt")).unwrap();
+    symlink("LICENSE", from.join("COPYING")).unwrap();
+    symlink("../private", from.join("docs")).unwrap();
+    symlink("NOTICE", from.join("NOTICE.md")).unwrap();
+    symlink("../secret", from.join("README.md")).unwrap();
+    let target = root.path().join("edited");
+    let written = write(&from, &Replacements::new(), &target, &Settings::default()).unwrap();
+    assert_eq!(names_in(&target), ["NOTICE", "NOTICE.md", "config.json", "model.safetensors"]);
+    assert_eq!(fs::read_to_string(target.join("NOTICE.md")).unwrap(), "notice");
+    let secret = fs::canonicalize(&secret).unwrap();
+    let private = secret.with_file_name("private");
+    let out = ["COPYING", "LICENSE", "README.md", "docs", "sub/x.txt"];
+    let leads = |name: &str| if name == "docs" { private.clone() } else { secret.clone() };
+    assert_eq!(written.links_out, out.map(|it| (from.join(it), leads(it))));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_text_of_the_model_that_is_a_link_out_of_its_folder_is_refused_by_name() {
+    use std::os::unix::fs::symlink;
+    for name in [
+        "config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "generation_config.json",
+        "chat_template.jinja",
+        "chat_template.json",
+        "additional_chat_templates",
+    ] {
+        let from = folder();
+        write_shard(&from.path().join("model.safetensors"), &[("w", &[1.0])]);
+        let outside = tempfile::tempdir().unwrap();
+        fs::write(outside.path().join("x.json"), r#"{"auths": "secret"}"#).unwrap();
+        let link = from.path().join(name);
+        drop(fs::remove_file(&link));
+        let target = if name.contains('.') { outside.path().join("x.json") } else { outside.path().into() };
+        symlink(&target, &link).unwrap();
+        let error = Checkpoint::open(from.path()).unwrap_err().to_string();
+        assert!(error.contains(link.to_str().unwrap()) && error.contains("leads out of"), "{name}: {error}");
+        assert!(error.contains("\n\nhint: ") && !error.contains("secret"), "{name}: {error}");
+        // The same text as a file, or as a link to a file of the folder, is fine.
+        fs::remove_file(&link).unwrap();
+        if target.is_file() {
+            fs::copy(&target, from.path().join("own")).unwrap();
+            symlink("own", &link).unwrap();
+            Checkpoint::open(from.path()).unwrap();
+        }
+    }
 }
 
 #[test]

@@ -5,6 +5,8 @@
 
 use std::path::Path;
 
+use checkpoint::links::way_out;
+
 /// Entries that are not true of what is made of a model.
 const BASE: [&str; 2] = ["base_model", "base_model_relation"];
 
@@ -18,11 +20,14 @@ pub(super) struct Original {
 }
 
 impl Original {
-    /// The card in a model's folder. A model without one, or in a GGUF file, has nothing to say.
+    /// The card in a model's folder. A model without one, or in a GGUF file, has nothing to say, nor has a link that
+    /// leaves the folder: what it leads to may be private, and this text is published.
     pub(super) fn beside(model: &Path) -> Self {
-        std::fs::read(model.join("README.md"))
-            .map(|bytes| Self::of(&String::from_utf8_lossy(&bytes)))
-            .unwrap_or_default()
+        let path = model.join("README.md");
+        if !matches!(way_out(model, &path), Ok(None)) || !path.is_file() {
+            return Self::default();
+        }
+        std::fs::read(path).map(|bytes| Self::of(&String::from_utf8_lossy(&bytes))).unwrap_or_default()
     }
 
     fn of(card: &str) -> Self {
@@ -141,6 +146,20 @@ mod tests {
             assert_eq!(parsed(nothing), expected(""));
         }
         assert_eq!(parsed(""), "license: mit\ntags:\n- ablate\nbase_model: \"a/b\"");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_card_that_is_a_link_out_of_the_folder_is_none() {
+        let root = tempfile::tempdir().unwrap();
+        let model = root.path().join("model");
+        std::fs::create_dir(&model).unwrap();
+        std::fs::write(root.path().join("private"), "secret").unwrap();
+        std::os::unix::fs::symlink("../private", model.join("README.md")).unwrap();
+        assert_eq!(Original::beside(&model), Original::default());
+        std::fs::remove_file(model.join("README.md")).unwrap();
+        std::fs::write(model.join("README.md"), "theirs").unwrap();
+        assert_eq!(Original::beside(&model).text, "theirs");
     }
 
     #[test]

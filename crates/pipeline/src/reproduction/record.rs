@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ablation::Parameters;
+use checkpoint::links::way_out;
 use checkpoint::{Checkpoint, Format};
 use hub::{HubError, Repository};
 use prompts::sources::Place;
@@ -288,7 +289,9 @@ pub fn files_of(checkpoint: &Checkpoint) -> Result<ModelFiles, HubError> {
     let mut files: Vec<_> = checkpoint.weight_files().into_iter().map(Path::to_owned).collect();
     if checkpoint.format() == Format::HuggingFace {
         let entries = std::fs::read_dir(path).into_iter().flatten().flatten().map(|it| it.path());
-        files.extend(entries.filter(|it| it.is_file() && is_text_of_a_model(it)));
+        // Of what a link outside leads to, not even the digest is anybody's business.
+        let own = |it: &PathBuf| matches!(way_out(path, it), Ok(None));
+        files.extend(entries.filter(|it| it.is_file() && is_text_of_a_model(it) && own(it)));
     }
     let digest = |it: &Path| Ok((file_name(it), hub::sha256_of_file(it)?));
     let files = files.iter().map(|it| digest(it)).collect::<Result<_, HubError>>()?;
