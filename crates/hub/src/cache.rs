@@ -11,17 +11,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::answers::is_commit;
 use crate::{HubError, Repository};
 
 /// A repository's part of the cache.
 pub(crate) struct Cache {
     folder: PathBuf,
     locks: PathBuf,
-}
-
-/// Whether a revision is a commit, which never changes.
-pub(crate) fn is_commit(revision: &str) -> bool {
-    revision.len() == 40 && revision.bytes().all(|it| it.is_ascii_hexdigit())
 }
 
 impl Cache {
@@ -77,13 +73,13 @@ impl Cache {
         files
     }
 
-    /// Waits until no other process downloads this.
-    pub(crate) fn lock(&self, etag: &str) -> Result<fs::File, HubError> {
+    /// Waits until no other process downloads this. `None` where the file system has no locks, as some network file
+    /// systems have none.
+    pub(crate) fn lock(&self, etag: &str) -> Result<Option<fs::File>, HubError> {
         let path = self.locks.join(format!("{etag}.lock"));
         make_parent(&path)?;
         let file = fs::File::create(&path).map_err(HubError::disk(&path))?;
-        file.lock().map_err(HubError::disk(path))?;
-        Ok(file)
+        Ok(file.lock().is_ok().then_some(file))
     }
 
     /// Makes a blob a file of a commit: a link where the system has links, else a copy.
@@ -111,4 +107,16 @@ impl Cache {
 pub(crate) fn make_parent(path: &Path) -> Result<(), HubError> {
     let parent = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(parent).map_err(HubError::disk(parent))
+}
+
+/// Bytes that the disk of a folder has left, where the system tells.
+#[cfg(unix)]
+pub(crate) fn free_bytes(folder: &Path) -> Option<u64> {
+    let facts = rustix::fs::statvfs(folder).ok()?;
+    facts.f_bavail.checked_mul(facts.f_frsize)
+}
+
+#[cfg(not(unix))]
+pub(crate) fn free_bytes(_: &Path) -> Option<u64> {
+    None
 }

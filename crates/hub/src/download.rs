@@ -3,13 +3,16 @@
 use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use serde::Deserialize;
+use ureq::http::Response;
+use ureq::{Body, http};
 
-use crate::cache::{Cache, is_commit, make_parent};
+use crate::answers::{self, is_commit, is_inside};
+use crate::cache::{Cache, free_bytes, make_parent};
 use crate::digest::sha256_of_file;
+use crate::limits::{Pace, UNKNOWN_SIZE};
 use crate::repository::encoded;
+use crate::requests::Follow;
 use crate::{Client, HubError, Repository};
 
 /// What a repository has.
@@ -19,6 +22,8 @@ pub struct Info {
     pub commit: String,
     /// Its files, in order; offline: those that are in the cache.
     pub files: Vec<File>,
+    /// Whether the cache says so, which knows only the files that were downloaded.
+    pub cached: bool,
 }
 
 /// A file of a repository.
@@ -30,20 +35,6 @@ pub struct File {
     pub size: Option<u64>,
 }
 
-/// What the hub says of a repository.
-#[derive(Deserialize)]
-struct Answer {
-    sha: String,
-    #[serde(default)]
-    siblings: Vec<Sibling>,
-}
-
-#[derive(Deserialize)]
-struct Sibling {
-    rfilename: String,
-    size: Option<u64>,
-}
-
 /// What the hub says of a file.
 struct Facts {
     etag: String,
@@ -51,22 +42,22 @@ struct Facts {
     size: Option<u64>,
 }
 
-/// How often a download is begun again where it was cut off.
-const ATTEMPTS: u32 = 5;
-
-/// How many redirections from one name of a repository to another are followed.
-const MOVES: usize = 5;
-
 impl Client {
     /// What a repository has at a revision: a branch, a tag or a commit.
     ///
     /// Where the network does not answer, what the cache knows.
     pub fn info(&self, repository: &Repository, revision: &str) -> Result<Info, HubError> {
+        let (repository, revision) = (repository.clone(), revision.to_owned());
+        self.stoppable(move |client| client.find_info(&repository, &revision))
+    }
+
+    fn find_info(&self, repository: &Repository, revision: &str) -> Result<Info, HubError> {
+        expect_revision(repository, revision)?;
         let cache = Cache::of(&self.access.cache, repository);
         let cached = || {
             let commit = cache.commit(revision)?;
             let files = cache.files(&commit).into_iter().map(|path| File { path, size: None }).collect();
-            Some(Info { commit, files }).filter(|it: &Info| !it.files.is_empty())
+            Some(Info { commit, files, cached: true }).filter(|it: &Info| !it.files.is_empty())
         };
         if self.access.offline {
             return cached().ok_or_else(|| self.offline(repository, revision));
@@ -90,35 +81,34 @@ impl Client {
             repository.id,
             encoded(revision, false)
         );
-        let mut request = self.agent.get(&url);
-        if let Some((name, value)) = self.identity() {
-            request = request.header(name, value);
-        }
-        let mut response = request.call().map_err(|it| self.network(&action, &it))?;
+        let mut response = self.persevere(false, || {
+            let response = self.get(&url, &action)?;
+            self.unless_busy(response, &action)
+        })?;
         if !response.status().is_success() {
             return Err(self.refused(response, repository, revision, None, &action));
         }
-        let text = response.body_mut().with_config().limit(256 << 20).read_to_string();
-        let text = text.map_err(|it| self.network(&action, &it))?;
-        let answer: Answer = serde_json::from_str(&text).map_err(|error| HubError::Answer {
-            action,
-            endpoint: self.access.endpoint.clone(),
-            status: 200,
-            reason: error.to_string(),
-        })?;
-        let mut files: Vec<File> =
-            answer.siblings.into_iter().map(|it| File { path: it.rfilename, size: it.size }).collect();
-        files.sort_by(|a, b| a.path.cmp(&b.path));
-        Ok(Info { commit: answer.sha, files })
+        let text = self.text(&mut response, answers::JSON_BYTES, &action)?;
+        let info = answers::info(&text).map_err(|it| self.answer(&action, 200, &it))?;
+        if is_commit(revision) && !info.commit.eq_ignore_ascii_case(revision) {
+            return Err(self.answer(&action, 200, &format!("its commit is `{}`", info.commit)));
+        }
+        Ok(info)
     }
 
     /// Where a file lies on this machine; it is downloaded if it is not there yet.
     ///
     /// A download that was cut off goes on where it stopped.
     pub fn file(&self, repository: &Repository, revision: &str, path: &str) -> Result<PathBuf, HubError> {
-        let inside = Path::new(path).components().all(|it| matches!(it, std::path::Component::Normal(_)));
-        if !inside || path.contains('\\') {
-            return Err(HubError::Path { repository: repository.clone(), path: path.to_owned() });
+        let (repository, revision, path) = (repository.clone(), revision.to_owned(), path.to_owned());
+        self.stoppable(move |client| client.find_file(&repository, &revision, &path))
+    }
+
+    fn find_file(&self, repository: &Repository, revision: &str, path: &str) -> Result<PathBuf, HubError> {
+        expect_revision(repository, revision)?;
+        if !is_inside(path) {
+            let path = self.hide(path);
+            return Err(HubError::Path { repository: repository.clone(), path });
         }
         let cache = Cache::of(&self.access.cache, repository);
         let cached = || {
@@ -167,23 +157,24 @@ impl Client {
             encoded(revision, false),
             encoded(path, true)
         );
-        let facts = self.facts(&url, repository, revision, path)?;
+        let wanted = Wanted {
+            url,
+            repository,
+            revision,
+            path,
+            action: format!("downloading `{path}` of {repository}"),
+        };
+        let facts = self.facts(&wanted)?;
         cache.remember(revision, &facts.commit)?;
-        let _lock = cache.lock(&facts.etag)?;
+        let lock = cache.lock(&facts.etag)?;
         let blob = cache.blob(&facts.etag);
         if !blob.exists() {
-            let incomplete = blob.with_file_name(format!("{}.incomplete", facts.etag));
+            // Where the file system has no locks, two downloads must not write into one file.
+            let ending = if lock.is_some() { String::new() } else { format!(".{}", std::process::id()) };
+            let incomplete = blob.with_file_name(format!("{}{ending}.incomplete", facts.etag));
             make_parent(&incomplete)?;
-            let mut attempt = 1;
-            loop {
-                match self.append(&url, &incomplete, &facts, repository, revision, path) {
-                    Err(error) if error.is_network() && attempt < ATTEMPTS => {
-                        std::thread::sleep(Duration::from_secs(1 << (attempt - 1)));
-                        attempt += 1;
-                    }
-                    other => break other?,
-                }
-            }
+            expect_room(&incomplete, &facts, path)?;
+            self.download(&wanted, &facts, &incomplete)?;
             check(&incomplete, &facts, path)?;
             fs::rename(&incomplete, &blob).map_err(HubError::disk(&blob))?;
         }
@@ -191,59 +182,70 @@ impl Client {
     }
 
     /// Asks about a file without downloading it.
-    fn facts(
-        &self,
-        url: &str,
-        repository: &Repository,
-        revision: &str,
-        path: &str,
-    ) -> Result<Facts, HubError> {
+    fn facts(&self, wanted: &Wanted<'_>) -> Result<Facts, HubError> {
+        let Wanted { url, repository, revision, path, .. } = wanted;
         let action = format!("asking for `{path}` of {repository}");
-        let mut url = url.to_owned();
-        for _ in 0..MOVES {
-            let mut request = self.agent.head(&url).header("accept-encoding", "identity");
-            if let Some((name, value)) = self.identity() {
-                request = request.header(name, value);
-            }
-            let request = request.config().max_redirects(0).max_redirects_will_error(false).build();
-            let response = request.call().map_err(|it| self.network(&action, &it))?;
-            let header =
-                |name: &str| response.headers().get(name).and_then(|it| it.to_str().ok()).map(str::to_owned);
-            // Within the hub, a repository may have another name now; elsewhere lies the file itself.
-            if let Some(place) = header("location").filter(|it| it.starts_with('/')) {
-                url = format!("{}{place}", self.access.endpoint);
-                continue;
-            }
-            let facts = header("x-linked-etag").or(header("etag")).zip(header("x-repo-commit"));
-            if response.status().is_client_error() || response.status().is_server_error() || facts.is_none() {
-                return Err(self.refused(response, repository, revision, Some(path), &action));
-            }
-            let (etag, commit) = facts.expect("looked at above");
-            let etag = etag.trim_start_matches("W/").trim_matches('"').to_owned();
-            let safe =
-                !etag.is_empty() && etag.bytes().all(|it| it.is_ascii_alphanumeric() || b"-_.".contains(&it));
-            if !safe || !is_commit(&commit) {
-                return Err(self.refused(response, repository, revision, Some(path), &action));
-            }
-            let size = header("x-linked-size").or(header("content-length")).and_then(|it| it.parse().ok());
-            // The length of a redirection is not the file's.
-            let size = size.filter(|_| header("x-linked-size").is_some() || response.status().is_success());
-            return Ok(Facts { etag, commit, size });
-        }
-        Err(self.network(&action, &"the repository's name leads in circles"))
+        let identity = [("accept-encoding", "identity".to_owned())];
+        let response = self.persevere(false, || {
+            let patience = self.patience.response;
+            let (response, _) =
+                self.ask_at("HEAD", url, &identity, &Follow::WithinTheHub, patience, &action)?;
+            self.unless_busy(response, &action)
+        })?;
+        let header = |name: &str| header(&response, name);
+        let etag = header("x-linked-etag").or(header("etag")).and_then(|it| answers::etag(&it));
+        let commit = header("x-repo-commit").filter(|it| is_commit(it));
+        // Of a commit that was asked for, nothing else may be said.
+        let commit = commit.filter(|it| !is_commit(revision) || it.eq_ignore_ascii_case(revision));
+        let failed = response.status().is_client_error() || response.status().is_server_error();
+        let Some((etag, commit)) = etag.zip(commit).filter(|_| !failed) else {
+            return Err(if failed {
+                self.refused(response, repository, revision, Some(path), &action)
+            } else {
+                let status = response.status().as_u16();
+                self.answer(&action, status, "no commit and no name of the contents that can be one")
+            });
+        };
+        let size = header("x-linked-size").or(header("content-length")).and_then(|it| it.parse().ok());
+        // The length of a redirection is not the file's.
+        let size = size.filter(|_| header("x-linked-size").is_some() || response.status().is_success());
+        Ok(Facts { etag, commit, size })
     }
 
-    /// Downloads what is missing of a file.
+    /// Downloads what is missing of a file, with as many attempts as bring it on.
+    fn download(&self, wanted: &Wanted<'_>, facts: &Facts, target: &Path) -> Result<(), HubError> {
+        let mut pace = Pace::new(self.patience);
+        let (mut attempt, mut most) = (0, 0);
+        loop {
+            let error = match self.append(wanted, facts, target, &mut pace) {
+                Err(error) => error,
+                done => return done,
+            };
+            let there = fs::metadata(target).map_or(0, |it| it.len());
+            if there > most {
+                (attempt, most) = (0, there);
+            }
+            attempt += 1;
+            let Some(pause) = self.pause_after(&error, attempt) else { return Err(error) };
+            let slow =
+                |it| HubError::TooSlow { action: wanted.action.clone(), reason: format!("{it}: {error}") };
+            pace.at(there).map_err(slow)?;
+            self.pause(pause)?;
+            if matches!(error, HubError::Busy { .. }) {
+                pace.paused(pause);
+            }
+        }
+    }
+
+    /// Downloads what is missing of a file, until the connection ends.
     fn append(
         &self,
-        url: &str,
-        target: &Path,
+        wanted: &Wanted<'_>,
         facts: &Facts,
-        repository: &Repository,
-        revision: &str,
-        path: &str,
+        target: &Path,
+        pace: &mut Pace,
     ) -> Result<(), HubError> {
-        let action = format!("downloading `{path}` of {repository}");
+        let Wanted { url, repository, revision, path, action } = wanted;
         let disk = || HubError::disk(target);
         let mut file = fs::File::options().create(true).append(true).open(target).map_err(disk())?;
         let mut done = file.seek(SeekFrom::End(0)).map_err(disk())?;
@@ -254,41 +256,94 @@ impl Client {
         if facts.size == Some(done) {
             return Ok(());
         }
-        let mut request = self.agent.get(url).header("accept-encoding", "identity");
-        if let Some((name, value)) = self.identity() {
-            request = request.header(name, value);
-        }
+        let mut headers = vec![("accept-encoding", "identity".to_owned())];
         if done > 0 {
-            request = request.header("range", format!("bytes={done}-"));
+            headers.push(("range", format!("bytes={done}-")));
         }
-        let response = request.call().map_err(|it| self.network(&action, &it))?;
+        let (response, _) = self.ask_at("GET", url, &headers, &Follow::All, self.patience.read, action)?;
+        let response = self.unless_busy(response, action)?;
         match response.status().as_u16() {
             206 => {}
             200 => {
                 file.set_len(0).map_err(disk())?;
                 done = 0;
             }
-            _ => return Err(self.refused(response, repository, revision, Some(path), &action)),
+            _ => return Err(self.refused(response, repository, revision, Some(path), action)),
         }
-        let all = facts.size.unwrap_or(0);
+        let left = header(&response, "content-length").and_then(|it| it.parse::<u64>().ok());
+        let size = facts.size.or(left.map(|it| it.saturating_add(done)));
+        let limit = size.unwrap_or(UNKNOWN_SIZE);
         let mut body = response.into_body().into_reader();
         let mut buffer = vec![0; 1 << 18];
         loop {
-            let read = body.read(&mut buffer).map_err(|it| self.network(&action, &it))?;
+            self.go_on()?;
+            let read = body.read(&mut buffer).map_err(|it| self.network(action, &stalled(it)))?;
             if read == 0 {
                 break;
             }
+            if done + read as u64 > limit {
+                drop(file);
+                // The next attempt must not go on from here.
+                let _ = fs::remove_file(target);
+                let (expected, found) = (format!("at most {limit} bytes"), "more of them".to_owned());
+                return Err(HubError::Damaged { path: (*path).to_owned(), expected, found });
+            }
             file.write_all(&buffer[..read]).map_err(disk())?;
             done += read as u64;
-            self.tell(path, done, all.max(done));
+            pace.at(done).map_err(|it| HubError::TooSlow { action: action.clone(), reason: it })?;
+            self.tell(path, done, size.unwrap_or(0).max(done));
         }
         file.sync_all().map_err(disk())?;
-        match facts.size {
+        match size {
             Some(size) if done < size => {
-                Err(self.network(&action, &format!("the connection ended after {done} of {size} bytes")))
+                Err(self.network(action, &format!("the connection ended after {done} of {size} bytes")))
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// A file that is to be downloaded.
+struct Wanted<'a> {
+    url: String,
+    repository: &'a Repository,
+    revision: &'a str,
+    path: &'a str,
+    action: String,
+}
+
+fn header(response: &Response<Body>, name: &str) -> Option<String> {
+    let value: Option<&http::HeaderValue> = response.headers().get(name);
+    value.and_then(|it| it.to_str().ok()).map(str::to_owned)
+}
+
+/// An error of a body, where nothing came for too long in plain words.
+fn stalled(error: std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::TimedOut => "nothing came for a while".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// An error where a revision cannot be one: it becomes part of a path.
+fn expect_revision(repository: &Repository, revision: &str) -> Result<(), HubError> {
+    if is_inside(revision) {
+        return Ok(());
+    }
+    let (repository, revision) = (repository.clone(), answers::shown(revision));
+    Err(HubError::NoRevision { repository, revision })
+}
+
+/// An error where the disk is known to have less room than a file takes.
+fn expect_room(target: &Path, facts: &Facts, path: &str) -> Result<(), HubError> {
+    let there = fs::metadata(target).map_or(0, |it| it.len());
+    let needed = facts.size.unwrap_or(0).saturating_sub(there);
+    let folder = target.parent().unwrap_or(Path::new("."));
+    match free_bytes(folder) {
+        Some(free) if free < needed => {
+            Err(HubError::NoRoom { path: path.to_owned(), folder: folder.to_owned(), needed, free })
+        }
+        _ => Ok(()),
     }
 }
 

@@ -94,6 +94,60 @@ pub enum HubError {
         /// What happened.
         reason: String,
     },
+    /// A download that does not come on.
+    #[error("{action}: too slow, {reason}\n\nhint: try again later; what was downloaded so far is kept")]
+    TooSlow {
+        /// What was wanted.
+        action: String,
+        /// How slow.
+        reason: String,
+    },
+    /// The hub has too much to do, or we ask too much.
+    #[error(
+        "{action}: {endpoint} answered {status}: {reason}{}\n\nhint: try again later; with HF_TOKEN set more is allowed",
+        seconds.map_or(String::new(), |it| format!(" (it asks to wait for {it} seconds)"))
+    )]
+    Busy {
+        /// What was wanted.
+        action: String,
+        /// Where.
+        endpoint: String,
+        /// The code.
+        status: u16,
+        /// How long to wait, if the hub says.
+        seconds: Option<u64>,
+        /// What it says.
+        reason: String,
+    },
+    /// It was asked to stop.
+    #[error("the work with the hub was interrupted\n\nhint: the same command goes on where it stopped")]
+    Interrupted,
+    /// The disk does not have room for a file.
+    #[error(
+        "`{path}` takes {needed} more bytes, and `{}` has {free}\n\nhint: make room, or set HF_HUB_CACHE to a folder of \
+         another disk",
+        folder.display()
+    )]
+    NoRoom {
+        /// The file.
+        path: String,
+        /// Where it was to go.
+        folder: PathBuf,
+        /// How many bytes are missing of it.
+        needed: u64,
+        /// How many are free.
+        free: u64,
+    },
+    /// A link in a folder that is to be uploaded.
+    #[error(
+        "`{}` is a link, and is not uploaded: what it leads to may be private\n\nhint: put a copy of the file in its \
+         place",
+        path.display()
+    )]
+    Link {
+        /// The link.
+        path: PathBuf,
+    },
     /// Another answer than the protocol has.
     #[error("{action}: {endpoint} answered {status}: {reason}")]
     Answer {
@@ -153,6 +207,6 @@ impl HubError {
 
     /// Whether it is the network that failed, so that the cache may help.
     pub(crate) fn is_network(&self) -> bool {
-        matches!(self, Self::Network { .. } | Self::Answer { status: 500.., .. })
+        matches!(self, Self::Network { .. } | Self::Busy { .. } | Self::Answer { status: 500.., .. })
     }
 }

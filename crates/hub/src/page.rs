@@ -1,7 +1,6 @@
 //! Texts that lie anywhere.
 
-use ureq::ResponseExt;
-
+use crate::requests::Follow;
 use crate::{Client, HubError};
 
 impl Client {
@@ -12,23 +11,19 @@ impl Client {
     /// # Errors
     /// [`HubError::Page`] when there is none, it is no text, or it is too long; [`HubError::Network`], also offline.
     pub fn page(&self, address: &str, limit: u64) -> Result<String, HubError> {
+        let address = address.to_owned();
+        self.stoppable(move |client| client.fetch_page(&address, limit))
+    }
+
+    fn fetch_page(&self, address: &str, limit: u64) -> Result<String, HubError> {
         let action = format!("fetching `{address}`");
-        if self.access.offline {
-            return Err(HubError::Network {
-                action,
-                reason: "the network is not to be used (HF_HUB_OFFLINE)".to_owned(),
-            });
-        }
+        self.expect_online(&action)?;
         let raw = address.replace("/blob/", "/raw/").replace("/src/branch/", "/raw/branch/");
-        let mut request = self.agent.get(&raw);
-        let ours = raw.strip_prefix(&self.access.endpoint).is_some_and(|it| it.starts_with('/'));
-        if let Some((name, value)) = self.identity().filter(|_| ours) {
-            request = request.header(name, value);
-        }
-        let mut response = request.call().map_err(|it| self.network(&action, &it))?;
+        let (mut response, place) =
+            self.ask_at("GET", &raw, &[], &Follow::All, self.patience.response, &action)?;
         let failed = |reason: String| HubError::Page { address: address.to_owned(), reason };
         if !response.status().is_success() {
-            return Err(failed(format!("{} answered {}", response.get_uri(), response.status())));
+            return Err(failed(format!("{} answered {}", self.hide(&place), response.status())));
         }
         let body = response.body_mut().with_config().limit(limit + 1).read_to_vec();
         match body {

@@ -49,7 +49,7 @@ impl Repository {
             "datasets" => Kind::Dataset,
             _ => return None,
         };
-        let commit = parts.get(at + 1).filter(|it| crate::cache::is_commit(it))?;
+        let commit = parts.get(at + 1).filter(|it| crate::answers::is_commit(it))?;
         Some((Self::new(kind, &name.replacen("--", "/", 1))?, (*commit).to_owned()))
     }
 

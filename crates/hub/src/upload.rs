@@ -1,7 +1,9 @@
 //! Uploading: a folder becomes one commit of a repository.
 //!
 //! The hub says of each file whether it goes into the commit itself or, being large, to its storage of large files
-//! (Git LFS) first. Contents that are there already are not sent again, so that an upload that was cut off goes on.
+//! (Git LFS) first. Contents that are there already are not sent again, so that an upload that was cut off goes on. Every
+//! request is made again when the connection fails or the hub has too much to do: all of them may be, even the commit,
+//! which changes nothing the second time.
 
 use std::fs;
 use std::io::{Read, Seek, SeekFrom};
@@ -14,6 +16,8 @@ use serde_json::{Value, json};
 use ureq::http::Response;
 use ureq::{Body, SendBody};
 
+use crate::address::Origin;
+use crate::answers;
 use crate::digest::sha256_of_file;
 use crate::{Client, HubError, Repository};
 
@@ -48,6 +52,10 @@ struct Local {
 
 /// Bytes of a file by which the hub decides how it is stored.
 const SAMPLE: usize = 512;
+
+/// Bytes of a file that may go into the commit itself, where it is in memory as a whole; what is larger goes to the
+/// storage of large files, whatever the hub says.
+const LARGEST_IN_COMMIT: u64 = 16 << 20;
 
 /// Files whose ways are asked for, or whose contents are offered, at once.
 const BATCH: usize = 100;
@@ -93,15 +101,21 @@ struct Action {
 
 impl Client {
     /// Makes the repository if it is not there, and commits all files of a folder at once.
+    ///
+    /// # Errors
+    /// [`HubError::Link`] for a link in the folder, before anything is sent.
     pub fn upload(&self, repository: &Repository, upload: &Upload<'_>) -> Result<Uploaded, HubError> {
-        if self.access.offline {
-            return Err(HubError::Network {
-                action: format!("uploading {repository}"),
-                reason: "the network is not to be used (HF_HUB_OFFLINE)".to_owned(),
-            });
-        }
-        self.create(repository, upload.private)?;
+        let (repository, private) = (repository.clone(), upload.private);
+        let (folder, message) = (upload.folder.to_owned(), upload.message.to_owned());
+        self.stoppable(move |client| {
+            client.send_folder(&repository, &Upload { folder: &folder, private, message: &message })
+        })
+    }
+
+    fn send_folder(&self, repository: &Repository, upload: &Upload<'_>) -> Result<Uploaded, HubError> {
+        self.expect_online(&format!("uploading {repository}"))?;
         let mut files = local_files(upload.folder)?;
+        self.create(repository, upload.private)?;
         self.ask_ways(repository, &mut files)?;
         let mut lines =
             vec![json!({"key": "header", "value": {"summary": upload.message, "description": ""}})];
@@ -129,7 +143,7 @@ impl Client {
         let answer: Value = self.post(&url, "application/x-ndjson", &body, repository, &action)?;
         let text = |name: &str| answer.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
         let url = format!("{}/{}{}", self.access.endpoint, repository.prefix(), repository.id);
-        Ok(Uploaded { commit: text("commitOid"), url })
+        Ok(Uploaded { commit: answers::shown(&text("commitOid")), url })
     }
 
     fn create(&self, repository: &Repository, private: bool) -> Result<(), HubError> {
@@ -144,7 +158,7 @@ impl Client {
             body["type"] = json!(kind);
         }
         let url = format!("{}/api/repos/create", self.access.endpoint);
-        let response = self.send(&url, "application/json", &body.to_string(), &action)?;
+        let response = self.send_surely(&url, "application/json", &body.to_string(), &action)?;
         match response.status().as_u16() {
             // 409: it exists.
             200..=299 | 409 => Ok(()),
@@ -172,7 +186,8 @@ impl Client {
                     ignored.push(way.path);
                 } else if let Some(file) = batch.iter_mut().find(|it| it.name == way.path) {
                     // The storage of large files does not take empty ones.
-                    file.large = way.upload_mode == "lfs" && file.size > 0;
+                    let large = way.upload_mode == "lfs" || file.size > LARGEST_IN_COMMIT;
+                    file.large = large && file.size > 0;
                 }
             }
         }
@@ -200,12 +215,7 @@ impl Client {
             let Some((file, oid)) = files.iter().find(|it| it.1 == offer.oid) else { continue };
             let action = format!("uploading `{}` to {repository}", file.name);
             if let Some(error) = offer.error {
-                return Err(HubError::Answer {
-                    action,
-                    endpoint: self.access.endpoint.clone(),
-                    status: 200,
-                    reason: error.to_string(),
-                });
+                return Err(self.answer(&action, 200, &error.to_string()));
             }
             // Without actions, it is there.
             let Some(actions) = offer.actions else { continue };
@@ -214,7 +224,8 @@ impl Client {
             }
             if let Some(verify) = &actions.verify {
                 let body = json!({"oid": oid, "size": file.size}).to_string();
-                let response = self.send(&verify.href, "application/vnd.git-lfs+json", &body, &action)?;
+                let response =
+                    self.send_surely(&verify.href, "application/vnd.git-lfs+json", &body, &action)?;
                 if !response.status().is_success() {
                     return Err(self.refused_write(response, repository, &action));
                 }
@@ -246,21 +257,21 @@ impl Client {
             .filter_map(|(name, value)| Some((name.parse().ok()?, value.as_str()?)))
             .collect();
         addresses.sort_unstable();
+        // As many addresses as there are parts: what the hub says must fit the file.
+        if addresses.len() as u64 != file.size.div_ceil(part) {
+            let found = addresses.len();
+            let reason = format!("{found} parts of {part} bytes for a file of {} bytes", file.size);
+            return Err(self.answer(action, 200, &reason));
+        }
         let mut parts = Vec::new();
         for (place, (number, address)) in (0..).zip(addresses) {
             let from: u64 = place * part;
-            let tag = self.send_part(
-                file,
-                from,
-                part.min(file.size.saturating_sub(from)),
-                address,
-                repository,
-                action,
-            )?;
+            let length = part.min(file.size - from);
+            let tag = self.send_part(file, from, length, address, repository, action)?;
             parts.push(json!({"partNumber": number, "etag": tag}));
         }
         let body = json!({"oid": oid, "parts": parts}).to_string();
-        let response = self.send(&upload.href, "application/vnd.git-lfs+json", &body, action)?;
+        let response = self.send_surely(&upload.href, "application/vnd.git-lfs+json", &body, action)?;
         if response.status().is_success() {
             Ok(())
         } else {
@@ -279,13 +290,19 @@ impl Client {
         repository: &Repository,
         action: &str,
     ) -> Result<String, HubError> {
+        self.expect_secure(address, action)?;
         let disk = || HubError::disk(&local.path);
-        let mut file = fs::File::open(&local.path).map_err(disk())?;
-        file.seek(SeekFrom::Start(from)).map_err(disk())?;
-        let mut reader = Told { client: self, local, done: from, inner: file.take(length) };
-        let request = self.agent.put(address).header("content-length", length.to_string());
-        let response =
-            request.send(SendBody::from_reader(&mut reader)).map_err(|it| self.network(action, &it))?;
+        let response = self.persevere(true, || {
+            let mut file = fs::File::open(&local.path).map_err(disk())?;
+            file.seek(SeekFrom::Start(from)).map_err(disk())?;
+            let mut reader = Told { client: self, local, done: from, inner: file.take(length) };
+            let request = self.agent.put(address).header("content-length", length.to_string());
+            let request = request.config().timeout_recv_response(Some(self.patience.change)).build();
+            let request = request.config().timeout_per_read(Some(self.patience.change)).build();
+            let response = request.send(SendBody::from_reader(&mut reader));
+            self.go_on()?;
+            self.unless_busy(response.map_err(|it| self.network(action, &it))?, action)
+        })?;
         if !response.status().is_success() {
             return Err(self.refused_write(response, repository, action));
         }
@@ -293,18 +310,48 @@ impl Client {
         Ok(tag.to_owned())
     }
 
-    fn send(&self, url: &str, kind: &str, body: &str, action: &str) -> Result<Response<Body>, HubError> {
+    /// Where the hub is only reached encrypted, files are only sent encrypted.
+    fn expect_secure(&self, address: &str, action: &str) -> Result<(), HubError> {
+        let secure = Origin::of(&self.access.endpoint).is_some_and(|it| it.is_secure());
+        match Origin::of(address) {
+            Some(origin) if origin.is_secure() || !secure => Ok(()),
+            Some(origin) => {
+                Err(self.answer(action, 200, &format!("it wants the file at {origin}, unencrypted")))
+            }
+            None => Err(self.answer(action, 200, "it wants the file at an address that is none")),
+        }
+    }
+
+    /// Sends a text once. Only the hub itself may know who we are.
+    pub(crate) fn send(
+        &self,
+        url: &str,
+        kind: &str,
+        body: &str,
+        action: &str,
+    ) -> Result<Response<Body>, HubError> {
         let mut request = self.agent.post(url).header("content-type", kind);
         if kind.contains("git-lfs") {
             request = request.header("accept", kind);
         }
-        // Only the hub itself may know who we are.
-        if url.starts_with(&format!("{}/", self.access.endpoint))
-            && let Some((name, value)) = self.identity()
-        {
+        if let Some((name, value)) = self.identity_for(url) {
             request = request.header(name, value);
         }
+        let request = request.config().timeout_recv_response(Some(self.patience.change)).build();
+        let request = request.config().timeout_per_read(Some(self.patience.change)).build();
         request.send(body).map_err(|it| self.network(action, &it))
+    }
+
+    /// Sends a text, again where that may help.
+    fn send_surely(
+        &self,
+        url: &str,
+        kind: &str,
+        body: &str,
+        action: &str,
+    ) -> Result<Response<Body>, HubError> {
+        self.expect_secure(url, action)?;
+        self.persevere(true, || self.unless_busy(self.send(url, kind, body, action)?, action))
     }
 
     fn post<T: serde::de::DeserializeOwned>(
@@ -315,18 +362,12 @@ impl Client {
         repository: &Repository,
         action: &str,
     ) -> Result<T, HubError> {
-        let mut response = self.send(url, kind, body, action)?;
+        let mut response = self.send_surely(url, kind, body, action)?;
         if !response.status().is_success() {
             return Err(self.refused_write(response, repository, action));
         }
-        let text = response.body_mut().with_config().limit(64 << 20).read_to_string();
-        let text = text.map_err(|it| self.network(action, &it))?;
-        serde_json::from_str(&text).map_err(|error| HubError::Answer {
-            action: action.to_owned(),
-            endpoint: self.access.endpoint.clone(),
-            status: 200,
-            reason: error.to_string(),
-        })
+        let text = self.text(&mut response, answers::JSON_BYTES, action)?;
+        serde_json::from_str(&text).map_err(|it| self.answer(action, 200, &it.to_string()))
     }
 
     /// Without the right to write, the hub says that there is nothing.
@@ -353,6 +394,9 @@ struct Told<'a> {
 
 impl Read for Told<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if self.client.go_on().is_err() {
+            return Err(std::io::Error::other("interrupted"));
+        }
         let read = self.inner.read(buffer)?;
         self.done += read as u64;
         self.client.tell(&self.local.name, self.done, self.local.size);
@@ -360,7 +404,7 @@ impl Read for Told<'_> {
     }
 }
 
-/// All files of a folder, in order, but for hidden ones.
+/// All files of a folder, in order, but for hidden ones. A link is an error: what it leads to may be private.
 fn local_files(folder: &Path) -> Result<Vec<Local>, HubError> {
     let mut files = Vec::new();
     let mut folders = vec![folder.to_owned()];
@@ -371,10 +415,12 @@ fn local_files(folder: &Path) -> Result<Vec<Local>, HubError> {
             if name.split('/').any(|it| it.starts_with('.')) {
                 continue;
             }
-            let facts = fs::metadata(&path).map_err(HubError::disk(&path))?;
-            if facts.is_dir() {
+            let facts = fs::symlink_metadata(&path).map_err(HubError::disk(&path))?;
+            if facts.is_symlink() {
+                return Err(HubError::Link { path });
+            } else if facts.is_dir() {
                 folders.push(path);
-            } else {
+            } else if facts.is_file() {
                 files.push(Local { name, size: facts.len(), path, large: false });
             }
         }

@@ -5,7 +5,7 @@ mod server;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use hub::{Access, Client, HubError, Kind, Repository, Token, Upload};
+use hub::{Access, Client, HubError, Kind, Patience, Repository, Token, Upload};
 use server::{Server, TOKEN};
 
 const MODEL: &str = "models/owner/name";
@@ -222,6 +222,36 @@ fn a_folder_becomes_a_repository_with_one_commit_and_is_not_sent_twice() {
         server.asked();
         client.upload(&model("tester/edited"), &upload).unwrap();
         assert!(server.asked().iter().all(|it| !it.starts_with("PUT")), "large files are there already");
+    }
+}
+
+#[test]
+fn an_upload_goes_on_when_the_hub_has_too_much_to_do_for_a_while() {
+    for in_parts in [false, true] {
+        let (server, cache) = (Server::start(0), tempfile::tempdir().unwrap());
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("model.safetensors"), large()).unwrap();
+        std::fs::write(folder.path().join("README.md"), "a card").unwrap();
+        let short = Patience { pause: std::time::Duration::from_millis(1), ..Patience::default() };
+        let client = with_token(&server, cache.path(), TOKEN).patient(short);
+        let upload = Upload { folder: folder.path(), private: true, message: "A model" };
+        // Whichever request it is, and twice in a row.
+        for failures in 1..=2 {
+            for before in 0..6 {
+                server.change(|it| {
+                    (it.in_parts, it.failures, it.spared) = (in_parts, failures, before);
+                    it.stored.clear();
+                });
+                let name = format!("tester/x{failures}{before}");
+                client.upload(&model(&name), &upload).unwrap();
+                let state = server.state.lock().unwrap();
+                assert_eq!(state.repos[&format!("models/{name}")].files["model.safetensors"], large());
+                assert_eq!(state.failures, 0);
+            }
+        }
+        server.change(|it| it.failures = 100);
+        let error = client.upload(&model("tester/never"), &upload).unwrap_err();
+        assert!(matches!(error, HubError::Busy { status: 503, .. }), "{error}");
     }
 }
 

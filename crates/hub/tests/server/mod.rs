@@ -75,6 +75,14 @@ pub struct State {
     pub no_ranges: bool,
     /// Whether large files are sent in parts.
     pub in_parts: bool,
+    /// Requests that change something and are answered with 503 before they are served.
+    pub failures: usize,
+    /// How many of them are served before that.
+    pub spared: usize,
+    /// Whether commits are refused.
+    pub no_commits: bool,
+    /// Whether large files stop after their first bytes.
+    pub stalls: bool,
     /// What lies at addresses outside of all repositories.
     pub pages: BTreeMap<String, Vec<u8>>,
 }
@@ -211,7 +219,22 @@ fn serve(stream: &TcpStream, state: &Mutex<State>, address: &str) -> Option<()> 
         let known = asked.headers.contains_key("authorization");
         let range = asked.headers.get("range").cloned();
         state.log.push((asked.method.clone(), asked.path.clone(), known, range));
-        let answer = state.answer(&asked, address);
+        let changes = asked.method != "GET" && asked.method != "HEAD";
+        let answer = if changes && state.spared == 0 && state.failures > 0 {
+            state.failures -= 1;
+            Answer::error(503, "", "busy")
+        } else {
+            state.spared -= usize::from(changes && state.spared > 0);
+            state.answer(&asked, address)
+        };
+        if state.stalls && asked.method == "GET" && answer.body.len() >= LARGE {
+            drop(state);
+            let head = format!("HTTP/1.1 200 X\r\ncontent-length: {}\r\n\r\n", answer.body.len());
+            stream.write_all(head.as_bytes()).ok()?;
+            stream.write_all(&answer.body[..100]).ok()?;
+            std::thread::sleep(std::time::Duration::from_secs(600));
+            return None;
+        }
         let whole = matches!(answer.status, 200 | 206) && asked.method == "GET" && answer.body.len() > 1000;
         let cut = if whole && !state.cuts.is_empty() { Some(state.cuts.remove(0)) } else { None };
         (answer, cut)
@@ -542,6 +565,9 @@ impl State {
     }
 
     fn commit(&mut self, key: &str, asked: &Asked, address: &str) -> Answer {
+        if self.no_commits {
+            return Answer::error(400, "", "no commits today");
+        }
         let mut files = self.repos[key].files.clone();
         for line in String::from_utf8(asked.body.clone()).unwrap().lines() {
             let line: Value = serde_json::from_str(line).unwrap();
