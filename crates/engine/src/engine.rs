@@ -161,6 +161,14 @@ pub(crate) struct Place {
     pub(crate) output: usize,
 }
 
+/// An error for a number of threads that no machine of this kind has use of: more than eight a core, and more than 64.
+/// Each has a stack, and all of them wait for each other.
+pub fn check_threads(threads: usize) -> Result<(), LoadError> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let most = (8 * cores).max(64);
+    if threads > most { Err(LoadError::TooManyThreads { threads, cores, most }) } else { Ok(()) }
+}
+
 impl Engine {
     /// Loads a checkpoint; `progress(done, all)` is called after each block.
     pub fn load(
@@ -182,6 +190,7 @@ impl Engine {
         if let (Some(quantization), Arithmetic::Bf16) = (options.quantize, arithmetic) {
             return Err(LoadError::QuantizedArithmetic { quantization });
         }
+        check_threads(options.threads)?;
         let threads = rayon::ThreadPoolBuilder::new()
             .num_threads(options.threads)
             .thread_name(|index| format!("ablate-{index}"))
@@ -293,6 +302,19 @@ impl Engine {
         out: &mut Output,
         each: &mut dyn FnMut(&[Place], &mut Output),
     ) {
+        self.run_while(&|| true, feeds, rows, wants, out, each);
+    }
+
+    /// The same as long as `go_on` says so, which is asked before each pass.
+    pub(crate) fn run_while(
+        &mut self,
+        go_on: &dyn Fn() -> bool,
+        feeds: &[Feed<'_>],
+        rows: usize,
+        wants: &mut Wants,
+        out: &mut Output,
+        each: &mut dyn FnMut(&[Place], &mut Output),
+    ) {
         let total: usize = feeds.iter().map(|it| it.tokens.len() * it.variants.len()).sum();
         if total == 0 {
             return;
@@ -300,7 +322,7 @@ impl Engine {
         let rows = total.div_ceil(total.div_ceil(rows.min(self.compute.row_block())));
         let mut places = Vec::new();
         let (mut feed, mut offset) = (0, 0);
-        while feed < feeds.len() {
+        while feed < feeds.len() && go_on() {
             self.plan.clear();
             self.outputs.clear();
             wants.head.targets.clear();

@@ -103,6 +103,18 @@ pub enum LoadError {
         /// What weights were to be kept in.
         dtype: WeightDtype,
     },
+    /// More threads were asked for than the machine has use of.
+    #[error(
+        "{threads} threads on {cores} cores: at most {most} are started\n\nhint: 0 means one for each core"
+    )]
+    TooManyThreads {
+        /// How many were asked for.
+        threads: usize,
+        /// How many cores there are.
+        cores: usize,
+        /// How many threads are allowed.
+        most: usize,
+    },
     /// The threads of the back end could not be started.
     #[error("starting {threads} threads")]
     Threads {

@@ -49,6 +49,18 @@ impl Engine {
         logits: bool,
         visit: &mut dyn FnMut(Forced<'_>),
     ) -> Result<(), EngineError> {
+        self.force_while(requests, logits, &|| true, visit)
+    }
+
+    /// The same as long as `go_on` says so, which is asked before each pass of some hundred tokens: what was not visited
+    /// then stays so.
+    pub fn force_while(
+        &mut self,
+        requests: &[Continuation],
+        logits: bool,
+        go_on: &dyn Fn() -> bool,
+        visit: &mut dyn FnMut(Forced<'_>),
+    ) -> Result<(), EngineError> {
         // Room for the logits of one pass, in numbers: 128 MiB.
         const LOGITS: usize = 32 << 20;
         for (request, it) in requests.iter().enumerate() {
@@ -94,7 +106,7 @@ impl Engine {
             head: HeadWants { top: 1, logsumexp: true, logits, targets: Vec::new() },
             residuals: false,
         };
-        self.run(&feeds, rows, &mut wants, &mut Output::default(), &mut |places, out| {
+        self.run_while(go_on, &feeds, rows, &mut wants, &mut Output::default(), &mut |places, out| {
             for (row, place) in places.iter().enumerate() {
                 visit(Forced {
                     request: first_requests[place.feed] + place.variant,

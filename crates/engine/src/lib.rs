@@ -29,7 +29,7 @@ mod states;
 
 pub use config::{Config, ConfigError, NoTensors, Tensors};
 pub use conversation::Conversation;
-pub use engine::{Device, DtypeChoice, Engine, LoadOptions, ModelInfo, WriterInfo};
+pub use engine::{Device, DtypeChoice, Engine, LoadOptions, ModelInfo, WriterInfo, check_threads};
 pub use error::{EngineError, LoadError};
 pub use executor::PartTimes;
 pub use force::{Continuation, Forced};

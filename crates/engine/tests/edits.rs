@@ -5,6 +5,7 @@
 
 mod support;
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -504,6 +505,41 @@ fn forced_continuations_of_several_candidates_have_the_bits_of_a_run_with_one_of
             let alone = told(&mut engine, &[Continuation { edit: request.edit.min(1), ..request.clone() }]);
             assert_eq!(alone[0], together[index], "{}, request {index}", subject.golden.name);
         }
+    }
+}
+
+#[test]
+fn continuations_are_visited_only_as_long_as_it_is_said_so_and_the_next_ones_are_as_ever() {
+    let golden = goldens().remove(0);
+    let mut engine = golden.engine(Device::Cpu);
+    let tokens: Vec<TokenId> = (0..100).map(|it| TokenId(it % 20)).collect();
+    let request =
+        |first| Continuation { prompt: vec![TokenId(first)], continuation: tokens.clone(), edit: 0 };
+    let requests: Vec<Continuation> = (0..20).map(request).collect();
+    let whole = |engine: &mut Engine| {
+        let mut bits = Vec::new();
+        engine.force(&requests, true, &mut |it| bits.push(it.logit.to_bits())).unwrap();
+        bits
+    };
+    let before = whole(&mut engine);
+    assert_eq!(before.len(), 2000);
+    for passes in 0..2_u32 {
+        let (left, mut seen) = (Cell::new(passes), 0);
+        let go_on = || left.replace(left.get().saturating_sub(1)) > 0;
+        engine.force_while(&requests, true, &go_on, &mut |_| seen += 1).unwrap();
+        assert!((passes == 0) == (seen == 0) && seen < before.len(), "{passes} passes: {seen}");
+    }
+    assert_eq!(whole(&mut engine), before);
+}
+
+#[test]
+fn threads_that_no_machine_has_use_of_are_refused_with_how_many_are_allowed() {
+    for threads in [10_000, usize::MAX] {
+        let error = engine::check_threads(threads).unwrap_err().to_string();
+        assert!(error.contains(&threads.to_string()) && error.contains("at most"), "{error}");
+    }
+    for threads in [0, 1, 64] {
+        engine::check_threads(threads).unwrap();
     }
 }
 

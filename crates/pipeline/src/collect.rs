@@ -7,7 +7,7 @@
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use engine::{Answer, Continuation, Forced, Generation, Request, Watch};
+use engine::{Answer, Continuation, Engine, Forced, Generation, Request, Watch};
 use glossary::TokenId;
 use prompts::{Decoder, SpecialTokens, TokenizerError};
 use scorers::divergence::{kl_from_logits, log_probability_of_any};
@@ -95,12 +95,12 @@ impl Collector {
             set.original_logits = std::mem::take(&mut observed.logits);
             if set.plan.original_answers {
                 set.original_answers = observed.answers.iter().map(|it| it.tokens.clone()).collect();
-                observed.forced = vec![self.force_itself(model, index)?];
+                observed.forced = vec![self.force_itself(model, index, cancel)?];
             }
-            observed.nats = self.judge(model, index, &observed.answers)?;
+            observed.nats = self.judge(model, index, &observed.answers, cancel)?;
             self.add(model, index, &observed, &mut evidence)?;
         }
-        self.add_texts(model, 0..=0, &mut evidence)?;
+        self.add_texts(model, 0..=0, &mut evidence, cancel)?;
         let [evidence] = evidence;
         Ok(evidence)
     }
@@ -116,12 +116,12 @@ impl Collector {
         for index in 0..self.sets.len() {
             let mut observed = self.observe(model, index, 1..=count, As::Candidate, cancel)?;
             if self.sets[index].plan.original_answers {
-                observed.forced = self.force(model, index, count)?;
+                observed.forced = self.force(model, index, count, cancel)?;
             }
-            observed.nats = self.judge(model, index, &observed.answers)?;
+            observed.nats = self.judge(model, index, &observed.answers, cancel)?;
             self.add(model, index, &observed, &mut evidence)?;
         }
-        self.add_texts(model, 1..=count, &mut evidence)?;
+        self.add_texts(model, 1..=count, &mut evidence, cancel)?;
         Ok(evidence)
     }
 
@@ -136,12 +136,12 @@ impl Collector {
         for index in 0..self.sets.len() {
             let mut observed = self.observe(other, index, 0..=0, As::Candidate, cancel)?;
             if self.sets[index].plan.original_answers {
-                observed.forced = vec![self.force_other(original, other, index)?];
+                observed.forced = vec![self.force_other(original, other, index, cancel)?];
             }
-            observed.nats = self.judge(original, index, &observed.answers)?;
+            observed.nats = self.judge(original, index, &observed.answers, cancel)?;
             self.add(other, index, &observed, &mut evidence)?;
         }
-        self.add_texts(other, 0..=0, &mut evidence)?;
+        self.add_texts(other, 0..=0, &mut evidence, cancel)?;
         let [evidence] = evidence;
         Ok(evidence)
     }
@@ -244,7 +244,13 @@ impl Collector {
     }
 
     /// What the original thinks of answers, if that is needed: mean nats per token, 0 for empty ones.
-    fn judge(&self, model: &mut Model, set: usize, answers: &[Answer]) -> Result<Vec<f64>, PipelineError> {
+    fn judge(
+        &self,
+        model: &mut Model,
+        set: usize,
+        answers: &[Answer],
+        cancel: &Cancel<'_>,
+    ) -> Result<Vec<f64>, PipelineError> {
         let CollectedSet { plan, prompts, .. } = &self.sets[set];
         if !plan.answers.as_ref().is_some_and(|it| it.judged) {
             return Ok(Vec::new());
@@ -260,7 +266,7 @@ impl Collector {
                     edit: 0,
                 })
                 .collect();
-            model.engine.force(&requests, false, &mut |it| {
+            visit_forced(&mut model.engine, cancel, &requests, false, &mut |it| {
                 nats[chunk[it.request]] -= log_probability(&it);
             })?;
         }
@@ -283,11 +289,16 @@ impl Collector {
     }
 
     /// What the original makes of its own answers, `[prompts][tokens]`.
-    fn force_itself(&self, model: &mut Model, set: usize) -> Result<ForcedAnswers, PipelineError> {
+    fn force_itself(
+        &self,
+        model: &mut Model,
+        set: usize,
+        cancel: &Cancel<'_>,
+    ) -> Result<ForcedAnswers, PipelineError> {
         let mut forced = vec![Vec::new(); self.sets[set].prompts.len()];
         for chunk in self.answered(set).chunks(self.batch_size.max(1)) {
             let requests: Vec<Continuation> = chunk.iter().map(|&it| self.continuation(set, it, 0)).collect();
-            model.engine.force(&requests, false, &mut |it| {
+            visit_forced(&mut model.engine, cancel, &requests, false, &mut |it| {
                 forced[chunk[it.request]].push(ForcedToken {
                     kl_original_edited: 0.0,
                     flipped: false,
@@ -306,6 +317,7 @@ impl Collector {
         model: &mut Model,
         set: usize,
         count: usize,
+        cancel: &Cancel<'_>,
     ) -> Result<Vec<ForcedAnswers>, PipelineError> {
         let mut forced = vec![vec![Vec::new(); self.sets[set].prompts.len()]; count];
         let of_prompt = count + 1;
@@ -315,10 +327,16 @@ impl Collector {
                 .iter()
                 .flat_map(|&prompt| (0..of_prompt).map(move |edit| self.continuation(set, prompt, edit)))
                 .collect();
-            model.engine.force(&requests, true, &mut |it| match it.request % of_prompt {
-                0 => held.keep(&it),
-                edit => forced[edit - 1][chunk[it.request / of_prompt]].push(held.compare(&it)),
-            })?;
+            visit_forced(
+                &mut model.engine,
+                cancel,
+                &requests,
+                true,
+                &mut |it| match it.request % of_prompt {
+                    0 => held.keep(&it),
+                    edit => forced[edit - 1][chunk[it.request / of_prompt]].push(held.compare(&it)),
+                },
+            )?;
         }
         Ok(forced)
     }
@@ -329,13 +347,16 @@ impl Collector {
         original: &mut Model,
         other: &mut Model,
         set: usize,
+        cancel: &Cancel<'_>,
     ) -> Result<ForcedAnswers, PipelineError> {
         let mut forced = vec![Vec::new(); self.sets[set].prompts.len()];
         let mut held = Held::default();
         for prompt in self.answered(set) {
             let request = [self.continuation(set, prompt, 0)];
-            original.engine.force(&request, true, &mut |it| held.keep(&it))?;
-            other.engine.force(&request, true, &mut |it| forced[prompt].push(held.compare(&it)))?;
+            visit_forced(&mut original.engine, cancel, &request, true, &mut |it| held.keep(&it))?;
+            visit_forced(&mut other.engine, cancel, &request, true, &mut |it| {
+                forced[prompt].push(held.compare(&it))
+            })?;
         }
         Ok(forced)
     }
@@ -346,6 +367,7 @@ impl Collector {
         model: &mut Model,
         edits: RangeInclusive<usize>,
         evidence: &mut [Evidence],
+        cancel: &Cancel<'_>,
     ) -> Result<(), PipelineError> {
         let window = model.engine.info().context_length.map_or(WINDOW, |it| it.min(WINDOW));
         for (text, tokens) in &self.texts {
@@ -360,7 +382,7 @@ impl Collector {
                         continuation: tokens[start + 1..end].to_vec(),
                         edit,
                     };
-                    model.engine.force(&[request], false, &mut |it| {
+                    visit_forced(&mut model.engine, cancel, &[request], false, &mut |it| {
                         values.push(log_probability(&it));
                     })?;
                     start = end - 1;
@@ -370,6 +392,18 @@ impl Collector {
         }
         Ok(())
     }
+}
+
+/// What a model makes of continuations, unless that is interrupted.
+fn visit_forced(
+    engine: &mut Engine,
+    cancel: &Cancel<'_>,
+    requests: &[Continuation],
+    logits: bool,
+    visit: &mut dyn FnMut(Forced<'_>),
+) -> Result<(), PipelineError> {
+    engine.force_while(requests, logits, &|| !cancel.requested(), visit)?;
+    cancel.check()
 }
 
 /// Tokens of a long text that are seen at once.
