@@ -130,6 +130,12 @@ impl Study {
         Self::begin(Journal::open(path.as_ref())?, name, objectives)
     }
 
+    /// Why nothing keeps another process from working on this study too, if nothing does: what the system said when the
+    /// file was to be locked.
+    pub fn unlocked(&self) -> Option<&str> {
+        self.journal.unlocked()
+    }
+
     /// Begins a study that is gone when it is dropped.
     pub fn in_memory(name: &str, objectives: &[Objective]) -> Result<Self, StudyError> {
         Self::begin(Journal::in_memory(), name, objectives)

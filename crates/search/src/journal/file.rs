@@ -34,6 +34,8 @@ struct OpenFile {
     offset: u64,
     /// Keeps others of our processes out until it is unlocked, by us or, however we die, by the system.
     owner: File,
+    /// Why it does not, where the file system has no such locks.
+    unlocked: Option<String>,
 }
 
 impl Drop for OpenFile {
@@ -67,8 +69,17 @@ impl Journal {
 
     /// Opens a journal for writing, or creates an empty one. An incomplete last line, left by someone who was
     /// killed, is completed if it lacks only its end, and cut off otherwise: nobody was told that it was written.
+    ///
+    /// Where the file system has no locks (NFS without a lock daemon, some of FUSE), the journal is open all the same:
+    /// [`Journal::unlocked`] says why, and a lock file that one of ours left behind is waited for as those of others are.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, JournalError> {
-        let path = path.into();
+        Self::open_with(path.into(), &File::try_lock)
+    }
+
+    fn open_with(
+        path: PathBuf,
+        try_lock: &dyn Fn(&File) -> Result<(), TryLockError>,
+    ) -> Result<Self, JournalError> {
         let io = |action| {
             let path = path.clone();
             move |source| JournalError::Io { path, action, source }
@@ -87,15 +98,20 @@ impl Journal {
         } else {
             file.try_clone().map_err(io("open it a second time"))?
         };
-        match owner.try_lock() {
-            Ok(()) => {}
+        let unlocked = match try_lock(&owner) {
+            Ok(()) => None,
             Err(TryLockError::WouldBlock) => return Err(JournalError::Busy { path }),
-            Err(TryLockError::Error(source)) => return Err(io("lock it")(source)),
-        }
+            Err(TryLockError::Error(source)) => Some(source.to_string()),
+        };
         let mut journal = Self::in_memory();
-        journal.file = Some(OpenFile { path, file, offset: 0, owner });
+        journal.file = Some(OpenFile { path, file, offset: 0, owner, unlocked });
         journal.append(|_| Ok::<_, JournalError>((Vec::new(), ())))?;
         Ok(journal)
+    }
+
+    /// Why nothing keeps another process of ours from opening this journal too, if nothing does: what the system said.
+    pub fn unlocked(&self) -> Option<&str> {
+        self.file.as_ref()?.unlocked.as_deref()
     }
 
     /// All studies as they stand, after the last append.
@@ -110,7 +126,8 @@ impl Journal {
         &mut self,
         decide: impl FnOnce(&Replay) -> Result<(Vec<Operation>, T), E>,
     ) -> Result<T, E> {
-        let Some(path) = self.file.as_ref().map(|it| it.path.clone()) else {
+        let Some((path, alone)) = self.file.as_ref().map(|it| (it.path.clone(), it.unlocked.is_none()))
+        else {
             let (operations, result) = decide(&self.replay)?;
             let text = self.text(&operations, Path::new("in memory"))?;
             for line in text.split_inclusive('\n') {
@@ -118,7 +135,7 @@ impl Journal {
             }
             return Ok(result);
         };
-        let _turn = FileLock::acquire(&path, GRACE)?;
+        let _turn = FileLock::acquire(&path, GRACE, alone)?;
         self.catch_up()?;
         let (operations, result) = decide(&self.replay)?;
         let text = self.text(&operations, &path)?;
@@ -372,6 +389,19 @@ mod tests {
         assert_eq!(names(&load(&path).unwrap()), ["a", "b"], "reading is possible at any time");
         drop(first);
         Journal::open(&path).unwrap();
+    }
+
+    #[test]
+    fn a_file_system_without_locks_has_journals_all_the_same_and_says_so() {
+        let (_folder, path, _) = two_studies();
+        for kind in [std::io::ErrorKind::Unsupported, std::io::ErrorKind::Other] {
+            let refuse = |_: &File| Err(TryLockError::Error(std::io::Error::new(kind, "no locks available")));
+            let mut journal = Journal::open_with(path.clone(), &refuse).unwrap();
+            assert_eq!(journal.unlocked(), Some("no locks available"));
+            append(&mut journal, study(&format!("{kind:?}"))).unwrap();
+        }
+        assert_eq!(names(&load(&path).unwrap()), ["a", "b", "Unsupported", "Other"]);
+        assert_eq!(Journal::open(&path).unwrap().unlocked(), None);
     }
 
     #[test]

@@ -54,13 +54,14 @@ pub(super) fn unique_name() -> String {
 }
 
 impl FileLock {
-    /// Waits until the journal is free, and takes it. The caller holds the journal's system lock.
-    pub(super) fn acquire(journal: &Path, grace: Duration) -> Result<Self, JournalError> {
+    /// Waits until the journal is free, and takes it. `alone`: the caller holds the journal's system lock, so that no
+    /// other process of ours is alive that could have made a lock file.
+    pub(super) fn acquire(journal: &Path, grace: Duration, alone: bool) -> Result<Self, JournalError> {
         let lock = Self { path: beside(journal, ".lock"), content: format!("{MARK}{}\n", unique_name()) };
         let mut wait = FIRST_WAIT;
         let mut unchanged: Option<(SystemTime, Instant)> = None;
         loop {
-            match lock.create() {
+            match lock.create(alone) {
                 Ok(()) => return Ok(lock),
                 Err(source) if source.kind() == ErrorKind::AlreadyExists => {}
                 Err(source) => return Err(lock.error("create the lock file", source)),
@@ -74,7 +75,7 @@ impl FileLock {
                 _ => Instant::now(),
             };
             unchanged = Some((changed, since));
-            if lock.is_of_a_dead_process_of_ours() || since.elapsed() > grace {
+            if alone && lock.is_of_a_dead_process_of_ours() || since.elapsed() > grace {
                 lock.remove().map_err(|source| lock.error("break the lock file", source))?;
                 unchanged = None;
                 wait = FIRST_WAIT;
@@ -86,10 +87,10 @@ impl FileLock {
     }
 
     /// Creates the lock file with its content; an error of the kind `AlreadyExists` if there is one.
-    fn create(&self) -> std::io::Result<()> {
-        // Only the holder of the journal's system lock gets here, so the name needs not be unique, and what a killed
-        // process left under it is overwritten.
-        let draft = beside(&self.path, ".new");
+    fn create(&self, alone: bool) -> std::io::Result<()> {
+        // The holder of the journal's system lock needs no name of its own, and overwrites what a killed process left.
+        let ending = if alone { ".new".to_owned() } else { format!(".{}.new", unique_name()) };
+        let draft = beside(&self.path, &ending);
         fs::write(&draft, &self.content)?;
         let linked = fs::hard_link(&draft, &self.path);
         // Whatever stays under that name hurts nobody.
@@ -145,7 +146,11 @@ pub(super) fn sync_folder(of: &Path) -> std::io::Result<()> {
         return Ok(());
     }
     let parent = of.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(parent)?.sync_all()
+    match File::open(parent)?.sync_all() {
+        // Some network file systems cannot, and do it by themselves.
+        Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => Ok(()),
+        other => other,
+    }
 }
 
 #[cfg(test)]
@@ -166,7 +171,7 @@ mod tests {
     #[test]
     fn a_lock_leaves_nothing_behind() {
         let (folder, journal) = folder_with_journal();
-        let lock = FileLock::acquire(&journal, GRACE).unwrap();
+        let lock = FileLock::acquire(&journal, GRACE, true).unwrap();
         assert_eq!(names(folder.path()).len(), 2);
         drop(lock);
         assert_eq!(names(folder.path()), ["study.jsonl"]);
@@ -177,7 +182,7 @@ mod tests {
         let (folder, journal) = folder_with_journal();
         fs::write(beside(&journal, ".lock"), "").unwrap();
         let (start, grace) = (Instant::now(), Duration::from_millis(30));
-        drop(FileLock::acquire(&journal, grace).unwrap());
+        drop(FileLock::acquire(&journal, grace, true).unwrap());
         assert!(start.elapsed() > grace);
         assert_eq!(names(folder.path()), ["study.jsonl"]);
     }
@@ -188,7 +193,7 @@ mod tests {
         let (folder, journal) = folder_with_journal();
         std::os::unix::fs::symlink("nowhere", beside(&journal, ".lock")).unwrap();
         let (start, grace) = (Instant::now(), Duration::from_millis(30));
-        drop(FileLock::acquire(&journal, grace).unwrap());
+        drop(FileLock::acquire(&journal, grace, true).unwrap());
         assert!(start.elapsed() > grace);
         assert_eq!(names(folder.path()), ["study.jsonl"]);
     }
@@ -196,10 +201,20 @@ mod tests {
     #[test]
     fn a_lock_of_a_killed_process_of_ours_is_broken_at_once() {
         let (_folder, journal) = folder_with_journal();
-        std::mem::forget(FileLock::acquire(&journal, GRACE).unwrap());
+        std::mem::forget(FileLock::acquire(&journal, GRACE, true).unwrap());
         let start = Instant::now();
-        drop(FileLock::acquire(&journal, GRACE).unwrap());
+        drop(FileLock::acquire(&journal, GRACE, true).unwrap());
         assert!(start.elapsed() < GRACE / 2);
+    }
+
+    #[test]
+    fn without_the_systems_lock_a_lock_file_of_ours_may_be_of_the_living() {
+        let (folder, journal) = folder_with_journal();
+        std::mem::forget(FileLock::acquire(&journal, GRACE, false).unwrap());
+        let (start, grace) = (Instant::now(), Duration::from_millis(30));
+        drop(FileLock::acquire(&journal, grace, false).unwrap());
+        assert!(start.elapsed() > grace);
+        assert_eq!(names(folder.path()), ["study.jsonl"]);
     }
 
     #[test]
@@ -208,7 +223,7 @@ mod tests {
         let lock = FileLock { path: beside(&journal, ".lock"), content: format!("{MARK}x\n") };
         lock.create_in_place().unwrap();
         assert_eq!(lock.create_in_place().unwrap_err().kind(), ErrorKind::AlreadyExists);
-        assert_eq!(lock.create().unwrap_err().kind(), ErrorKind::AlreadyExists);
+        assert_eq!(lock.create(true).unwrap_err().kind(), ErrorKind::AlreadyExists);
         assert!(lock.is_of_a_dead_process_of_ours());
         drop(lock);
         assert_eq!(names(folder.path()), ["study.jsonl"]);
@@ -217,7 +232,7 @@ mod tests {
     #[test]
     fn a_lock_that_was_broken_and_taken_by_someone_else_is_left_alone() {
         let (_folder, journal) = folder_with_journal();
-        let lock = FileLock::acquire(&journal, GRACE).unwrap();
+        let lock = FileLock::acquire(&journal, GRACE, true).unwrap();
         fs::write(&lock.path, "someone else").unwrap();
         let path = lock.path.clone();
         drop(lock);
