@@ -39,6 +39,7 @@ pub use error::WriteError;
 pub use new_tensors::{NewTensor, NewValue, write_new_folder, write_new_gguf};
 pub use replacement::{Replacement, Replacements};
 pub use shard_size::{ShardSize, ShardSizeError};
+pub use staging::{Leftovers, remove_leftovers};
 
 use crate::{Checkpoint, Format, TensorDtype};
 
