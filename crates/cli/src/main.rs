@@ -8,6 +8,7 @@ mod fetching;
 mod interrupt;
 mod menu;
 mod model;
+mod naming;
 mod noting;
 mod program;
 mod report;
@@ -66,11 +67,11 @@ fn main() -> std::process::ExitCode {
         Command::Bench(arguments) => commands::bench::run(&arguments),
     };
     match result {
-        Ok(()) if interrupt::requested() => std::process::ExitCode::from(interrupt::EXIT_CODE),
+        Ok(()) if interrupt::requested() => std::process::ExitCode::from(interrupt::exit_code()),
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(error) if interrupt::was_cause(&error) => {
             terminal::remark("interrupted");
-            std::process::ExitCode::from(interrupt::EXIT_CODE)
+            std::process::ExitCode::from(interrupt::exit_code())
         }
         Err(error) => terminal::report(&error),
     }

@@ -54,7 +54,7 @@ pub(crate) struct ComputeArguments {
     device: DeviceArgument,
 
     /// Threads; 0 means one per core
-    #[arg(long, default_value_t = 0, value_name = "N")]
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = threads)]
     threads: usize,
 
     /// Instruction set of the processor: portable, avx2, avx512 or neon; the best one if not given
@@ -144,6 +144,13 @@ pub(crate) struct TextArguments {
     response_prefix: String,
 }
 
+/// A number of threads that a machine can have use of.
+fn threads(text: &str) -> Result<usize, String> {
+    let threads = text.parse().map_err(|it| format!("{it}"))?;
+    engine::check_threads(threads).map_err(|it| it.to_string())?;
+    Ok(threads)
+}
+
 impl QuantizeArgument {
     /// What was named.
     pub(crate) fn named(self) -> Option<Quantize> {
@@ -164,9 +171,19 @@ impl ModelArguments {
 
     /// The same where settings say what the command line does not.
     pub(crate) fn with(&self, program: &Program) -> anyhow::Result<Self> {
+        let model = self.model.clone().or(program.model.as_ref().map(PathBuf::from));
+        let named = model.as_deref().map(fetching::by_address).transpose()?;
+        let revision = named.as_ref().and_then(|it| it.1.clone());
+        if let (Some(named), Some(commit)) = (&revision, &program.model_commit)
+            && named != commit
+        {
+            return Err(Misuse::error(format!(
+                "the model's address is at `{named}`, and `model_commit` is `{commit}`\n\nhint: name one of them"
+            )));
+        }
         Ok(Self {
-            model: self.model.clone().or(program.model.as_ref().map(PathBuf::from)),
-            commit: program.model_commit.clone(),
+            model: named.map(|it| it.0),
+            commit: program.model_commit.clone().or(revision),
             compute: self.compute.with(program)?,
         })
     }

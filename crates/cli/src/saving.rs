@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use ablation::{Parameters, RowNormalization};
 use anyhow::Context;
-use checkpoint::write::{Dequantized, Settings, ShardSize};
+use checkpoint::write::{Dequantized, Settings, ShardSize, remove_leftovers};
 use checkpoint::{Checkpoint, Format};
 use clap::ValueEnum;
 use engine::backend::WeightDtype;
@@ -195,7 +195,22 @@ impl SaveArguments {
                 path.display()
             );
         }
+        Self::clear(path);
         Ok(())
+    }
+
+    /// Says what savings that were killed have left at the target, and removes it if nobody is writing it.
+    fn clear(target: &Path) {
+        let found = remove_leftovers(target);
+        for path in found.removed {
+            remark(&format!("removed `{}`: a saving that was killed had left it", path.display()));
+        }
+        for path in found.unknown {
+            remark(&format!(
+                "`{}` may be left of a saving that was killed; remove it if nothing is writing there",
+                path.display()
+            ));
+        }
     }
 
     /// Writes the model or the adapter, if that is wanted, and scores what was written. The scores are for its card; `unseen` are
@@ -210,6 +225,7 @@ impl SaveArguments {
     ) -> anyhow::Result<()> {
         let Some(path) = &self.save else { return Ok(()) };
         let target = self.target(session, path)?;
+        Self::clear(&target);
         let cancel = Cancel(&interrupt::requested);
         if let Some(kind) = self.adapter(&session.model, session.settings().row_normalization)? {
             if self.material.is_some_and(|it| it != Material::None) {

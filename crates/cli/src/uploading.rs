@@ -48,18 +48,36 @@ impl Target {
         Ok(Self { client, repository, private })
     }
 
-    /// Uploads all files of a folder.
+    /// Uploads all files of a folder. When that fails, an error says how to do it later.
     pub(crate) fn send(&self, folder: &Path) -> anyhow::Result<()> {
         let upload =
             Upload { folder, private: self.private, message: "Upload the model as edited by ablate" };
-        let uploaded = self.client.upload(&self.repository, &upload)?;
+        let uploaded = self.client.upload(&self.repository, &upload).inspect_err(|_| {
+            let private = if self.private { " --private" } else { "" };
+            remark(&format!(
+                "not uploaded; the model is kept in `{}`. Later: hf upload{private} {} {} .",
+                folder.display(),
+                self.repository.id,
+                quoted(folder)
+            ));
+        })?;
         let who = if self.private { "private" } else { "public" };
         remark(&format!("uploaded to {} ({who}), commit {}", uploaded.url, uploaded.commit));
         Ok(())
     }
 }
 
-/// A place for what is only uploaded, beside the study; gone when dropped.
+/// How the name of a folder begins that is only uploaded.
+const PREFIX: &str = "upload-";
+
+/// A folder as an argument of a shell.
+fn quoted(folder: &Path) -> String {
+    let text = folder.display().to_string();
+    let plain = text.chars().all(|it| it.is_alphanumeric() || "/._-+=:@".contains(it));
+    if plain { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
+
+/// A place for what is only uploaded, beside the study; gone when dropped, unless the upload has failed.
 pub(crate) struct Passing {
     folder: tempfile::TempDir,
     model: PathBuf,
@@ -70,8 +88,17 @@ impl Passing {
     /// A place for what is written of this session's edited model.
     pub(crate) fn of(session: &Session, save: &SaveArguments, study: &Path) -> anyhow::Result<Self> {
         let beside = study.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        for path in std::fs::read_dir(beside).into_iter().flatten().flatten().map(|it| it.path()) {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if path.is_dir() && name.strip_prefix(PREFIX).is_some_and(|it| it.len() == 6) {
+                remark(&format!(
+                    "`{}` is left of an upload that failed or was killed; remove it if it is not needed",
+                    path.display()
+                ));
+            }
+        }
         let folder = tempfile::Builder::new()
-            .prefix(".upload-")
+            .prefix(PREFIX)
             .tempdir_in(beside)
             .with_context(|| format!("making a folder in `{}`", beside.display()))?;
         let format = save.format(&session.model, session.settings().row_normalization)?;
@@ -88,15 +115,18 @@ impl Passing {
         &self.model
     }
 
-    /// Uploads what was written.
-    pub(crate) fn send(&self, to: &Target) -> anyhow::Result<()> {
-        match self.format {
+    /// Uploads what was written. It took hours to make: when the upload fails it is kept.
+    pub(crate) fn send(mut self, to: &Target) -> anyhow::Result<()> {
+        let sent = match self.format {
             Format::Gguf => {
-                names_of_the_hub(self.folder.path(), &self.model)?;
-                to.send(self.folder.path())
+                names_of_the_hub(self.folder.path(), &self.model).and_then(|()| to.send(self.folder.path()))
             }
             Format::HuggingFace => to.send(&self.model),
+        };
+        if sent.is_err() {
+            self.folder.disable_cleanup(true);
         }
+        sent
     }
 }
 

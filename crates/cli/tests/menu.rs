@@ -314,7 +314,7 @@ fn a_trial_is_uploaded_by_somebody_who_was_not_logged_in_and_more_trials_are_run
         assert!(card.starts_with("---\ntags:\n- ablate\n- abliterated\nbase_model: "), "{card}");
     });
     let left = std::fs::read_dir(folder.path()).unwrap().map(|it| it.unwrap().file_name());
-    assert!(left.into_iter().all(|it| !it.to_string_lossy().starts_with(".upload-")));
+    assert!(left.into_iter().all(|it| !it.to_string_lossy().starts_with("upload-")));
 }
 
 #[test]

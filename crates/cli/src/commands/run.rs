@@ -126,6 +126,13 @@ fn whole_job(arguments: &Arguments, told: &Configuration) -> anyhow::Result<()> 
     }
     make_folder_of(&path)?;
     let mut study = Study::open(&path, STUDY, &objectives)?;
+    if let Some(reason) = study.unlocked() {
+        remark(&format!(
+            "the study file `{}` cannot be locked ({reason}): nothing keeps a second run from writing to it, give each run \
+             a file of its own",
+            path.display()
+        ));
+    }
     interrupt::listen()?;
     let cancel = Cancel(&interrupt::requested);
     let mut teller = Teller::new(if arguments.json { Style::Json } else { Style::Remarks });
@@ -156,7 +163,7 @@ fn whole_job(arguments: &Arguments, told: &Configuration) -> anyhow::Result<()> 
         let save = passing.as_ref().map_or(save.clone(), |it| save.to(it.model()));
         let unseen = held_out_of(study.snapshot());
         use_trial(arguments.json, &save, &mut session, &chosen, &unseen, &mut teller)?;
-        match (&upload, &passing, save.path()) {
+        match (&upload, passing, save.path()) {
             (Some(upload), Some(passing), _) => passing.send(upload)?,
             (Some(upload), None, Some(written)) => upload.send(written)?,
             _ => {}
