@@ -383,7 +383,7 @@ impl TemplateArguments {
     /// What they say, the template read.
     pub(crate) fn template(&self) -> anyhow::Result<Template> {
         let chat_template = self.chat_template.as_ref().map(|path| {
-            std::fs::read_to_string(path)
+            files::read_text(path, files::SMALL)
                 .with_context(|| format!("reading chat template `{}`", path.display()))
         });
         Ok(Template { plain: self.plain, chat_template: chat_template.transpose()? })

@@ -40,13 +40,8 @@ pub enum SettingsError {
         hint: String,
     },
     /// The file cannot be read.
-    #[error("cannot read settings from `{path}`: {reason}")]
-    Read {
-        /// The file.
-        path: String,
-        /// What the system says.
-        reason: std::io::Error,
-    },
+    #[error("settings: {0}")]
+    File(#[from] files::FileError),
     /// The file is not TOML.
     #[error("`{path}` is not valid TOML: {reason}")]
     Toml {

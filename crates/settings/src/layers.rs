@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 
 use serde_json::{Map, Value};
 
@@ -248,9 +249,13 @@ fn checked(kind: Kind, optional: bool, value: &Value) -> Result<Value, String> {
         }
         Kind::Texts => match value {
             Value::String(path) => {
-                let text = std::fs::read_to_string(path)
-                    .map_err(|it| format!("a list, or a file with one item a line ({it})"))?;
-                Ok(text.lines().map(str::trim).filter(|it| !it.is_empty()).collect())
+                let text = files::read_text(Path::new(path), files::SMALL)
+                    .map_err(|it| format!("a list, or a file with one item a line: {it}"))?;
+                let items: Vec<&str> = files::lines(&text).collect();
+                if items.is_empty() {
+                    return Err("a list, or a file with one item a line: the file has none".to_owned());
+                }
+                Ok(items.into_iter().collect())
             }
             Value::Array(items) => unchanged(items.iter().all(Value::is_string), "a list of texts"),
             _ => Err("a list of texts".to_owned()),

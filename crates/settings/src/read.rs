@@ -8,10 +8,7 @@ use crate::{Field, Kind, Origin, SettingsError, find, nearest};
 
 /// The settings that a TOML file gives, as they stand there.
 pub fn from_file(path: &Path) -> Result<Map<String, Value>, SettingsError> {
-    let shown = path.display().to_string();
-    let text = std::fs::read_to_string(path)
-        .map_err(|reason| SettingsError::Read { path: shown.clone(), reason })?;
-    from_toml(&shown, &text)
+    from_toml(&path.display().to_string(), &files::read_text(path, files::SMALL)?)
 }
 
 /// The same of a text; errors call it `name`.

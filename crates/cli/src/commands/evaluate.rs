@@ -87,7 +87,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         uploaded: false,
     });
     let parameters = arguments.parameters.as_ref().map(|path| -> anyhow::Result<Parameters> {
-        let text = std::fs::read_to_string(path)
+        let text = files::read_text(path, files::SMALL)
             .with_context(|| format!("reading parameters from `{}`", path.display()))?;
         read_parameters(&text).with_context(|| format!("parameters `{}`", path.display()))
     });

@@ -2,7 +2,7 @@
 
 mod outcome;
 
-use std::io::{IsTerminal, Read};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -132,10 +132,7 @@ fn read(file: &str) -> anyhow::Result<Recipe> {
     let text = if lower.starts_with("http://") || lower.starts_with("https://") {
         fetching::client().page(file, LIMIT)?
     } else {
-        let mut text = String::new();
-        let read = std::fs::File::open(file).and_then(|it| it.take(LIMIT).read_to_string(&mut text));
-        read.with_context(|| format!("reading `{file}`"))?;
-        text
+        files::read_text(Path::new(file), LIMIT).with_context(|| format!("reading `{file}`"))?
     };
     let recipe = reproduction::read(&text, file).with_context(|| format!("`{file}`"))?;
     let commit = recipe.commit.as_ref().map_or(String::new(), |it| format!(" at {it}"));

@@ -24,10 +24,10 @@ impl Original {
     /// leaves the folder: what it leads to may be private, and this text is published.
     pub(super) fn beside(model: &Path) -> Self {
         let path = model.join("README.md");
-        if !matches!(way_out(model, &path), Ok(None)) || !path.is_file() {
+        if !matches!(way_out(model, &path), Ok(None)) {
             return Self::default();
         }
-        std::fs::read(path).map(|bytes| Self::of(&String::from_utf8_lossy(&bytes))).unwrap_or_default()
+        files::read(&path, files::SMALL).map(|bytes| Self::of(&String::from_utf8_lossy(&bytes))).unwrap_or_default()
     }
 
     fn of(card: &str) -> Self {
