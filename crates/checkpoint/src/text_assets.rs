@@ -18,6 +18,8 @@ pub struct TextAssets {
     pub tokenizer_config: Option<Value>,
     /// `special_tokens_map.json`.
     pub special_tokens_map: Option<Value>,
+    /// `added_tokens.json`.
+    pub added_tokens: Option<Value>,
     /// The chat template. In a folder the first of: `chat_template.jinja`; `chat_template` of
     /// `tokenizer_config.json` (of a list the one named `default`); that of `chat_template.json`. In a GGUF file
     /// `tokenizer.chat_template`.
@@ -62,6 +64,7 @@ impl TextAssets {
             tokenizer: read_text(&folder.join("tokenizer.json"))?.map(TokenizerSource::Json),
             tokenizer_config,
             special_tokens_map: object("special_tokens_map.json")?,
+            added_tokens: object("added_tokens.json")?,
             chat_template,
             named_chat_templates,
             generation_config: object("generation_config.json")?,

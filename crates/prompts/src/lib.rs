@@ -24,6 +24,7 @@
 //!     .render_json(&[Value], &RenderOptions)?                     tool calls, content in parts, reasoning
 //! ```
 
+mod contained;
 mod encoder;
 mod message;
 pub mod sources;

@@ -15,8 +15,9 @@ use tokenizers::decoders::byte_level::ByteLevel;
 use tokenizers::models::bpe::{BPE, Merges, Vocab};
 use tokenizers::{AddedToken, Tokenizer};
 
+use super::frame::Frame;
 use super::splits::SplitRule;
-use super::{Frame, TokenizerError, sentencepiece};
+use super::{TokenizerError, sentencepiece};
 
 /// What a token is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

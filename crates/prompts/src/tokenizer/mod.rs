@@ -7,9 +7,13 @@
 //! Decoding never tidies up spaces before punctuation: the text is what the model wrote, so that an answer reads
 //! the same while it streams and afterwards.
 
+mod added;
+mod bounds;
+mod charsmap;
 mod decoder;
+mod frame;
 mod gguf;
-mod named;
+mod growth;
 mod sentencepiece;
 mod splits;
 mod stop;
@@ -19,7 +23,11 @@ use std::collections::BTreeMap;
 use checkpoint::{TextAssets, TokenizerSource};
 use glossary::TokenId;
 use serde_json::Value as Json;
-use tokenizers::processors::template::TemplateProcessing;
+
+use self::added::Listed;
+use self::bounds::Bounds;
+use self::frame::Frame;
+use crate::contained::contained;
 
 pub use decoder::Decoder;
 
@@ -83,8 +91,36 @@ pub enum TokenizerError {
         /// What the engine says.
         reason: String,
     },
+    /// A part of `tokenizer.json` makes no sense.
+    #[error(
+        "tokenizer.json: {part}: {reason}\n\nhint: the file is damaged or meant to do harm; get the one that the \
+         model was published with"
+    )]
+    Part {
+        /// The part.
+        part: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A part would make something far longer of a text.
+    #[error(
+        "the tokenizer's {part} would make more than {bytes:.0} bytes of {text:?} ({length} bytes), expected at most \
+         {most:.0}\n\nhint: the tokenizer is damaged or meant to do harm; get the one that the model was published with"
+    )]
+    Grows {
+        /// The part.
+        part: &'static str,
+        /// The text, shortened.
+        text: String,
+        /// Its length in bytes.
+        length: usize,
+        /// What it would become.
+        bytes: f64,
+        /// What it may become.
+        most: f64,
+    },
     /// A text could not be encoded.
-    #[error("cannot encode {text:?}: {reason}")]
+    #[error("the tokenizer cannot encode {text:?}: {reason}")]
     Encode {
         /// The text, shortened.
         text: String,
@@ -92,13 +128,18 @@ pub enum TokenizerError {
         reason: String,
     },
     /// Ids could not be decoded.
-    #[error("cannot decode {count} tokens: {reason}")]
+    #[error("the tokenizer cannot decode {count} tokens: {reason}")]
     Decode {
         /// How many.
         count: usize,
         /// What the engine says.
         reason: String,
     },
+}
+
+/// The beginning of a text, for errors.
+fn shortened(text: &str) -> String {
+    text.chars().take(40).collect()
 }
 
 /// Whether encoding adds what the tokenizer puts around a text (begin of sequence, sometimes end of sequence).
@@ -116,6 +157,7 @@ pub enum SpecialTokens {
 #[derive(Debug)]
 pub struct Tokenizer {
     engine: tokenizers::Tokenizer,
+    bounds: Bounds,
     named: BTreeMap<String, String>,
     stop: Vec<TokenId>,
     /// The token that encoding puts before a text.
@@ -139,37 +181,41 @@ impl Tokenizer {
     }
 
     fn from_json(text: &str, assets: &TextAssets, config: &Json) -> Result<Self, TokenizerError> {
+        let bounds = Bounds::of_json(text)?;
         // The engine panics on some malformed files, such as a merge that makes more than the longest token.
-        let read = std::panic::catch_unwind(|| tokenizers::Tokenizer::from_bytes(text.as_bytes()));
-        let mut engine = read
-            .unwrap_or_else(|_| Err("its parts contradict each other".into()))
+        let mut engine = contained(|| tokenizers::Tokenizer::from_bytes(text.as_bytes()))
+            .map_err(|it| TokenizerError::Json { reason: format!("its parts contradict each other ({it})") })?
             .map_err(|it| TokenizerError::Json { reason: it.to_string() })?;
-        let named = named::from_assets(assets);
         // A length limit or padding is for training; a prompt is never cut in silence.
         engine.with_truncation(None).map_err(|it| TokenizerError::Build { reason: it.to_string() })?;
         engine.with_padding(None);
-        named::recognize(&mut engine, &named)?;
-        if let Some(frame) = named::frame(assets, &named) {
-            add_frame(&mut engine, &frame)?;
+        let listed = Listed::read(assets, &engine);
+        listed.add(&mut engine, &bounds)?;
+        if let Some(frame) = Frame::of_settings(assets, &listed.named) {
+            frame.add(&mut engine)?;
         }
-        let stop = stop::from_assets(assets, config, &named, |token| engine.token_to_id(token));
-        Self::finished(engine, named, stop)
+        let stop = stop::from_assets(assets, config, &listed.named, |token| engine.token_to_id(token));
+        Self::finished(engine, bounds, listed.named, stop)
     }
 
     fn from_gguf(metadata: &Json) -> Result<Self, TokenizerError> {
         let vocabulary = gguf::Vocabulary::read(metadata)?;
-        let mut engine = gguf::build(metadata, &vocabulary)?;
-        add_frame(&mut engine, &vocabulary.frame)?;
+        let build = || gguf::build(metadata, &vocabulary);
+        let mut engine = contained(build).map_err(|reason| TokenizerError::Build { reason })??;
+        let longest = vocabulary.tokens.iter().map(|it| it.len()).max().unwrap_or(0);
+        let bounds = Bounds::of_engine(&engine, longest)?;
+        vocabulary.frame.add(&mut engine)?;
         let stop = stop::from_gguf(metadata, &vocabulary);
-        Self::finished(engine, vocabulary.named, stop)
+        Self::finished(engine, bounds, vocabulary.named, stop)
     }
 
     fn finished(
         engine: tokenizers::Tokenizer,
+        bounds: Bounds,
         named: BTreeMap<String, String>,
         stop: Vec<TokenId>,
     ) -> Result<Self, TokenizerError> {
-        let mut tokenizer = Self { engine, named, stop, begin: None };
+        let mut tokenizer = Self { engine, bounds, named, stop, begin: None };
         let bos = tokenizer.named.get("bos_token").and_then(|it| tokenizer.token_id(it));
         let around_nothing = tokenizer.encode("", SpecialTokens::Add)?;
         tokenizer.begin = around_nothing.first().copied().filter(|it| Some(*it) == bos);
@@ -179,10 +225,11 @@ impl Tokenizer {
     /// The ids of a text.
     pub fn encode(&self, text: &str, special: SpecialTokens) -> Result<Vec<TokenId>, TokenizerError> {
         let add = special == SpecialTokens::Add;
-        let encoding = self.engine.encode_fast(text, add).map_err(|it| TokenizerError::Encode {
-            text: text.chars().take(40).collect(),
-            reason: it.to_string(),
-        })?;
+        self.bounds.check_text(&self.engine, text)?;
+        let failed = |reason: String| TokenizerError::Encode { text: shortened(text), reason };
+        let encoding = contained(|| self.engine.encode_fast(text, add))
+            .map_err(|it| failed(format!("{it}\n\n{DAMAGED}")))?
+            .map_err(|it| failed(it.to_string()))?;
         let mut ids: Vec<TokenId> = encoding.get_ids().iter().copied().map(TokenId).collect();
         let twice = self.begin.is_some_and(|begin| ids.starts_with(&[begin, begin]));
         if add && twice {
@@ -200,9 +247,11 @@ impl Tokenizer {
     }
 
     fn decode_ids(&self, ids: &[u32], skip_special: bool) -> Result<String, TokenizerError> {
-        self.engine
-            .decode(ids, skip_special)
-            .map_err(|it| TokenizerError::Decode { count: ids.len(), reason: it.to_string() })
+        let failed = |reason: String| TokenizerError::Decode { count: ids.len(), reason };
+        self.bounds.check_decoding(ids.len()).map_err(failed)?;
+        contained(|| self.engine.decode(ids, skip_special))
+            .map_err(|it| failed(format!("{it}\n\n{DAMAGED}")))?
+            .map_err(|it| failed(it.to_string()))
     }
 
     /// Decodes an answer while it is being written.
@@ -248,34 +297,5 @@ impl Tokenizer {
     }
 }
 
-/// What is put around a plain text.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Frame {
-    begin: Option<String>,
-    end: Option<String>,
-}
-
-fn add_frame(engine: &mut tokenizers::Tokenizer, frame: &Frame) -> Result<(), TokenizerError> {
-    let fail = |reason: String| TokenizerError::Build { reason };
-    let mut template = Vec::new();
-    template.extend(frame.begin.clone());
-    template.push("$A".to_owned());
-    template.extend(frame.end.clone());
-    let tokens = [&frame.begin, &frame.end]
-        .into_iter()
-        .flatten()
-        .map(|token| {
-            let id = engine.token_to_id(token);
-            id.map(|id| (token.clone(), id))
-                .ok_or_else(|| fail(format!("`{token}` is not in the vocabulary")))
-        })
-        .collect::<Result<Vec<_>, _>>()?;
-    let processor = TemplateProcessing::builder()
-        .try_single(template)
-        .map_err(fail)?
-        .special_tokens(tokens)
-        .build()
-        .map_err(|it| fail(it.to_string()))?;
-    engine.with_post_processor(Some(processor));
-    Ok(())
-}
+/// What to do about a panic of the engine.
+const DAMAGED: &str = "hint: the tokenizer is damaged; get the one that the model was published with";
