@@ -18,6 +18,7 @@ pub use slice::{Bound, Slice, SliceError};
 pub use split::{Split, SplitPart};
 pub use text_file::TextFile;
 
+use files::FileError;
 use hub::Client;
 
 /// Where prompts come from.
@@ -146,23 +147,8 @@ pub enum SourceError {
         split: String,
     },
     /// The file cannot be read.
-    #[error("cannot read prompts from `{path}`: {reason}")]
-    Read {
-        /// The file.
-        path: String,
-        /// What the system says.
-        reason: std::io::Error,
-    },
-    /// The file is not text.
-    #[error(
-        "`{path}`, line {line}: not valid UTF-8\n\nhint: convert the file, for example with `iconv -t UTF-8`"
-    )]
-    NotUtf8 {
-        /// The file.
-        path: String,
-        /// Counted from 1.
-        line: usize,
-    },
+    #[error("prompts: {0}")]
+    File(#[from] FileError),
     /// The part asked for is malformed.
     #[error(transparent)]
     Slice(#[from] SliceError),

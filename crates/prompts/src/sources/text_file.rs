@@ -1,11 +1,11 @@
 //! Text files, one prompt a line.
 //!
-//! Lines end in LF or CRLF, blank lines are skipped, spaces at the ends of a line and a byte order mark at the start
+//! Lines end in LF, CRLF or CR, blank lines are skipped, spaces at the ends of a line and a byte order mark at the start
 //! are dropped. A slice counts the lines that are not blank.
 
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use files::FileError;
 use hub::Client;
 
 use super::{PromptSource, Slice, SourceError, Specification};
@@ -45,14 +45,12 @@ impl TextFile {
         Ok(Self { path: path.into(), slice: Some(slice.parse()?) })
     }
 
-    fn read(&self) -> Result<Vec<u8>, SourceError> {
-        let mut bytes = Vec::new();
-        let result = if self.path.as_os_str() == "-" {
-            std::io::stdin().lock().read_to_end(&mut bytes).map(|_| bytes)
-        } else {
-            std::fs::read(&self.path)
-        };
-        result.map_err(|reason| SourceError::Read { path: self.path.display().to_string(), reason })
+    fn read(&self) -> Result<String, FileError> {
+        if self.path.as_os_str() == "-" {
+            let bytes = files::read_from(&self.path, std::io::stdin().lock(), files::TEXT)?;
+            return files::text(&self.path, bytes);
+        }
+        files::read_text(&self.path, files::TEXT)
     }
 }
 
@@ -63,17 +61,8 @@ impl PromptSource for TextFile {
     }
 
     fn load(&self) -> Result<Vec<String>, SourceError> {
-        let bytes = self.read()?;
-        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
-        let mut prompts = Vec::new();
-        for (number, line) in (1..).zip(bytes.split(|&it| it == b'\n')) {
-            let line = std::str::from_utf8(line)
-                .map_err(|_| SourceError::NotUtf8 { path: self.path.display().to_string(), line: number })?;
-            let prompt = line.trim();
-            if !prompt.is_empty() {
-                prompts.push(prompt.to_owned());
-            }
-        }
+        let text = self.read()?;
+        let mut prompts: Vec<String> = files::lines(&text).map(str::to_owned).collect();
         let total = prompts.len();
         if let Some(slice) = self.slice {
             let range = slice.range(total);
@@ -130,7 +119,29 @@ mod tests {
     fn bytes_that_are_no_text_are_reported_with_their_line() {
         let (_folder, path) = file("prompts.txt", b"fine\n\nbad \xff\n");
         let error = open(&path).unwrap().load().unwrap_err();
-        assert!(matches!(error, SourceError::NotUtf8 { line: 3, .. }), "{error}");
+        assert!(matches!(error, SourceError::File(FileError::NotUtf8 { line: 3, .. })), "{error}");
+        let (_folder, path) = file("prompts.txt", b"caf\xe9");
+        let error = open(&path).unwrap().load().unwrap_err().to_string();
+        assert!(
+            error.contains(&format!("`iconv -f WINDOWS-1252 -t UTF-8 '{path}' > '{path}.utf8'`")),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn lines_may_end_in_carriage_returns_alone() {
+        let (_folder, path) = file("prompts.txt", b"one\rtwo\r\rthree\r");
+        assert_eq!(open(&path).unwrap().load().unwrap(), ["one", "two", "three"]);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_is_no_file_is_not_read() {
+        for device in ["/dev/zero", "/dev/urandom"] {
+            let error = open(device).unwrap().load().unwrap_err();
+            assert!(matches!(&error, SourceError::File(FileError::NotRegular { .. })), "{error}");
+            assert!(error.to_string().contains(device), "{error}");
+        }
     }
 
     #[test]

@@ -10,13 +10,14 @@
 //! Of all files, those of the kind that most of them have are read. Hidden files, files in folders `__…` and files
 //! that describe a data set are no data. All as Python's `datasets` does it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
+use files::FileError;
 use yaml_rust2::{Yaml, YamlLoader};
 
-use super::DatasetError;
 use super::table::Format;
+use super::{DatasetError, SourceError};
 
 /// Files by split.
 type Splits = Vec<(String, Vec<String>)>;
@@ -51,14 +52,32 @@ const DESCRIPTIONS: [&str; 6] = [
     "dataset_dict.json",
 ];
 
+/// Files and folders that are looked at. Data sets in so many files are read by other means.
+const MOST: usize = 100_000;
+
 /// All files below a folder, in order, with `/` between their parts.
-pub(super) fn files_in(root: &Path) -> std::io::Result<Vec<String>> {
+///
+/// A folder that several links lead to is looked at once, and a link to a folder that holds this one not at all: what it
+/// leads to has no end.
+pub(super) fn files_in(name: &str, root: &Path) -> Result<Vec<String>, SourceError> {
+    let unread = |path: &Path| {
+        let path = path.to_owned();
+        move |reason| SourceError::File(FileError::Io { path, reason })
+    };
+    let whole = root.canonicalize().map_err(unread(root))?;
+    let mut seen = HashSet::from([whole.clone()]);
     let (mut files, mut folders) = (Vec::new(), vec![root.to_owned()]);
     while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(&folder)? {
-            let path = entry?.path();
+        for entry in std::fs::read_dir(&folder).map_err(unread(&folder))? {
+            let path = entry.map_err(unread(&folder))?.path();
+            if files.len() + seen.len() > MOST {
+                return Err(DatasetError::TooMany { name: name.to_owned(), most: MOST }.into());
+            }
             if path.is_dir() {
-                folders.push(path);
+                let Ok(real) = path.canonicalize() else { continue };
+                if !whole.starts_with(&real) && seen.insert(real) {
+                    folders.push(path);
+                }
             } else if let Some(name) = path.strip_prefix(root).ok().and_then(Path::to_str) {
                 files.push(name.replace('\\', "/"));
             }

@@ -50,15 +50,61 @@ pub enum DatasetError {
         /// What it has.
         known: Vec<String>,
     },
-    /// Several columns, or none of that name.
-    #[error("`{file}` has {}\n\nhint: set `column` to one of {}", asked(column.as_deref(), "column of text"), known.join(", "))]
+    /// No column of that name.
+    #[error("`{file}` has no column `{column}`\n\nhint: set `column` to one of {}", known.join(", "))]
     Column {
         /// The file.
         file: String,
         /// What was asked for.
-        column: Option<String>,
+        column: String,
         /// What it has.
         known: Vec<String>,
+    },
+    /// Several columns of texts, and none was asked for.
+    #[error(
+        "`{file}` has {} columns of texts\n\nhint: set `column` to one of {}",
+        known.len(),
+        known.join(", ")
+    )]
+    Columns {
+        /// The file.
+        file: String,
+        /// Those of texts.
+        known: Vec<String>,
+    },
+    /// No column of texts.
+    #[error(
+        "`{file}` has no column of texts; it has {}\n\nhint: prompts are texts: make a file with a column that holds \
+         one in each row",
+        columns(known)
+    )]
+    NoTexts {
+        /// The file.
+        file: String,
+        /// The columns that it has.
+        known: Vec<String>,
+    },
+    /// A file whose texts unfold into more than fits.
+    #[error(
+        "`{file}` holds texts of more than {most} bytes\n\nhint: it is compressed beyond what prompts are; a part of it \
+         can be stored as a file of its own"
+    )]
+    TooLarge {
+        /// The file.
+        file: String,
+        /// The most that is read.
+        most: u64,
+    },
+    /// A folder with folders without end.
+    #[error(
+        "`{name}` holds more than {most} files and folders\n\nhint: does a link in it lead out of it? name the folder or \
+         the file of the data set itself"
+    )]
+    TooMany {
+        /// The data set.
+        name: String,
+        /// The most that are looked at.
+        most: usize,
     },
     /// A cell that is no text.
     #[error("`{file}`, row {row}: column `{column}` is {found}, expected a text")]
@@ -105,6 +151,11 @@ pub enum DatasetError {
 
 fn asked(name: Option<&str>, what: &str) -> String {
     name.map_or_else(|| format!("more than one {what}"), |it| format!("no {what} `{it}`"))
+}
+
+fn columns(names: &[String]) -> String {
+    let quoted: Vec<String> = names.iter().map(|it| format!("`{it}`")).collect();
+    if quoted.is_empty() { "none at all".to_owned() } else { quoted.join(", ") }
 }
 
 fn found(files: &[String]) -> String {
@@ -285,9 +336,8 @@ impl Dataset {
             Place::File(path) => Ok(vec![("train".to_owned(), vec![(name.clone(), path.clone())])]),
             Place::Saved(folder) => saved(name, folder),
             Place::Folder(folder) => {
-                let files = layout::files_in(folder)
-                    .map_err(|reason| SourceError::Read { path: name.clone(), reason })?;
-                let card = std::fs::read_to_string(folder.join(CARD)).ok();
+                let files = layout::files_in(name, folder)?;
+                let card = files::read_text(&folder.join(CARD), files::SMALL).ok();
                 let splits = self.layout(&files, card.as_deref())?;
                 let at = |file: String| (format!("{name}/{file}"), folder.join(file));
                 Ok(splits
@@ -302,7 +352,7 @@ impl Dataset {
                 let get =
                     |file: &str| client.file(repository, &info.commit, file).map_err(DatasetError::from);
                 let card = files.iter().any(|it| it == CARD).then(|| get(CARD)).transpose()?;
-                let card = card.and_then(|it| std::fs::read_to_string(it).ok());
+                let card = card.and_then(|it| files::read_text(&it, files::SMALL).ok());
                 let wanted = |split: &str| match &self.split {
                     None => true,
                     Some(told) => told.parts.iter().any(|it| it.name == split || it.name == "all"),
@@ -341,8 +391,7 @@ const CARD: &str = "README.md";
 fn saved(name: &str, folder: &Path) -> Result<Splits, SourceError> {
     let read = |path: &Path| -> Result<serde_json::Value, SourceError> {
         let shown = path.display().to_string();
-        let text = std::fs::read_to_string(path)
-            .map_err(|reason| SourceError::Read { path: shown.clone(), reason })?;
+        let text = files::read_text(path, files::SMALL)?;
         let malformed = |error: serde_json::Error| DatasetError::Malformed {
             file: shown,
             format: "JSON",
@@ -397,5 +446,37 @@ mod tests {
             ..Specification::default()
         };
         assert!(matches!(read(twice), Err(SourceError::SliceTwice { .. })));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn folders_that_hold_themselves_are_read_once() {
+        use std::os::unix::fs::symlink;
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        std::fs::create_dir_all(data.join("inner")).unwrap();
+        std::fs::write(data.join("inner/train.jsonl"), "{\"text\": \"x\"}").unwrap();
+        symlink(".", data.join("a")).unwrap();
+        symlink(".", data.join("b")).unwrap();
+        symlink("..", data.join("inner/up")).unwrap();
+        symlink("/", data.join("inner/root")).unwrap();
+        symlink("inner", data.join("again")).unwrap();
+        symlink("nowhere", data.join("broken")).unwrap();
+        assert_eq!(read(data.to_str().unwrap()).unwrap(), ["x"]);
+        // A link to data elsewhere is followed.
+        let elsewhere = folder.path().join("linked");
+        std::fs::create_dir(&elsewhere).unwrap();
+        symlink(data.join("inner"), elsewhere.join("there")).unwrap();
+        assert_eq!(read(elsewhere.to_str().unwrap()).unwrap(), ["x"]);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_device_in_a_folder_is_named_and_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/dev/zero", folder.path().join("train.jsonl")).unwrap();
+        let error = read(folder.path().to_str().unwrap()).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("train.jsonl` is a device, expected a regular file"), "{text}");
     }
 }
