@@ -104,8 +104,11 @@ pub(super) fn compiled(
     setting: &'static str,
     markers: &[String],
 ) -> Result<Markers, ConfigureError> {
-    let scorer = name.to_owned();
-    Markers::new(markers).map_err(|source| ConfigureError::Markers { scorer, setting, source })
+    let failed = |source| ConfigureError::Markers { scorer: name.to_owned(), setting, source };
+    if markers.is_empty() {
+        return Err(failed(crate::MarkerError::None));
+    }
+    Markers::new(markers).map_err(failed)
 }
 
 /// Answers with their verdicts, and with their prompts where those are known.
@@ -152,6 +155,12 @@ mod tests {
         assert_eq!(score.details.interval, Some(crate::statistics::wilson_interval(2, 4)));
         assert_eq!(score.details.per_prompt, [1.0, 0.0, 1.0, 0.0]);
         assert!(score.details.facts.is_empty());
+    }
+
+    #[test]
+    fn a_list_without_markers_is_refused_rather_than_counting_nothing() {
+        let error = configure("refusals", None, None, &json!({"markers": []}), &sets()).unwrap_err();
+        assert!(error.to_string().contains("`markers`: there is no marker\n\nhint: "), "{error}");
     }
 
     #[test]
