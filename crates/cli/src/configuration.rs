@@ -219,7 +219,9 @@ impl Options {
             }
             layers.set_all(&layer, &origin)?;
         }
-        let configuration = Configuration { run: layers.resolve()?, program: layers.resolve()?, layers };
+        let mut run: Settings = layers.resolve()?;
+        run.read_texts()?;
+        let configuration = Configuration { run, program: layers.resolve()?, layers };
         configuration.remark_without_effect()?;
         Ok(configuration)
     }

@@ -15,6 +15,16 @@ pub enum PipelineError {
         /// Why.
         source: prompts::sources::SourceError,
     },
+    /// The file that a scorer's text is said to be in cannot be read.
+    #[error("scorer `{scorer}`, setting `{setting}`: {reason}")]
+    Text {
+        /// The scorer.
+        scorer: String,
+        /// The setting.
+        setting: &'static str,
+        /// Why.
+        reason: String,
+    },
     /// A set is referred to and not given.
     #[error("prompt set `{set}` is not given; given are: {}\n\nhint: name its source with --{}", known.join(", "), set.replace('_', "-"))]
     UnknownSet {

@@ -24,6 +24,7 @@ pub mod pick;
 pub mod presets;
 pub mod reproduction;
 mod response_prefix;
+mod scored_texts;
 pub mod search_run;
 mod session;
 pub mod settings;

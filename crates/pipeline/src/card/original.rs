@@ -27,7 +27,9 @@ impl Original {
         if !matches!(way_out(model, &path), Ok(None)) {
             return Self::default();
         }
-        files::read(&path, files::SMALL).map(|bytes| Self::of(&String::from_utf8_lossy(&bytes))).unwrap_or_default()
+        files::read(&path, files::SMALL)
+            .map(|bytes| Self::of(&String::from_utf8_lossy(&bytes)))
+            .unwrap_or_default()
     }
 
     fn of(card: &str) -> Self {

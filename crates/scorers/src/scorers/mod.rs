@@ -66,6 +66,8 @@ pub trait Member: Scorer + Sized + 'static {
     const GOAL: Goal;
     /// The value of a candidate that behaves exactly as the original, where that is known beforehand.
     const NEUTRAL: Option<f64> = None;
+    /// The settings that are texts, for which a file may be named.
+    const TEXTS: &'static [&'static str] = &[];
     /// What can be set.
     type Settings: Settings;
 
@@ -104,6 +106,8 @@ pub struct MemberEntry {
     pub goal: Goal,
     /// The value of a candidate that behaves exactly as the original, where that is known beforehand.
     pub neutral: Option<f64>,
+    /// The settings that are texts, for which a file may be named. Who reads settings reads these files, too.
+    pub texts: &'static [&'static str],
     help: fn() -> Vec<SettingHelp>,
     build: Build,
     #[cfg(test)]
@@ -118,6 +122,7 @@ impl MemberEntry {
             more: M::MORE,
             goal: M::GOAL,
             neutral: M::NEUTRAL,
+            texts: M::TEXTS,
             help: help::<M::Settings>,
             build: build::<M>,
             #[cfg(test)]

@@ -13,7 +13,7 @@ use crate::{ConfigureError, Evidence, Goal, Need, Score, ScoreError};
 settings! {
     /// Settings of `perplexity`.
     pub struct PerplexitySettings {
-        /// The text. Required.
+        /// The text, or the name of a file that holds it. Required.
         pub text: String = String::new(),
     }
 }
@@ -29,6 +29,7 @@ impl Member for Perplexity {
     const NAME: &'static str = "perplexity";
     const SUMMARY: &'static str = "how surprised the model is by a given text";
     const GOAL: Goal = Goal::Minimize;
+    const TEXTS: &'static [&'static str] = &["text"];
     type Settings = PerplexitySettings;
 
     fn configure(name: &str, settings: PerplexitySettings, _: &DefaultSets) -> Result<Self, ConfigureError> {
