@@ -392,6 +392,62 @@ CONTAINERS += [
     ),
 ]
 
+WITH_TEXT_MODEL = {"vision_config": VISION, "image_token_id": 60, "scale_factor": 2, "tie_word_embeddings": False}
+CONTAINERS += [
+    Variant(
+        name="smolvlm_container",
+        seed=6106,
+        architecture="SmolVLM",
+        model_class="SmolVLMForConditionalGeneration",
+        config={**SMALLER, "num_hidden_layers": 2, "model_type": "llama", **rope("default", 500.0)},
+        container=WITH_TEXT_MODEL,
+        about="Llama with an image tower, as the text model of SmolVLM",
+        misread={"rope_theta": rope("default", 5.0)},
+    ),
+    Variant(
+        name="idefics3_container",
+        seed=6117,
+        architecture="Idefics3",
+        model_class="Idefics3ForConditionalGeneration",
+        config={**SMALLER, "num_hidden_layers": 2, "tie_word_embeddings": True, "model_type": "llama", **rope("default", 500.0)},
+        container={**WITH_TEXT_MODEL, "tie_word_embeddings": True},
+        about="the same in Idefics 3; tied",
+        spelling=4,
+        embedding=0.2,
+        misread={"rope_theta": rope("default", 5.0)},
+    ),
+    Variant(
+        name="internvl_container",
+        seed=6118,
+        architecture="InternVL",
+        model_class="InternVLForConditionalGeneration",
+        config={**SMALLER, "num_hidden_layers": 2, "head_dim": 8, "model_type": "qwen3", **rope("default", 500.0)},
+        container={
+            "vision_config": {**VISION, "image_size": [8, 8], "patch_size": [4, 4]},
+            "image_token_id": 60,
+            "tie_word_embeddings": False,
+        },
+        about="Qwen 3 with an image tower, in InternVL",
+        misread={"rope_theta": rope("default", 5.0)},
+    ),
+    Variant(
+        name="llava_onevision_container",
+        seed=6159,
+        architecture="LlavaOnevision",
+        model_class="LlavaOnevisionForConditionalGeneration",
+        config={**SMALLER, "num_hidden_layers": 2, "model_type": "qwen2", **rope("default", 500.0)},
+        container={
+            "vision_config": {**VISION, "model_type": "siglip_vision_model", "vision_use_head": False},
+            "image_token_index": 60,
+            "video_token_index": 60,
+            "tie_word_embeddings": False,
+        },
+        about="Qwen 2 with an image tower, in LLaVA OneVision",
+        spelling=4,
+        misread={"rope_theta": rope("default", 5.0)},
+    ),
+]
+
 GRANITE_SWA = [
     Variant(
         name="granite_swa",

@@ -164,6 +164,8 @@ mod tests {
             "OlmoHybridForCausalLM",
             "Lfm3ForCausalLM",
             "Lfm3VlForConditionalGeneration",
+            "InternVLForConditionalGeneration",
+            "SmolVLMForConditionalGeneration",
         ] {
             assert!(!matches!(Verdict::of(name), None | Some(Verdict::NotYet)), "{name}");
         }

@@ -7,7 +7,11 @@ use serde_json::Value;
 const CONTAINERS: &[(&str, &str)] = &[
     ("LlavaForConditionalGeneration", "llama"),
     ("LlavaNextForConditionalGeneration", "llama"),
+    ("LlavaOnevisionForConditionalGeneration", "qwen2"),
     ("Mistral3ForConditionalGeneration", "mistral"),
+    ("InternVLForConditionalGeneration", "qwen2"),
+    ("SmolVLMForConditionalGeneration", "llama"),
+    ("Idefics3ForConditionalGeneration", "llama"),
 ];
 
 /// Kinds of language models, and what architecture they have outside of containers.
@@ -49,6 +53,7 @@ mod tests {
         let llava = "LlavaForConditionalGeneration";
         assert_eq!(of(llava, json!({"text_config": {"model_type": "mistral"}})), "MistralForCausalLM");
         assert_eq!(of(llava, json!({"text_config": {}})), "LlamaForCausalLM");
+        assert_eq!(of("InternVLForConditionalGeneration", json!({"text_config": {}})), "Qwen2ForCausalLM");
         assert_eq!(of("Mistral3ForConditionalGeneration", json!({})), "MistralForCausalLM");
         assert_eq!(of("Qwen2ForCausalLM", json!({})), "Qwen2ForCausalLM");
         assert_eq!(of(llava, json!({"text_config": {"model_type": "opt"}})), format!("{llava} with opt"));

@@ -110,11 +110,14 @@ pub(super) struct Decoder<'a> {
     pub(super) mlp_bias: bool,
 }
 
-/// Where the decoder lies in a checkpoint: alone, in a container as transformers 5 writes it, and as transformers 4 did.
-pub(super) const ROOTS: [&str; 3] = ["model", "model.language_model", "language_model.model"];
+/// Where the decoder lies in a checkpoint: alone, in a container as transformers 5 writes it, as transformers 4 did, and in
+/// SmolVLM and Idefics.
+pub(super) const ROOTS: [&str; 4] =
+    ["model", "model.language_model", "language_model.model", "model.text_model"];
 
 /// Where its head does then.
-const HEADS: [&str; 3] = ["lm_head.weight", "lm_head.weight", "language_model.lm_head.weight"];
+const HEADS: [&str; 4] =
+    ["lm_head.weight", "lm_head.weight", "language_model.lm_head.weight", "lm_head.weight"];
 
 const ACTIVATIONS: &[(&str, Activation)] = &[
     ("silu", Activation::Silu),

@@ -23,7 +23,10 @@ impl<'a> Names<'a> {
         let name = tensor.strip_suffix(".weight").filter(|_| self.format() == Format::HuggingFace)?;
         // Containers that were written by transformers 4 have their modules in another order there, or their language
         // model under the name of one that stands alone.
-        let [alone, now, before] = decoder::ROOTS;
+        let [alone, now, before, text_model] = decoder::ROOTS;
+        if within(name, text_model).is_some() {
+            return Some(name.to_owned());
+        }
         let holds_images = self.0.checkpoint.config().get("vision_config").is_some();
         let alone = within(name, alone).filter(|_| holds_images && within(name, now).is_none());
         let rest = within(name, before).or(alone);
@@ -127,13 +130,20 @@ mod tests {
             ("qwen2_vl_container_4", "model.language_model.layers.0.self_attn.o_proj"),
             ("qwen3_vl_container", "model.language_model.layers.0.self_attn.o_proj"),
             ("mistral3_container_4", "model.language_model.layers.0.self_attn.o_proj"),
+            ("gemma4_unified_container", "model.language_model.layers.0.self_attn.o_proj"),
+            ("exaone4_5_container", "model.language_model.layers.0.self_attn.o_proj"),
+            ("internvl_container", "model.language_model.layers.0.self_attn.o_proj"),
+            ("llava_onevision_container", "model.language_model.layers.0.self_attn.o_proj"),
+            ("smolvlm_container", "model.text_model.layers.0.self_attn.o_proj"),
+            ("idefics3_container", "model.text_model.layers.0.self_attn.o_proj"),
         ] {
             let checkpoint = Checkpoint::open(&goldens("golden").join(golden)).unwrap();
             let (family, writers) = writers(&checkpoint);
             let names = Names::of(&checkpoint, family).unwrap();
             assert_eq!(names.module(&writers[0]).as_deref(), Some(module), "{golden}");
             assert_eq!(names.module("model.layers.0.mlp.experts.down_proj"), None);
-            let in_files = !["ministral3", "gemma3n", "gemma4", "qwen3_vl"].contains(&family);
+            let in_files =
+                !["ministral3", "gemma3n", "gemma4", "gemma4_unified", "qwen3_vl"].contains(&family);
             let gguf = in_files.then_some("blk.0.attn_output.weight");
             assert_eq!(names.gguf_tensor(&writers[0]).as_deref(), gguf, "{golden}");
         }
