@@ -90,7 +90,7 @@ impl Client {
     /// # Errors
     /// [`HubError::Token`] for a token that is not accepted, [`HubError::Forbidden`] without one.
     pub fn user(&self) -> Result<String, HubError> {
-        self.stoppable(|client| client.ask_user())
+        self.stoppable(Self::ask_user)
     }
 
     fn ask_user(&self) -> Result<String, HubError> {

@@ -277,7 +277,7 @@ impl Client {
         let mut buffer = vec![0; 1 << 18];
         loop {
             self.go_on()?;
-            let read = body.read(&mut buffer).map_err(|it| self.network(action, &stalled(it)))?;
+            let read = body.read(&mut buffer).map_err(|it| self.network(action, &stalled(&it)))?;
             if read == 0 {
                 break;
             }
@@ -318,7 +318,7 @@ fn header(response: &Response<Body>, name: &str) -> Option<String> {
 }
 
 /// An error of a body, where nothing came for too long in plain words.
-fn stalled(error: std::io::Error) -> String {
+fn stalled(error: &std::io::Error) -> String {
     match error.kind() {
         std::io::ErrorKind::TimedOut => "nothing came for a while".to_owned(),
         _ => error.to_string(),

@@ -112,6 +112,10 @@ fn lock_of(path: &Path) -> PathBuf {
 }
 
 /// Locks a place; `Some(None)` where the file system has no locks, `None` when somebody else has this one.
+#[expect(
+    clippy::option_option,
+    reason = "a place that is taken, and one that cannot be locked, are two things"
+)]
 fn lock(path: &Path) -> io::Result<Option<Option<File>>> {
     let at = lock_of(path);
     let file = File::options().write(true).create(true).truncate(false).open(&at)?;
