@@ -36,7 +36,7 @@ impl Reading<'_> {
                 self.batch(&batch.map_err(|it| self.malformed(&it))?, &mut texts)?;
             }
         }
-        Ok(texts.texts)
+        Ok(texts.all)
     }
 
     fn batch(&self, batch: &RecordBatch, texts: &mut Texts) -> Result<(), DatasetError> {

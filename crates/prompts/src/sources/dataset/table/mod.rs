@@ -81,7 +81,7 @@ struct Reading<'a> {
 /// Texts that are counted while they come.
 struct Texts<'a> {
     reading: &'a Reading<'a>,
-    texts: Vec<String>,
+    all: Vec<String>,
     bytes: u64,
 }
 
@@ -91,12 +91,12 @@ impl Texts<'_> {
         if self.bytes > self.reading.most {
             return Err(self.reading.too_large());
         }
-        self.texts.push(text.to_owned());
+        self.all.push(text.to_owned());
         Ok(())
     }
 
     fn rows(&self) -> usize {
-        self.texts.len()
+        self.all.len()
     }
 }
 
@@ -138,7 +138,7 @@ impl<'a> Reading<'a> {
     }
 
     fn texts(&'a self) -> Texts<'a> {
-        Texts { reading: self, texts: Vec::new(), bytes: 0 }
+        Texts { reading: self, all: Vec::new(), bytes: 0 }
     }
 
     fn too_large(&self) -> DatasetError {

@@ -2,8 +2,8 @@
 //!
 //! Who reads them reserves what they say of themselves, first in their headers ([`largest`]), then inside ([`check`]).
 //!
-//! A page is preceded by a header in Thrift's compact form (<https://github.com/apache/thrift/blob/master/doc/specs/
-//! thrift-compact-protocol.md>): a struct whose second field is the page's size when it is unfolded and whose third its
+//! A page is preceded by a header in Thrift's compact form
+//! (<https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md>): a struct whose second field is the page's size when it is unfolded and whose third its
 //! size in the file. The reader of pages reserves what the first says, and what the lengths of texts in it say.
 
 use std::fs::File;

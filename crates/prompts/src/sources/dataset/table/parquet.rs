@@ -61,7 +61,7 @@ impl Reading<'_> {
                 Some((_, other)) => return Err(self.cell(texts.rows(), &name, format!("`{other}`"))),
             }
         }
-        Ok(texts.texts)
+        Ok(texts.all)
     }
 }
 

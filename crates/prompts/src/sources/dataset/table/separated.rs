@@ -63,7 +63,7 @@ fn unbalanced(text: &str, delimiter: u8) -> Option<usize> {
 
 fn line_ends(bytes: &[u8]) -> usize {
     let lone = |it: &[u8]| it[0] == b'\r' && it[1] != b'\n';
-    bytes.iter().filter(|&&it| it == b'\n').count() + bytes.windows(2).filter(|it| lone(it)).count()
+    bytes.split(|&it| it == b'\n').count() - 1 + bytes.windows(2).filter(|it| lone(it)).count()
 }
 
 #[cfg(test)]

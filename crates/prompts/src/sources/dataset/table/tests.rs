@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ::parquet::basic::Compression;
+use ::parquet::basic::{Compression, GzipLevel, ZstdLevel};
 use ::parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
 use ::parquet::file::properties::{WriterProperties, WriterVersion};
 use ::parquet::file::writer::SerializedFileWriter;
@@ -93,14 +93,15 @@ fn samples(folder: &Path) -> Vec<PathBuf> {
         paths.push(folder.join(name));
         paths.last().unwrap().clone()
     };
-    let zstd = Compression::ZSTD(Default::default());
+    let zstd = Compression::ZSTD(ZstdLevel::default());
     for (name, compression) in
         [("plain", Compression::UNCOMPRESSED), ("snappy", Compression::SNAPPY), ("zstd", zstd)]
     {
         parquet_file(&path(&format!("{name}.parquet")), properties(compression), &TEXTS, true);
     }
     let second = WriterProperties::builder().set_writer_version(WriterVersion::PARQUET_2_0);
-    let second = second.set_dictionary_enabled(false).set_compression(Compression::GZIP(Default::default()));
+    let second =
+        second.set_dictionary_enabled(false).set_compression(Compression::GZIP(GzipLevel::default()));
     parquet_file(&path("second.parquet"), second.build(), &TEXTS, true);
     arrow_stream(&path("stream.arrow"), &TEXTS);
     arrow_file(&path("file.arrow"), &TEXTS);
@@ -179,7 +180,7 @@ fn a_small_file_that_unfolds_into_gigabytes_is_refused_with_the_bound() {
     let path = folder.path().join("bomb.parquet");
     let long = "x".repeat(1 << 20);
     // One text of a mebibyte, in a dictionary, 20000 times: 20 GB.
-    let zstd = || WriterProperties::builder().set_compression(Compression::ZSTD(Default::default()));
+    let zstd = || WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default()));
     let dictionary = zstd().set_dictionary_page_size_limit(4 << 20).build();
     parquet_file(&path, dictionary, &vec![long.as_str(); 20_000], false);
     assert!(path.metadata().unwrap().len() < 100_000, "{}", path.metadata().unwrap().len());
