@@ -227,8 +227,14 @@ impl Client {
             }
             attempt += 1;
             let Some(pause) = self.pause_after(&error, attempt) else { return Err(error) };
-            let slow =
-                |it| HubError::TooSlow { action: wanted.action.clone(), reason: format!("{it}: {error}") };
+            let why = match &error {
+                HubError::Network { reason, .. } | HubError::Busy { reason, .. } => reason.clone(),
+                other => other.to_string(),
+            };
+            let slow = |it| {
+                let action = wanted.action.clone();
+                HubError::TooSlow { action, reason: format!("{it}: {why}") }
+            };
             pace.at(there).map_err(slow)?;
             self.pause(pause)?;
             if matches!(error, HubError::Busy { .. }) {

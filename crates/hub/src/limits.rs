@@ -33,10 +33,10 @@ impl Default for Patience {
         Self {
             read: Duration::from_secs(10),
             response: Duration::from_secs(30),
-            change: Duration::from_secs(300),
+            change: Duration::from_mins(5),
             window: Duration::from_secs(30),
             pause: Duration::from_secs(1),
-            longest_pause: Duration::from_secs(60),
+            longest_pause: Duration::from_mins(1),
         }
     }
 }

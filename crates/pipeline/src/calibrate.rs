@@ -160,9 +160,11 @@ fn batch_size(
             encoded = encode(model, settings, texts, names, settings.max_batch_size)?;
         }
     }
-    let longest = encoded.iter().map(Vec::len).max().unwrap_or(0) + settings.max_response_length;
+    let prompt = encoded.iter().map(Vec::len).max().unwrap_or(0);
+    let longest = prompt.saturating_add(settings.max_response_length);
     let info = model.engine.info();
-    let of_sequence = (info.cache_bytes_per_token * longest).saturating_add(info.state_bytes_per_sequence);
+    let of_sequence =
+        info.cache_bytes_per_token.saturating_mul(longest).saturating_add(info.state_bytes_per_sequence);
     let fits = memory() / of_sequence.max(1);
     let how = Generation { max_tokens: TRIED_TOKENS, ..Generation::default() };
     let (mut size, mut best, mut best_rate) = (1, 1, 0.0);

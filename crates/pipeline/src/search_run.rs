@@ -12,6 +12,9 @@ use crate::evaluate::{self, Evaluation};
 use crate::event::TrialEvent;
 use crate::{Cancel, Event, Events, PipelineError, ScoreRecord, Session, candidates};
 
+/// Candidates that are in memory together at most: a larger number brings nothing but their edits.
+const MOST_PARALLEL: usize = 1024;
+
 /// Scores by trial number.
 pub type HeldOut = BTreeMap<usize, Vec<ScoreRecord>>;
 
@@ -60,7 +63,7 @@ pub fn search(
         sampler: &*sampler,
         space: &space,
         seed: settings.seed,
-        batch: settings.parallel_trials.max(1),
+        batch: settings.parallel_trials.clamp(1, MOST_PARALLEL),
     };
     let mut batch = study.running(&search)?;
     if !study.trials().is_empty() {
