@@ -49,6 +49,7 @@ fn main() -> std::process::ExitCode {
         prompts::serve_templates();
         return std::process::ExitCode::SUCCESS;
     }
+    terminal::report_panics();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => return terminal::report_usage(&error),

@@ -135,7 +135,7 @@ pub(crate) struct TextArguments {
     #[command(flatten)]
     template: TemplateArguments,
 
-    /// Variables of the chat template, as JSON: '{"enable_thinking": false}'
+    /// Variables of the chat template, as JSON: `{"enable_thinking": false}`
     #[arg(long, value_name = "JSON", value_parser = variables, conflicts_with = "plain")]
     chat_template_kwargs: Option<Variables>,
 

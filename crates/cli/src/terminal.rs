@@ -77,6 +77,17 @@ fn is_misuse(error: &anyhow::Error) -> bool {
     })
 }
 
+/// Lets panics be printed like everything else: their messages quote texts of others.
+pub(crate) fn report_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        remark(&panic.to_string());
+        let backtrace = std::backtrace::Backtrace::capture();
+        if backtrace.status() == std::backtrace::BacktraceStatus::Captured {
+            remark(&backtrace.to_string());
+        }
+    }));
+}
+
 /// Prints what the parser of arguments has to say (help, a version, an error), and answers with the exit code.
 pub(crate) fn report_usage(error: &clap::Error) -> ExitCode {
     let commands = |it: std::ffi::OsString| printable(&it.to_string_lossy()) != it.to_string_lossy();

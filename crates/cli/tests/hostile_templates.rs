@@ -107,7 +107,7 @@ fn work_that_the_budget_does_not_count_ends_when_its_time_is_up() {
     let error = rendered(pairs).unwrap_err();
     assert!(matches!(error, TemplateError::Stopped { reason: StopReason::Time { .. } }), "{error}");
     assert!(error.to_string().contains("more than 10 s"), "{error}");
-    assert!(started.elapsed() < Duration::from_secs(60));
+    assert!(started.elapsed() < Duration::from_mins(1));
 }
 
 #[test]

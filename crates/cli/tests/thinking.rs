@@ -139,5 +139,6 @@ fn answers_that_are_all_the_same_leave_no_response_prefix() {
     let (calibration, said) = calibrated(&prompts, &prompts, &[]);
     assert_eq!(calibration["response_prefix"], "");
     assert!(said.contains("warning: all answers of the original begin with"), "{said}");
+    assert!(!said.contains("<|end|>"), "the token that ends an answer is no part of it: {said}");
     assert!(said.contains("nothing follows in 4 of 4: no response prefix is used"), "{said}");
 }

@@ -60,6 +60,10 @@ pub(crate) fn opened_by_template(
     texts: &PromptTexts,
     events: &mut Events<'_>,
 ) -> Result<Option<Thought>, PipelineError> {
+    if model.encoder.system_role().is_none() {
+        // Without a template.
+        return Ok(None);
+    }
     let prompts = prompts(model, settings, texts)?.concat();
     let thoughts: Vec<Thought> = prompts
         .iter()

@@ -36,22 +36,17 @@ pub(crate) fn at_beginning(text: &str, skips: &[(String, String)]) -> Option<(Th
 pub(crate) fn at_end(prompt: &str, skips: &[(String, String)]) -> Option<Thought> {
     let trimmed = prompt.trim_end();
     let new_line = if prompt[trimmed.len()..].matches('\n').count() == 1 { "\n" } else { "" };
-    let mut thought = None;
-    for (opened, closed) in skips {
+    let named = skips.iter().find(|(opened, _)| {
         let end = opened.trim_end();
-        if !end.is_empty() && trimmed.ends_with(end) {
-            let closing = closed.strip_prefix(opened.as_str()).map(str::to_owned);
-            thought = Some(Thought { opened: end.to_owned(), closing });
-            break;
-        }
-    }
-    let mut thought = match thought {
-        Some(thought) => thought,
-        None => {
-            let (open, close) = BRACKETS.into_iter().find(|(_, close)| trimmed.ends_with(*close))?;
-            let start = trimmed.rfind(open)?;
-            tagged(open, &trimmed[start + open.len_utf8()..trimmed.len() - close.len_utf8()], close)?
-        }
+        !end.is_empty() && trimmed.ends_with(end)
+    });
+    let mut thought = if let Some((opened, closed)) = named {
+        let closing = closed.strip_prefix(opened.as_str()).map(str::to_owned);
+        Thought { opened: opened.trim_end().to_owned(), closing }
+    } else {
+        let (open, close) = BRACKETS.into_iter().find(|(_, close)| trimmed.ends_with(*close))?;
+        let start = trimmed.rfind(open)?;
+        tagged(open, &trimmed[start + open.len_utf8()..trimmed.len() - close.len_utf8()], close)?
     };
     thought.closing = thought.closing.map(|it| format!("{new_line}{it}"));
     Some(thought)
@@ -91,8 +86,8 @@ mod tests {
     use super::*;
     use crate::Settings;
 
-    fn closing(prompt: &str) -> Option<Option<String>> {
-        at_end(prompt, &Settings::default().chain_of_thought_skips).map(|it| it.closing)
+    fn thought(prompt: &str) -> Option<Thought> {
+        at_end(prompt, &Settings::default().chain_of_thought_skips)
     }
 
     fn closed(prefix: &str) -> Option<String> {
@@ -116,9 +111,9 @@ mod tests {
                 "<|end|><|start|>assistant<|channel|>final<|message|>",
             ),
         ] {
-            assert_eq!(closing(prompt), Some(Some(expected.to_owned())), "{prompt:?}");
+            assert_eq!(thought(prompt).unwrap().closing.as_deref(), Some(expected), "{prompt:?}");
         }
-        assert_eq!(closing("assistant<|think|>"), Some(None));
+        assert_eq!(thought("assistant<|think|>").unwrap().closing, None);
     }
 
     #[test]
@@ -134,7 +129,7 @@ mod tests {
             "<|END_THINKING|>",
             "",
         ] {
-            assert_eq!(closing(prompt), None, "{prompt:?}");
+            assert_eq!(thought(prompt), None, "{prompt:?}");
         }
     }
 
