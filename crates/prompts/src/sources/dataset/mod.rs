@@ -173,6 +173,7 @@ pub struct Dataset {
 
 /// Where files are.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one for each set of prompts")]
 enum Place {
     /// One file.
     File(PathBuf),
