@@ -54,6 +54,21 @@ pub(crate) enum Layout {
     },
 }
 
+/// Some columns of a tensor whose rows can only be decoded whole.
+#[derive(Debug)]
+struct ColumnsOf {
+    tensor: Tensor,
+    columns: Range<usize>,
+}
+
+impl Numbers for ColumnsOf {
+    fn read_row(&self, row: usize, out: &mut [f32]) {
+        let mut whole = vec![0.0; self.tensor.row_len()];
+        self.tensor.read_row(row, &mut whole);
+        out.copy_from_slice(&whole[self.columns.clone()]);
+    }
+}
+
 /// Numbers of a microscaled block, and the bytes that they take.
 const BLOCK: (usize, usize) = (32, BLOCK_BYTES);
 const BLOCK_BYTES: usize = 16;
@@ -263,26 +278,30 @@ impl Tensor {
 
     /// A view of some of the columns, with shape `[rows, columns]`: of a matrix that holds several side by side, one.
     ///
+    /// Where the bytes of a part do not lie together (in blocks that would be cut in two, in a view, in a quantized weight of
+    /// a folder), whole rows are decoded for it.
+    ///
     /// # Panics
-    /// When they are not within `0..self.row_len()` or cut a block of numbers in two, or when the tensor is a view of
-    /// columns, of experts' blocks, or of rows in another order already.
+    /// When they are not within `0..self.row_len()`.
     #[must_use]
     pub fn slice_columns(&self, columns: Range<usize>) -> Self {
-        let block = self.dtype.block().0;
-        let whole_blocks = columns.start.is_multiple_of(block) && columns.len().is_multiple_of(block);
         assert!(
-            columns.start <= columns.end && columns.end <= self.row_len() && whole_blocks,
-            "tensor `{}` has {} columns in blocks of {block}, columns {columns:?} were asked for",
+            columns.start <= columns.end && columns.end <= self.row_len(),
+            "tensor `{}` has {} columns, columns {columns:?} were asked for",
             self.name,
             self.row_len()
         );
-        assert!(
-            matches!(self.layout, Layout::Rows) && self.order.is_none(),
-            "tensor `{}` is a view already",
-            self.name
-        );
-        let layout = Layout::Parts { first: columns.start, of: self.row_len() };
-        Self { shape: vec![self.rows(), columns.len()], layout, ..self.clone() }
+        let block = self.dtype.block().0;
+        let whole_blocks = columns.start.is_multiple_of(block) && columns.len().is_multiple_of(block);
+        let shape = vec![self.rows(), columns.len()];
+        if whole_blocks && matches!(self.layout, Layout::Rows) && self.order.is_none() {
+            let layout = Layout::Parts { first: columns.start, of: self.row_len() };
+            return Self { shape, layout, ..self.clone() };
+        }
+        // Decoded numbers, of a type without blocks that could be cut.
+        let dtype = if self.dtype.is_quantized() { TensorDtype::F32 } else { self.dtype };
+        let numbers = Arc::new(ColumnsOf { tensor: self.clone(), columns });
+        Self { shape, dtype, order: None, layout: Layout::Quantized { numbers, first: 0 }, ..self.clone() }
     }
 
     /// The numbers that blocks of 4 bits, `[…, blocks, 16]` in bytes, and their scales, `[…, blocks]` in bytes, mean: a

@@ -175,7 +175,7 @@ fn some_columns_are_a_tensor_of_their_own() {
 }
 
 #[test]
-#[should_panic(expected = "tensor `w` has 2 columns in blocks of 1, columns 1..3 were asked for")]
+#[should_panic(expected = "tensor `w` has 2 columns, columns 1..3 were asked for")]
 fn columns_that_do_not_exist_are_the_callers_mistake() {
     let _ = four_rows().1.slice_columns(1..3);
 }
