@@ -1,6 +1,6 @@
 //! A checkpoint of either format.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Read;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use crate::gguf::{self, StoredType};
 use crate::mapped_file::MappedFile;
 use crate::quantized::{self, Numbers};
 use crate::tensor::Layout;
-use crate::{CheckpointError, Tensor, TensorDtype, TextAssets, hugging_face, json};
+use crate::{CheckpointError, Tensor, TensorDtype, TextAssets, foreign, hugging_face};
 
 /// The format of a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +35,12 @@ pub struct Checkpoint {
     places: HashMap<Arc<str>, usize>,
     assets: TextAssets,
     weight_files: Vec<PathBuf>,
+    /// Tensors that an index names and no file has, each with the file that should have it.
+    absent: BTreeMap<String, PathBuf>,
     quantization: Option<&'static str>,
+    /// Whether files describe a quantization that the weights do not have.
+    stale_quantization: bool,
+    notices: Vec<String>,
 }
 
 /// A tensor that is not necessarily one that can be decoded.
@@ -84,9 +89,6 @@ impl Checkpoint {
         match file_start(path)?.as_slice() {
             [] => Err(CheckpointError::EmptyFile { path: path.to_owned() }),
             start if start.starts_with(&gguf::MAGIC) => Self::open_gguf(path),
-            start if json::is_git_lfs_pointer(start) => {
-                Err(CheckpointError::GitLfsPointer { path: path.to_owned() })
-            }
             start => Err(not_a_checkpoint(path, start)),
         }
     }
@@ -95,7 +97,8 @@ impl Checkpoint {
         let config = hugging_face::read_config(path)?;
         let assets = TextAssets::of_folder(path)?;
         let mut entries = Vec::new();
-        for (file, header) in hugging_face::read_weights(path)? {
+        let hugging_face::Weights { shards, absent } = hugging_face::read_weights(path)?;
+        for (file, header) in shards {
             entries.extend(header.tensors.into_iter().map(|tensor| Entry {
                 dtype: tensor.dtype().ok_or_else(|| tensor.stored.to_string()),
                 name: tensor.name.into(),
@@ -105,7 +108,15 @@ impl Checkpoint {
                 numbers: None,
             }));
         }
-        Self::assemble(Format::HuggingFace, path, config, entries, assets)
+        let mut checkpoint = Self::assemble(Format::HuggingFace, path, config, entries, assets)?;
+        if let Some(first) = absent.keys().next() {
+            checkpoint.notices.push(format!(
+                "the index names {} tensors that no file has, `{first}` first; they are missing if the model needs them",
+                absent.len()
+            ));
+        }
+        checkpoint.absent = absent;
+        Ok(checkpoint)
     }
 
     fn open_gguf(path: &Path) -> Result<Self, CheckpointError> {
@@ -149,13 +160,26 @@ impl Checkpoint {
         }
         let files: BTreeSet<&Path> = entries.iter().map(|it| it.file.path()).collect();
         let weight_files = files.into_iter().map(Path::to_owned).collect();
-        let (entries, quantization) = match format {
+        let quantized::Assembled { entries, method, stale } = match format {
             Format::HuggingFace => quantized::assemble(path, &config, entries)?,
-            Format::Gguf => (entries, None),
+            Format::Gguf => quantized::Assembled { entries, method: None, stale: None },
         };
+        let notices = stale.iter().cloned().collect();
         let places = entries.iter().enumerate().map(|(place, it)| (Arc::clone(&it.name), place)).collect();
         let path = path.to_owned();
-        Ok(Self { format, path, config, entries, places, assets, weight_files, quantization })
+        Ok(Self {
+            format,
+            path,
+            config,
+            entries,
+            places,
+            assets,
+            weight_files,
+            absent: BTreeMap::new(),
+            quantization: method,
+            stale_quantization: stale.is_some(),
+            notices,
+        })
     }
 
     /// The format.
@@ -179,9 +203,20 @@ impl Checkpoint {
         self.quantization
     }
 
+    /// Whether files describe a quantization that the weights do not have. What is written of them does not.
+    pub(crate) fn has_stale_quantization(&self) -> bool {
+        self.stale_quantization
+    }
+
+    /// What a user should know about the files although they can be read, a sentence each.
+    pub fn notices(&self) -> &[String] {
+        &self.notices
+    }
+
     /// The model's description, always an object. Of a folder the parsed `config.json`; of a GGUF file all
     /// metadata, flat, keys as in the file (`"llama.embedding_length": 576`), arrays as arrays. Floats that are
-    /// not finite are null in both; 32-bit floats of a GGUF file are widened exactly.
+    /// not finite are objects, `{"__float__": "Infinity"}`, in both, but null within the arrays of a GGUF file, whose
+    /// 32-bit floats are widened exactly.
     pub fn config(&self) -> &Value {
         &self.config
     }
@@ -203,6 +238,9 @@ impl Checkpoint {
     /// its type cannot be decoded.
     pub fn tensor(&self, name: &str) -> Result<Tensor, CheckpointError> {
         let Some(&place) = self.places.get(name) else {
+            if let Some(shard) = self.absent.get(name) {
+                return Err(CheckpointError::NotInShard { name: name.to_owned(), shard: shard.clone() });
+            }
             return Err(CheckpointError::MissingTensor {
                 name: name.to_owned(),
                 path: self.path.clone(),
@@ -240,12 +278,20 @@ fn file_start(path: &Path) -> Result<Vec<u8>, CheckpointError> {
         return Err(CheckpointError::NotAFile { path: path.to_owned() });
     }
     let mut start = Vec::new();
-    std::fs::File::open(path).and_then(|file| file.take(64).read_to_end(&mut start)).map_err(io)?;
+    let most = foreign::LOOKED_AT as u64;
+    std::fs::File::open(path).and_then(|file| file.take(most).read_to_end(&mut start)).map_err(io)?;
     Ok(start)
 }
 
 fn not_a_checkpoint(path: &Path, start: &[u8]) -> CheckpointError {
-    let hint = if path.extension().is_some_and(|it| it == "safetensors" || it == "json") {
+    let of_folder = path.extension().is_some_and(|it| it == "safetensors" || it == "json");
+    if !of_folder && let Some(error) = foreign::error(path, start, "a GGUF file") {
+        return error;
+    }
+    if foreign::is_git_lfs_pointer(start) {
+        return CheckpointError::GitLfsPointer { path: path.to_owned() };
+    }
+    let hint = if of_folder {
         "name the folder that the file lies in"
     } else {
         "name a folder with `config.json` and safetensors files, or a GGUF file"

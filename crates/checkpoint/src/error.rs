@@ -50,6 +50,18 @@ pub enum CheckpointError {
         /// The file.
         path: PathBuf,
     },
+    /// A file is recognized as something else than its name says.
+    #[error("`{}` is {found}, not {expected}\n\nhint: {hint}", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// What it should be.
+        expected: &'static str,
+        /// What it is.
+        found: String,
+        /// What the user can do.
+        hint: &'static str,
+    },
     /// A path leads to something that is no checkpoint.
     #[error("`{}` is not a checkpoint: {found}\n\nhint: {hint}", path.display())]
     NotACheckpoint {
@@ -104,6 +116,18 @@ pub enum CheckpointError {
         /// What is wrong.
         problem: SafetensorsError,
     },
+    /// A download manager's control file says that a file is not complete, whatever its size.
+    #[error(
+        "`{}` is not complete: `{}` of a download manager lies beside it\
+         \n\nhint: let the download finish (`aria2c -c`); if it has, remove the control file",
+        path.display(), control.display()
+    )]
+    Unfinished {
+        /// The file.
+        path: PathBuf,
+        /// The control file.
+        control: PathBuf,
+    },
     /// Files that the index (or the first part) names are not there.
     #[error(
         "`{}` is missing ({missing} of {total} {kind} are)\
@@ -127,8 +151,12 @@ pub enum CheckpointError {
         /// The name.
         shard: String,
     },
-    /// A tensor is not in the shard that the index says.
-    #[error("tensor `{name}` is not in `{}`, where the index places it", shard.display())]
+    /// A tensor that is needed is not in the shard that the index says, nor in another one.
+    #[error(
+        "tensor `{name}` is not in `{}`, where the index places it\
+         \n\nhint: the index and the shards are of different models or versions, fetch the model again",
+        shard.display()
+    )]
     NotInShard {
         /// The tensor.
         name: String,

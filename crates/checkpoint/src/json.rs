@@ -5,8 +5,8 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use crate::CheckpointError;
 use crate::links::way_out_of_link;
+use crate::{CheckpointError, foreign};
 
 /// The text of a file of a model's folder; `None` if there is no such file. A link that leaves its folder is an error.
 pub(crate) fn read_text(path: &Path) -> Result<Option<String>, CheckpointError> {
@@ -34,12 +34,13 @@ fn read_followed(path: &Path) -> Result<Option<String>, CheckpointError> {
     if bytes.is_empty() {
         return Err(CheckpointError::EmptyFile { path: path.to_owned() });
     }
-    if is_git_lfs_pointer(&bytes) {
+    if foreign::is_git_lfs_pointer(&bytes) {
         return Err(CheckpointError::GitLfsPointer { path: path.to_owned() });
     }
-    String::from_utf8(bytes).map(Some).map_err(|error| CheckpointError::NotUtf8 {
-        path: path.to_owned(),
-        valid_up_to: error.utf8_error().valid_up_to(),
+    String::from_utf8(bytes).map(Some).map_err(|error| {
+        let valid_up_to = error.utf8_error().valid_up_to();
+        foreign::error(path, error.as_bytes(), "a text in UTF-8")
+            .unwrap_or_else(|| CheckpointError::NotUtf8 { path: path.to_owned(), valid_up_to })
     })
 }
 
@@ -55,10 +56,23 @@ pub(crate) fn read_object_of_weights(path: &Path) -> Result<Option<Map<String, V
 
 fn object(path: &Path, text: &str) -> Result<Map<String, Value>, CheckpointError> {
     match parse(text) {
+        Ok(Value::Object(object)) if is_refusal(&object) => Err(foreign::refusal(path, text)),
         Ok(Value::Object(object)) => Ok(object),
         Ok(other) => Err(unexpected(path, "the whole file", "an object", &other)),
-        Err(problem) => Err(CheckpointError::Json { path: path.to_owned(), problem }),
+        // Broken JSON is shown by line and column, everything else by what it is.
+        Err(problem) if text.trim_start().starts_with(['{', '[']) => {
+            Err(CheckpointError::Json { path: path.to_owned(), problem })
+        }
+        Err(problem) => Err(foreign::error(path, text.as_bytes(), "JSON")
+            .unwrap_or_else(|| CheckpointError::Json { path: path.to_owned(), problem })),
     }
+}
+
+/// Whether an object is what a server answers in place of a file: `{"error": "…"}` and nothing about a model.
+fn is_refusal(object: &Map<String, Value>) -> bool {
+    let known = ["error", "message", "detail", "status", "code", "statusCode", "url"];
+    object.get("error").or(object.get("detail")).is_some_and(Value::is_string)
+        && object.keys().all(|it| known.contains(&it.as_str()))
 }
 
 /// The error for a value of the wrong kind.
@@ -74,33 +88,53 @@ pub(crate) fn unexpected(path: &Path, what: &str, expected: &'static str, found:
     CheckpointError::UnexpectedJson { path: path.to_owned(), what: what.to_owned(), expected, found }
 }
 
-/// Whether a file holds the address of its content in Git's large file storage.
-pub(crate) fn is_git_lfs_pointer(bytes: &[u8]) -> bool {
-    bytes.starts_with(b"version https://git-lfs")
+/// The key of an object that stands for a float that JSON does not have, `{"__float__": "Infinity"}`, as transformers 5
+/// writes it.
+const FLOAT: &str = "__float__";
+
+/// A float as JSON, one that is not finite as an object with its name.
+pub(crate) fn float(number: f64) -> Value {
+    let name = match number {
+        _ if number.is_finite() => return number.into(),
+        _ if number.is_nan() => "NaN",
+        _ if number > 0.0 => "Infinity",
+        _ => "-Infinity",
+    };
+    serde_json::json!({ FLOAT: name })
 }
 
-/// Python's writer puts out `NaN`, `Infinity` and `-Infinity`, which JSON does not know; they become null.
+/// Python's writer puts out `NaN`, `Infinity` and `-Infinity`, which JSON does not know; they become objects with their
+/// names ([`float`]).
 fn parse(text: &str) -> Result<Value, serde_json::Error> {
     serde_json::from_str(text)
-        .or_else(|error| serde_json::from_str(&without_special_floats(text)).map_err(|_| error))
+        .or_else(|error| serde_json::from_str(&with_named_floats(text)).map_err(|_| error))
 }
 
-fn without_special_floats(text: &str) -> String {
+fn with_named_floats(text: &str) -> String {
     let mut result = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(quote) = rest.find('"') {
         let (outside, string) = rest.split_at(quote);
-        push_without(&mut result, outside);
+        push_named(&mut result, outside);
         let end = end_of_string(string);
         result.push_str(&string[..end]);
         rest = &string[end..];
     }
-    push_without(&mut result, rest);
+    push_named(&mut result, rest);
     result
 }
 
-fn push_without(result: &mut String, outside: &str) {
-    result.push_str(&outside.replace("-Infinity", "null").replace("Infinity", "null").replace("NaN", "null"));
+/// Adds text that lies outside of strings.
+fn push_named(result: &mut String, outside: &str) {
+    let mut rest = outside;
+    while let Some((place, name)) =
+        ["-Infinity", "Infinity", "NaN"].iter().filter_map(|it| Some((rest.find(it)?, *it))).min()
+    {
+        result.push_str(&rest[..place]);
+        result.push_str(&serde_json::json!({ FLOAT: name }).to_string());
+        rest = &rest[place + name.len()..];
+    }
+    result.push_str(rest);
 }
 
 /// The length of a JSON string with its quotes, or of everything if it does not end.
@@ -202,10 +236,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn special_floats_of_python_become_null_and_strings_stay() {
-        let text = r#"{"a": [0.0, Infinity, -Infinity, NaN], "NaN \" Infinity": "-Infinity"}"#;
+    fn special_floats_of_python_keep_their_names_and_strings_stay() {
+        let text = r#"{"a": [0.0, Infinity, -Infinity,NaN], "NaN \" Infinity": "-Infinity", "b":Infinity}"#;
+        let [infinity, minus, nan] = [f64::INFINITY, f64::NEG_INFINITY, f64::NAN].map(float);
         let expected = serde_json::json!({
-            "a": [0.0, null, null, null], "NaN \" Infinity": "-Infinity"
+            "a": [0.0, infinity, minus, nan], "NaN \" Infinity": "-Infinity", "b": {"__float__": "Infinity"}
         });
         assert_eq!(parse(text).unwrap(), expected);
     }

@@ -12,6 +12,7 @@ mod checkpoint;
 mod decode;
 mod dtype;
 mod error;
+mod foreign;
 pub mod gguf;
 pub mod hugging_face;
 mod json;

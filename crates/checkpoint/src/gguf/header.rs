@@ -26,7 +26,7 @@ const SMALLEST_TENSOR: usize = 8 + 4 + 4 + 8;
 pub struct Header {
     /// The format's version, 2 or 3.
     pub version: u32,
-    /// All metadata in file order, floats that are not finite as null.
+    /// All metadata in file order, floats that are not finite as objects with their names.
     pub metadata: Map<String, Value>,
     /// All tensors in file order.
     pub tensors: Vec<TensorInfo>,

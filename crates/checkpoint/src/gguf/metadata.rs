@@ -1,7 +1,7 @@
 //! Metadata values, as JSON.
 //!
-//! Integers keep their value, f32 is widened exactly, and a float that is not finite becomes null, as JSON has no
-//! word for it.
+//! Integers keep their value, f32 is widened exactly. JSON has no word for floats that are not finite: they become objects
+//! with their names ([`float`]), and null within arrays, which are long.
 
 use std::ops::Range;
 
@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use super::GgufError;
 use super::cursor::Cursor;
+use crate::json::float;
 
 /// How deep arrays may be nested. Files in the wild use one level.
 const DEEPEST: usize = 4;
@@ -85,13 +86,13 @@ impl Reader<'_, '_> {
             3 => i16::from_le_bytes(self.number()?).into(),
             4 => u32::from_le_bytes(self.number()?).into(),
             5 => i32::from_le_bytes(self.number()?).into(),
-            6 => f64::from(f32::from_le_bytes(self.number()?)).into(),
+            6 => of_depth(f32::from_le_bytes(self.number()?).into(), depth),
             7 => self.boolean()?.into(),
             8 => self.cursor.string("a metadata string")?.into(),
             9 => self.array(depth + 1)?,
             10 => u64::from_le_bytes(self.number()?).into(),
             11 => i64::from_le_bytes(self.number()?).into(),
-            12 => f64::from_le_bytes(self.number()?).into(),
+            12 => of_depth(f64::from_le_bytes(self.number()?), depth),
             found => return Err(GgufError::UnknownValueType { key: self.key.to_owned(), found }),
         })
     }
@@ -130,4 +131,9 @@ impl Reader<'_, '_> {
             found => return Err(GgufError::UnknownValueType { key: self.key.to_owned(), found }),
         })
     }
+}
+
+/// A float by itself, or an element of an array.
+fn of_depth(number: f64, depth: usize) -> Value {
+    if depth == 0 { float(number) } else { number.into() }
 }

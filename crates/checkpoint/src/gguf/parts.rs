@@ -7,8 +7,8 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::Header;
-use crate::CheckpointError;
 use crate::mapped_file::MappedFile;
+use crate::{CheckpointError, foreign};
 
 /// The number of a part, from 0.
 const NUMBER: &str = "split.no";
@@ -47,8 +47,10 @@ pub(crate) fn read(path: &Path) -> Result<Vec<(Arc<MappedFile>, Header)>, Checkp
 
 fn read_one(path: &Path) -> Result<(Arc<MappedFile>, Header), CheckpointError> {
     let file = MappedFile::open(path)?;
-    let header = Header::parse(file.bytes())
-        .map_err(|problem| CheckpointError::Gguf { path: path.to_owned(), problem })?;
+    let header = Header::parse(file.bytes()).map_err(|problem| {
+        foreign::error(path, file.bytes(), "a GGUF file")
+            .unwrap_or_else(|| CheckpointError::Gguf { path: path.to_owned(), problem })
+    })?;
     Ok((Arc::new(file), header))
 }
 

@@ -1,21 +1,28 @@
 //! Which files of a folder hold its weights, and which tensor lies where.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::Value;
 
 use super::header::Header;
-use crate::CheckpointError;
-use crate::json::{is_git_lfs_pointer, read_object, read_object_of_weights, unexpected};
+use crate::json::{read_object, read_object_of_weights, unexpected};
 use crate::mapped_file::MappedFile;
+use crate::{CheckpointError, foreign};
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
 /// A safetensors file and, of its tensors, those that count.
 type Shard = (Arc<MappedFile>, Header);
+
+/// The weights of a folder.
+pub(crate) struct Weights {
+    pub(crate) shards: Vec<Shard>,
+    /// Tensors that the index names and no file has, each with the file that should have it.
+    pub(crate) absent: BTreeMap<String, PathBuf>,
+}
 
 /// `config.json`, which makes a folder a model.
 pub(crate) fn read_config(folder: &Path) -> Result<Value, CheckpointError> {
@@ -38,38 +45,51 @@ pub(crate) fn read_config(folder: &Path) -> Result<Value, CheckpointError> {
 ///
 /// As the Python stack does: `model.safetensors`, else the shards of the index, else the only `*.safetensors`.
 ///
-/// With an index, each of its tensors must be in the shard that it names. A tensor that no entry names is still
-/// part of the checkpoint, so that a copy loses nothing, unless the index places that name in another shard.
-pub(crate) fn read_weights(folder: &Path) -> Result<Vec<Shard>, CheckpointError> {
+/// With an index, a tensor that several shards have is read from the one that it names. A tensor that no entry names is
+/// still part of the checkpoint, so that a copy loses nothing. One that is in no shard is [`Weights::absent`]: tools that
+/// remove tensors forget the index, and whether the model needs it is not known here.
+pub(crate) fn read_weights(folder: &Path) -> Result<Weights, CheckpointError> {
+    let whole = |shard| Weights { shards: vec![shard], absent: BTreeMap::new() };
     let single = folder.join(SINGLE);
     if single.exists() {
-        return Ok(vec![read_shard(&single)?]);
+        return read_shard(&single).map(whole);
     }
     let index = folder.join(INDEX);
     if let Some(object) = read_object_of_weights(&index)? {
         return read_sharded(folder, &index, &weight_map(&index, object.get("weight_map"))?);
     }
     match files_with_extension(folder, "safetensors")?.as_slice() {
-        [only] => Ok(vec![read_shard(only)?]),
+        [only] => read_shard(only).map(whole),
         found => Err(no_weights(folder, found)),
     }
 }
 
 fn read_shard(path: &Path) -> Result<Shard, CheckpointError> {
     let file = MappedFile::open(path)?;
-    if is_git_lfs_pointer(file.bytes()) {
-        return Err(CheckpointError::GitLfsPointer { path: path.to_owned() });
-    }
-    let header = Header::parse(file.bytes())
-        .map_err(|problem| CheckpointError::Safetensors { path: path.to_owned(), problem })?;
+    expect_finished(path)?;
+    let header = Header::parse(file.bytes()).map_err(|problem| {
+        foreign::error(path, file.bytes(), "a safetensors file")
+            .unwrap_or_else(|| CheckpointError::Safetensors { path: path.to_owned(), problem })
+    })?;
     Ok((Arc::new(file), header))
+}
+
+/// Refuses a file that a download manager is not done with: the file may have its full size, and holes.
+fn expect_finished(path: &Path) -> Result<(), CheckpointError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".aria2");
+    let control = PathBuf::from(name);
+    if control.exists() {
+        return Err(CheckpointError::Unfinished { path: path.to_owned(), control });
+    }
+    Ok(())
 }
 
 fn read_sharded(
     folder: &Path,
     index: &Path,
     weight_map: &BTreeMap<String, String>,
-) -> Result<Vec<Shard>, CheckpointError> {
+) -> Result<Weights, CheckpointError> {
     let names: BTreeSet<&str> = weight_map.values().map(String::as_str).collect();
     let paths: Vec<PathBuf> = names.iter().map(|name| folder.join(name)).collect();
     if let Some(shard) = names.iter().find(|name| !is_plain_file_name(name)) {
@@ -85,18 +105,24 @@ fn read_sharded(
         });
     }
     let mut shards = paths.iter().map(|path| read_shard(path)).collect::<Result<Vec<_>, _>>()?;
-    for ((_, header), &shard) in shards.iter_mut().zip(&names) {
-        header.tensors.retain(|it| weight_map.get(&it.name).is_none_or(|place| place == shard));
+    // Of a tensor that lies where the index says, other shards' are not looked at.
+    let lies = |name: &str, shard: &str| weight_map.get(name).is_some_and(|place| place == shard);
+    let mut placed = HashSet::new();
+    for ((_, header), shard) in shards.iter().zip(&names) {
+        let here = header.tensors.iter().filter(|it| lies(&it.name, shard));
+        placed.extend(here.map(|it| it.name.clone()));
     }
-    check_against_index(folder, weight_map, &shards)?;
-    Ok(shards)
+    for ((_, header), shard) in shards.iter_mut().zip(&names) {
+        header.tensors.retain(|it| !placed.contains(&it.name) || lies(&it.name, shard));
+    }
+    let found = names_once(&shards)?;
+    let absent = weight_map.iter().filter(|(name, _)| !found.contains(name.as_str()));
+    let absent = absent.map(|(name, shard)| (name.clone(), folder.join(shard))).collect();
+    Ok(Weights { shards, absent })
 }
 
-fn check_against_index(
-    folder: &Path,
-    weight_map: &BTreeMap<String, String>,
-    shards: &[Shard],
-) -> Result<(), CheckpointError> {
+/// The names of all tensors, none of which two shards may have.
+fn names_once(shards: &[Shard]) -> Result<HashSet<String>, CheckpointError> {
     let mut places: HashMap<&str, &Path> = HashMap::new();
     for (file, header) in shards {
         for tensor in &header.tensors {
@@ -109,12 +135,7 @@ fn check_against_index(
             }
         }
     }
-    match weight_map.iter().find(|(name, _)| !places.contains_key(name.as_str())) {
-        None => Ok(()),
-        Some((name, shard)) => {
-            Err(CheckpointError::NotInShard { name: name.clone(), shard: folder.join(shard) })
-        }
-    }
+    Ok(places.into_keys().map(str::to_owned).collect())
 }
 
 fn weight_map(index: &Path, value: Option<&Value>) -> Result<BTreeMap<String, String>, CheckpointError> {

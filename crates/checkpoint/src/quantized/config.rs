@@ -66,6 +66,11 @@ impl Found {
 }
 
 impl<'a> Section<'a> {
+    /// The file that it stands in.
+    pub(super) fn file(&self) -> &'a Path {
+        self.file
+    }
+
     /// The name of the method. Old files of bitsandbytes leave it out.
     pub(super) fn method(&self) -> Result<String, CheckpointError> {
         let asked = |key| self.flag(key).map(|it| it == Some(true));

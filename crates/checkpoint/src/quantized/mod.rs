@@ -131,8 +131,19 @@ impl Stored<'_> {
 
 const SUPPORTED: &str = "the types of quantized weights and their scales";
 
+/// The tensors of a folder after its quantized weights have been put together.
+pub(crate) struct Assembled {
+    pub(crate) entries: Vec<Entry>,
+    /// The name of the method, if any weight is quantized.
+    pub(crate) method: Option<&'static str>,
+    /// Where files describe a method and no weight is quantized: what to tell the user.
+    pub(crate) stale: Option<String>,
+}
+
 /// Puts the weights of a folder together: the entries with quantized weights in place of their parts, in the same order,
 /// and the name of the method.
+///
+/// The tensors count more than the files that describe them: tools that widen or merge weights leave descriptions behind.
 ///
 /// # Errors
 /// [`CheckpointError::UnknownQuantization`] for methods, and variants of them, that are not known here;
@@ -142,14 +153,23 @@ pub(crate) fn assemble(
     path: &Path,
     config: &Value,
     entries: Vec<Entry>,
-) -> Result<(Vec<Entry>, Option<&'static str>), CheckpointError> {
-    let Some(owned) = config::find(path, config)? else { return Ok((entries, None)) };
+) -> Result<Assembled, CheckpointError> {
+    let Some(owned) = config::find(path, config)? else {
+        return Ok(Assembled { entries, method: None, stale: None });
+    };
     let section = owned.section();
     let found = section.method()?;
     let method = METHODS.iter().find(|it| it.name == found).ok_or_else(|| {
         let known = METHODS.iter().map(|it| format!("`{}`", it.name)).collect::<Vec<_>>().join(", ");
         section.unknown("quant_method", &found, &known)
     })?;
+    if !entries.iter().any(looks_quantized) {
+        let stale = format!(
+            "`{}` describes weights quantized with {found}, and none is: they are read as they are",
+            section.file().display()
+        );
+        return Ok(Assembled { entries, method: None, stale: Some(stale) });
+    }
     let reader = (method.reader)(&section)?;
 
     let places = entries.iter().enumerate().map(|(place, it)| (&*it.name, place)).collect();
@@ -190,7 +210,21 @@ pub(crate) fn assemble(
             None => assembled.push(entry),
         }
     }
-    Ok((assembled, Some(method.name)))
+    Ok(Assembled { entries: assembled, method: Some(method.name), stale: None })
+}
+
+/// Whether a tensor can be a part of a quantized weight: by its type, or by its name. Ordinary models have floats of 16
+/// and more bits, and a few integers that are no weights.
+fn looks_quantized(entry: &Entry) -> bool {
+    const PARTS: [&str; 5] = ["qweight", "qzeros", "g_idx", "scales", "SCB"];
+    const BUFFERS: [&str; 3] = ["position_ids", "token_type_ids", "num_batches_tracked"];
+    let last = entry.name.rsplit('.').next().unwrap_or_default();
+    let ordinary = match entry.dtype {
+        Ok(TensorDtype::Bool) => true,
+        Ok(dtype) => dtype.is_float_storage() && dtype.block().1 > 1 || BUFFERS.contains(&last),
+        Err(_) => false,
+    };
+    !ordinary || PARTS.contains(&last) || last.starts_with("weight_")
 }
 
 /// Checks that an ordinary weight is one: integers would be read as if they were its numbers.

@@ -17,9 +17,14 @@ use crate::{Checkpoint, TensorDtype};
 /// The file whose text changes.
 pub(super) const CONFIG: &str = "config.json";
 
+/// Whether files of the folder describe a quantization, be it one that the weights do not have: what is written has none.
+fn describes_quantization(checkpoint: &Checkpoint) -> bool {
+    checkpoint.quantization().is_some() || checkpoint.has_stale_quantization()
+}
+
 /// Files that only describe quantized weights.
 pub(super) fn side_files(checkpoint: &Checkpoint) -> &'static [&'static str] {
-    if checkpoint.quantization().is_some() { &SIDE_FILES } else { &[] }
+    if describes_quantization(checkpoint) { &SIDE_FILES } else { &[] }
 }
 
 /// The quantized weights that nothing replaces, as what they mean.
@@ -51,7 +56,7 @@ pub(super) fn dtype(checkpoint: &Checkpoint, entry: &Entry) -> TensorDtype {
 
 /// The text of the configuration without what it says of quantization; `None` where it stays as it is.
 pub(super) fn config(checkpoint: &Checkpoint) -> Result<Option<String>, WriteError> {
-    if checkpoint.quantization().is_none() {
+    if !describes_quantization(checkpoint) {
         return Ok(None);
     }
     let text = read_text(&checkpoint.path().join(CONFIG))?;

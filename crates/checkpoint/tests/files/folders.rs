@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use checkpoint::{Checkpoint, Format, TensorDtype};
+use checkpoint::{Checkpoint, CheckpointError, Format, TensorDtype};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::json;
@@ -124,4 +124,57 @@ fn a_missing_tensor_is_named_with_similar_ones() {
     assert_eq!(error, expected);
     let error = checkpoint.tensor("x").unwrap_err().to_string();
     assert!(!error.contains("hint"), "{error}");
+}
+
+#[test]
+fn a_tensor_in_another_shard_than_the_index_says_is_found() {
+    let folder = sharded();
+    write_index(
+        &folder,
+        &json!({"a": "model-2.safetensors", "c": "model-2.safetensors", "b": "model-1.safetensors"}),
+    );
+    let checkpoint = Checkpoint::open(folder.path()).unwrap();
+    assert_eq!(checkpoint.tensor("a").unwrap().to_f32(), [1.0]);
+    assert!(checkpoint.notices().is_empty(), "{:?}", checkpoint.notices());
+}
+
+#[test]
+fn a_tensor_that_no_shard_has_is_missed_only_by_those_who_need_it() {
+    let folder = sharded();
+    let map =
+        json!({"a": "model-1.safetensors", "c": "model-2.safetensors", "tower.z": "model-2.safetensors"});
+    write_index(&folder, &map);
+    let checkpoint = Checkpoint::open(folder.path()).unwrap();
+    assert_eq!(checkpoint.names().collect::<Vec<_>>(), ["a", "b", "c"]);
+    assert!(!checkpoint.contains("tower.z"));
+    assert!(
+        checkpoint.notices()[0].contains("1 tensors that no file has, `tower.z`"),
+        "{:?}",
+        checkpoint.notices()
+    );
+    let error = checkpoint.tensor("tower.z").unwrap_err();
+    let CheckpointError::NotInShard { name, shard } = &error else { panic!("{error}") };
+    assert_eq!((name.as_str(), shard), ("tower.z", &folder.path().join("model-2.safetensors")));
+    assert!(error.to_string().contains("\n\nhint: "), "{error}");
+}
+
+#[test]
+fn numbers_that_json_does_not_have_keep_their_names_in_every_file() {
+    let folder = sharded();
+    let text = r#"{"a": [0.0, Infinity], "b": -Infinity, "c": NaN, "d": "NaN"}"#;
+    let files = ["config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json"];
+    for file in files {
+        std::fs::write(folder.path().join(file), text).unwrap();
+    }
+    let index = r#"{"metadata": {"total_size": NaN}, "weight_map": {"a": "model-1.safetensors"}}"#;
+    std::fs::write(folder.path().join("model.safetensors.index.json"), index).unwrap();
+    let checkpoint = Checkpoint::open(folder.path()).unwrap();
+    let named = |name: &str| json!({"__float__": name});
+    let expected =
+        json!({"a": [0.0, named("Infinity")], "b": named("-Infinity"), "c": named("NaN"), "d": "NaN"});
+    let assets = checkpoint.assets();
+    assert_eq!(checkpoint.config(), &expected);
+    for found in [&assets.generation_config, &assets.tokenizer_config, &assets.special_tokens_map] {
+        assert_eq!(found.as_ref(), Some(&expected));
+    }
 }

@@ -198,19 +198,84 @@ fn an_index_does_not_lead_out_of_its_folder() {
 }
 
 #[test]
-fn a_tensor_that_is_not_in_its_shard_is_named() {
-    let folder = sharded();
-    write_index(&folder, &json!({"a": "model-2.safetensors", "c": "model-2.safetensors"}));
-    let error = error(&folder);
-    let CheckpointError::NotInShard { name, shard } = &error else { panic!("{error}") };
-    assert_eq!((name.as_str(), shard), ("a", &folder.path().join("model-2.safetensors")));
-}
-
-#[test]
 fn a_tensor_in_two_shards_that_the_index_does_not_place_is_refused() {
     let folder = sharded();
     write_shard(&folder.path().join("model-2.safetensors"), &[("b", &[9.0]), ("c", &[4.0])]);
     write_index(&folder, &json!({"a": "model-1.safetensors", "c": "model-2.safetensors"}));
     let error = error(&folder);
     assert!(matches!(&error, CheckpointError::InTwoShards { name, .. } if name == "b"), "{error}");
+}
+
+/// What is found in place of a file, the beginning of what is said of it, and of the hint.
+const IN_PLACE: [(&[u8], &str, &str); 12] = [
+    (b"<!DOCTYPE html>\n<html><head><title>Sign in</title>", "a web page (HTML)", "the download went wrong"),
+    (b"\n<html lang='en'>", "a web page (HTML)", "the download went wrong"),
+    (b"<?xml version='1.0'?><Error/>", "an XML document", "the download went wrong"),
+    (b"Entry not found", "a short text, `Entry not found`", "the download went wrong"),
+    (b"{\"error\":\"Invalid credentials\"}", "", "the download went wrong"),
+    (b"PK\x03\x04\x00\x00\x08\x08", "a ZIP archive", "convert it once in Python"),
+    (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", "a pickle", "convert it once in Python"),
+    (b"\x80\x02}q\x00", "a pickle", "convert it once in Python"),
+    (b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03", "a gzip archive", "unpack the archive"),
+    (b"\x28\xb5\x2f\xfd\x04\x00\x00\x00", "a Zstandard archive", "unpack the archive"),
+    (b"\x89HDF\r\n\x1a\n", "an HDF5 file", "convert it once in Python"),
+    (&[0; 40], "nothing but zeros", "the download was interrupted"),
+];
+
+#[test]
+fn something_else_in_place_of_weights_is_called_what_it_is() {
+    for (bytes, found, hint) in IN_PLACE {
+        for shard in ["model-1.safetensors", "model.safetensors"] {
+            let folder = sharded();
+            std::fs::write(folder.path().join(shard), bytes).unwrap();
+            let message = message(&folder);
+            let file = folder.path().join(shard);
+            assert!(message.starts_with(&format!("`{}` is {found}", file.display())), "{message}");
+            assert!(message.contains(", not a safetensors file\n\nhint: "), "{message}");
+            assert!(message.contains(&format!("hint: {hint}")), "{message}");
+        }
+        let file = tempfile::Builder::new().suffix(".gguf").tempfile().unwrap();
+        std::fs::write(file.path(), bytes).unwrap();
+        let message = Checkpoint::open(file.path()).unwrap_err().to_string();
+        assert!(
+            message.contains(&format!(" is {found}")) && message.contains("not a GGUF file"),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn something_else_in_place_of_json_is_called_what_it_is() {
+    for name in
+        ["config.json", "generation_config.json", "tokenizer_config.json", "model.safetensors.index.json"]
+    {
+        for (bytes, found, hint) in IN_PLACE.into_iter().take(5) {
+            let folder = sharded();
+            std::fs::write(folder.path().join(name), bytes).unwrap();
+            let message = message(&folder);
+            let file = folder.path().join(name);
+            assert!(message.starts_with(&format!("`{}` is {found}", file.display())), "{message}");
+            assert!(message.contains(&format!("hint: {hint}")), "{message}");
+        }
+    }
+}
+
+#[test]
+fn a_truncated_file_whose_length_looks_like_a_magic_number_is_truncated() {
+    // A header of 640 bytes: 80 02 00 ….
+    let folder = folder();
+    let file = [&640_u64.to_le_bytes()[..], b"{\"w\": {"].concat();
+    std::fs::write(folder.path().join("model.safetensors"), file).unwrap();
+    assert!(message(&folder).contains("the header takes 640 bytes, 7 follow its length"));
+}
+
+#[test]
+fn a_file_that_a_download_manager_is_not_done_with_is_not_read() {
+    let folder = sharded();
+    write(&folder, "model-2.safetensors.aria2", "x");
+    let message = message(&folder);
+    assert!(
+        message.contains("is not complete") && message.contains("model-2.safetensors.aria2"),
+        "{message}"
+    );
 }

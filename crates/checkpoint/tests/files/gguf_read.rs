@@ -29,7 +29,7 @@ fn every_value_type_becomes_its_json() {
     let expected = json!({
         "u8": 200, "i8": -2, "u16": 60000, "i16": -300, "u32": 4_000_000_000_u32, "i32": -70000,
         "f32": f64::from(1e-5_f32), "bool": true, "string": "ä\n", "strings": ["a", ""],
-        "nested": [[7], []], "u64": u64::MAX, "i64": i64::MIN, "f64": 0.1, "infinite": null,
+        "nested": [[7], []], "u64": u64::MAX, "i64": i64::MIN, "f64": 0.1, "infinite": {"__float__": "Infinity"},
     });
     let header = Header::parse(&file.bytes()).unwrap();
     assert_eq!(serde_json::Value::Object(header.metadata), expected);

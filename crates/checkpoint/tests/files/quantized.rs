@@ -270,3 +270,40 @@ fn settings_may_stand_in_the_part_of_the_language_model() {
     let written = Checkpoint::open(&target).unwrap();
     assert_eq!(written.config()["text_config"], serde_json::json!({"dtype": "float16"}));
 }
+
+/// Tools that widen or merge weights leave descriptions of a quantization behind: in the configuration, or in a file of
+/// AutoGPTQ, AutoAWQ or ModelOpt.
+#[test]
+fn a_description_of_a_quantization_that_the_weights_do_not_have_is_reported_and_left_out() {
+    let side_files = [
+        ("quantize_config.json", r#"{"bits": 4, "group_size": 128, "desc_act": false}"#, "gptq"),
+        ("quant_config.json", r#"{"w_bit": 4, "q_group_size": 128, "version": "gemm"}"#, "awq"),
+        ("hf_quant_config.json", r#"{"quantization": {"quant_algo": "FP8"}}"#, "modelopt"),
+        ("config.json", r#"{"quantization_config": {"quant_method": "gptq", "bits": 3}, "a": 1}"#, "gptq"),
+        ("config.json", r#"{"text_config": {"quantization_config": {"quant_method": "fp8"}}}"#, "fp8"),
+    ];
+    for (file, text, method) in side_files {
+        let folder = crate::folders::sharded();
+        fs::write(folder.path().join(file), text).unwrap();
+        let checkpoint = Checkpoint::open(folder.path()).unwrap();
+        assert_eq!(checkpoint.quantization(), None, "{file}");
+        assert_eq!(checkpoint.names().collect::<Vec<_>>(), ["a", "b", "c"]);
+        let notice = &checkpoint.notices()[0];
+        assert!(notice.contains(file) && notice.contains(method), "{notice}");
+        let out = folder.path().join("out");
+        write(folder.path(), &Replacements::new(), &out, &Settings::default()).unwrap();
+        let again = Checkpoint::open(&out).unwrap();
+        assert!(again.notices().is_empty(), "{:?}", again.notices());
+        assert_eq!(file != "config.json", !out.join(file).exists(), "{file}");
+    }
+}
+
+/// What is stored in an unknown way cannot be told from what is not.
+#[test]
+fn an_unknown_method_is_refused_whatever_the_tensors_are() {
+    let folder = crate::folders::sharded();
+    fs::write(folder.path().join("config.json"), r#"{"quantization_config": {"quant_method": "aqlm"}}"#)
+        .unwrap();
+    let error = Checkpoint::open(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("`quant_method` is `aqlm`"), "{error}");
+}
