@@ -211,11 +211,12 @@ NEMOTRON_H = [
             "use_conv_bias": False,
             "conv_kernel": 3,
             "n_groups": 1,
-            "time_step_min": 0.3,
+            "time_step_limit": [0.3, 1.5],
+            "time_step_min": 0.9,
             "tie_word_embeddings": True,
         },
-        about="biases, steps of at least 0.3, the last block a Mamba-2 and the first an MLP; a tie that does not hold",
-        misread={"the smallest step": {"time_step_min": 0.001}},
+        about="biases, steps of 0.3 to 1.5, the last block a Mamba-2 and the first an MLP; a tie that does not hold",
+        misread={"the limits of steps": {"time_step_limit": [0.0, 1e30]}, "the largest step": {"time_step_limit": [0.3, 1e30]}},
     ),
 ]
 

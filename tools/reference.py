@@ -14,6 +14,26 @@ import safetensors
 import tokenizers
 import torch
 import transformers
+from transformers.models.nemotron_h import modeling_nemotron_h
+
+
+def limit_steps_as_published() -> None:
+    """Lets Nemotron-H clamp its steps by `time_step_limit`, as the code that its authors published with the models does.
+
+    transformers up to 5.24 clamps by `time_step_min`, which is for drawing initial biases (its issue 48989); the limit is
+    (0, infinity) in all released models, so that small steps are widened there and nowhere else.
+    """
+    mixer = modeling_nemotron_h.NemotronHMamba2Mixer
+    original = mixer.__init__
+
+    def patched(self, config, *arguments, **named):
+        original(self, config, *arguments, **named)
+        self.time_step_limit = tuple(config.time_step_limit)
+
+    mixer.__init__ = patched
+
+
+limit_steps_as_published()
 
 
 @dataclasses.dataclass

@@ -11,6 +11,7 @@ pub struct Config<'a> {
     value: &'a Value,
     defaults: Option<&'a Value>,
     tensors: &'a dyn Tensors,
+    architecture: &'a str,
 }
 
 /// What a family may ask of a checkpoint's tensors while it reads the configuration.
@@ -24,6 +25,16 @@ pub trait Tensors {
     /// The shape of a tensor, if there is one.
     fn shape(&self, _name: &str) -> Option<Vec<usize>> {
         None
+    }
+
+    /// Whether two tensors that are there differ, in shape or in a number.
+    fn differ(&self, _one: &str, _other: &str) -> bool {
+        false
+    }
+
+    /// Whether there is a tensor whose name in the file is such.
+    fn any(&self, _named: &dyn Fn(&str) -> bool) -> bool {
+        false
     }
 }
 
@@ -104,13 +115,40 @@ pub(crate) fn kind_of_layer<T: Copy>(
 impl<'a> Config<'a> {
     /// A view of a JSON object and of the tensors that belong to it.
     pub fn new(value: &'a Value, tensors: &'a dyn Tensors) -> Self {
-        Self { value, defaults: None, tensors }
+        Self { value, defaults: None, tensors, architecture: "" }
+    }
+
+    /// The same for a model of this architecture, by the name that `config.json` or a GGUF file has for it.
+    #[must_use]
+    pub fn of_architecture(self, architecture: &'a str) -> Self {
+        Self { architecture, ..self }
+    }
+
+    /// The architecture; in a container that of the language model. Empty where it is not known.
+    pub fn architecture(&self) -> &'a str {
+        self.architecture
+    }
+
+    /// Whether two tensors that are there differ, in shape or in a number.
+    pub fn tensors_differ(&self, one: &str, other: &str) -> bool {
+        self.tensors.differ(one, other)
     }
 
     /// The same with values for keys that are absent.
     #[must_use]
     pub fn with_defaults(self, defaults: Option<&'a Value>) -> Self {
         Self { defaults, ..self }
+    }
+
+    /// Its values by their keys, without those that are null.
+    pub(crate) fn members(&self) -> serde_json::Map<String, Value> {
+        let all = self.value.as_object().into_iter().flatten().filter(|it| !it.1.is_null());
+        all.map(|(key, value)| (key.clone(), value.clone())).collect()
+    }
+
+    /// Whether the checkpoint has a tensor whose name is such.
+    pub fn has_tensor_like(&self, named: &dyn Fn(&str) -> bool) -> bool {
+        self.tensors.any(named)
     }
 
     /// Whether the checkpoint has a tensor.
@@ -139,6 +177,11 @@ impl<'a> Config<'a> {
         self.value.get(key).is_some_and(Value::is_null)
     }
 
+    /// Whether it has no values.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.value.as_object().is_none_or(serde_json::Map::is_empty)
+    }
+
     /// Whether any of its values is an object.
     pub(crate) fn holds_sections(&self) -> bool {
         self.value.as_object().is_some_and(|it| it.values().any(Value::is_object))
@@ -147,7 +190,7 @@ impl<'a> Config<'a> {
     /// An object within the configuration, read by the same rules.
     pub fn section(&self, key: &str) -> Option<Config<'a>> {
         let value = self.get(key).filter(|it| it.is_object())?;
-        Some(Config { value, defaults: None, tensors: self.tensors })
+        Some(Config { value, defaults: None, ..*self })
     }
 
     fn read<T>(
@@ -157,8 +200,8 @@ impl<'a> Config<'a> {
         as_kind: impl Fn(&'a Value) -> Option<T>,
     ) -> Result<Option<T>, ConfigError> {
         let Some(value) = self.get(key) else { return Ok(None) };
-        let wrong =
-            || ConfigError::Kind { key: key.to_owned(), expected, found: shortened(&value.to_string()) };
+        let shown = || special_float(value).map_or_else(|| value.to_string(), |it| it.to_string());
+        let wrong = || ConfigError::Kind { key: key.to_owned(), expected, found: shortened(&shown()) };
         as_kind(value).map(Some).ok_or_else(wrong)
     }
 
@@ -186,6 +229,11 @@ impl<'a> Config<'a> {
         self.read(key, "a number", Value::as_f64)
     }
 
+    /// A number that may be infinite, if there is one: a limit of something.
+    pub fn limit(&self, key: &str) -> Result<Option<f64>, ConfigError> {
+        self.read(key, "a number or an infinite one", number_or_infinite)
+    }
+
     /// A truth value, if there is one.
     pub fn flag(&self, key: &str) -> Result<Option<bool>, ConfigError> {
         self.read(key, "true or false", Value::as_bool)
@@ -210,6 +258,26 @@ impl<'a> Config<'a> {
     pub fn word<T: Copy>(&self, key: &str, default: &str, known: &[(&str, T)]) -> Result<T, ConfigError> {
         let found = self.text(key)?.unwrap_or(default);
         meaning(key, found, known)
+    }
+}
+
+/// A number, be it infinite: as JSON has it, as an object with its name, or by its name.
+pub(crate) fn number_or_infinite(value: &Value) -> Option<f64> {
+    let named = || special_float(value).or_else(|| infinity(value.as_str()?));
+    value.as_f64().or_else(named).filter(|it| !it.is_nan())
+}
+
+/// `{"__float__": "Infinity"}`: a number that JSON does not have, as checkpoints are read and transformers 5 writes it.
+fn special_float(value: &Value) -> Option<f64> {
+    let name = value.as_object().filter(|it| it.len() == 1)?.get("__float__")?.as_str()?;
+    if name == "NaN" { Some(f64::NAN) } else { infinity(name) }
+}
+
+fn infinity(name: &str) -> Option<f64> {
+    match name.to_ascii_lowercase().as_str() {
+        "infinity" | "inf" | "+inf" => Some(f64::INFINITY),
+        "-infinity" | "-inf" => Some(f64::NEG_INFINITY),
+        _ => None,
     }
 }
 

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::decoder::{self, Decoder, Norms, Traits};
 use super::experts::{Names, Tensors};
-use super::recurrent::{Mamba, MambaNorm, size_within};
+use super::recurrent::{Mamba, MambaNorm, size_within, step_limits};
 use super::{Family, experts};
 use crate::blueprint::{Attention, Block, Blueprint, Experts, Mixer, Mlp, Scores};
 use crate::config::kind_of_layer;
@@ -166,7 +166,9 @@ fn mamba(decoder: &Decoder<'_>) -> Result<Mamba, ConfigError> {
     };
     let of_projections = config.flag("use_bias")?.unwrap_or(false);
     let bias = config.flag("mamba_conv_bias")?.or(config.flag("use_conv_bias")?);
-    let least = config.number("mamba_dt_min")?.or(config.number("time_step_min")?).unwrap_or(0.001);
+    // As in the code that the authors published. transformers up to 5.24 clamps by `time_step_min`, which is for drawing
+    // initial biases.
+    let limits = if config.get("mamba_dt_limit").is_some() { "mamba_dt_limit" } else { "time_step_limit" };
     Ok(Mamba {
         heads: size_within(config, "mamba_num_heads", 128)?,
         d_head: size_within(config, "mamba_head_dim", 64)?,
@@ -176,7 +178,7 @@ fn mamba(decoder: &Decoder<'_>) -> Result<Mamba, ConfigError> {
         convolution_bias: bias.unwrap_or(true),
         bias: of_projections,
         output_bias: of_projections,
-        limits: (least as f32, f32::INFINITY),
+        limits: step_limits(config, limits)?,
         multipliers: [1.0; 5],
         norm: Some(MambaNorm::behind_gate(decoder)?),
     })

@@ -4,6 +4,7 @@ use super::decoder::{Decoder, WIDEST};
 use crate::blueprint::{
     Convolution, GatedNorm, Gating, Projection, Rate, Recurrence, RecurrenceShape, Rule, Share,
 };
+use crate::config::number_or_infinite;
 use crate::{Config, ConfigError};
 
 /// A size that a layer cannot be without.
@@ -176,22 +177,49 @@ impl Mamba {
     }
 }
 
-/// The smallest and the largest step under a key; JSON has no infinity, and files write it in several ways.
+/// The smallest and the largest step under a key: two numbers, of which the second is most often infinite, and null is no
+/// limit. JSON has no infinity, and files write it in several ways.
 pub(super) fn step_limits(config: &Config<'_>, key: &str) -> Result<(f32, f32), ConfigError> {
     let Some(list) = config.list(key)? else { return Ok((0.0, f32::INFINITY)) };
-    let number = |index: usize| match list.get(index) {
-        Some(it) if it.is_number() => it.as_f64().map(|it| it as f32),
-        Some(it) if matches!(it.as_str(), Some("inf" | "Infinity" | "infinity")) => Some(f32::INFINITY),
-        // {"__float__": "Infinity"}, as transformers writes numbers that JSON does not have.
-        Some(it) if it.get("__float__").and_then(|it| it.as_str()) == Some("Infinity") => Some(f32::INFINITY),
-        _ => None,
+    let limit = |index: usize, none: f64| match list.get(index) {
+        Some(it) if it.is_null() => Some(none as f32),
+        Some(it) => number_or_infinite(it).map(|it| it as f32),
+        None => None,
     };
-    match (list.len(), number(0), number(1)) {
+    match (list.len(), limit(0, 0.0), limit(1, f64::INFINITY)) {
         (2, Some(least), Some(most)) if least <= most => Ok((least, most)),
         _ => Err(ConfigError::unsupported(
             key,
             serde_json::Value::from(list.to_vec()),
             "two numbers, the smaller first",
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::NoTensors;
+
+    #[test]
+    fn limits_of_steps_are_read_in_every_spelling_of_infinity() {
+        let read = |limits: Value| {
+            let value = json!({ "limits": limits });
+            step_limits(&Config::new(&value, &NoTensors), "limits").ok()
+        };
+        let named = |name: &str| json!([0.5, {"__float__": name}]);
+        for infinite in [named("Infinity"), json!([0.5, "inf"]), json!([0.5, "Infinity"]), json!([0.5, null])]
+        {
+            assert_eq!(read(infinite.clone()), Some((0.5, f32::INFINITY)), "{infinite}");
+        }
+        assert_eq!(read(json!([{"__float__": "-Infinity"}, 2])), Some((f32::NEG_INFINITY, 2.0)));
+        assert_eq!(read(json!([null, 2.5])), Some((0.0, 2.5)));
+        assert_eq!(read(Value::Null), Some((0.0, f32::INFINITY)));
+        for wrong in [named("NaN"), json!([0.5]), json!([2, 1]), json!(["x", 1]), json!([0, 1, 2]), json!(1)]
+        {
+            assert_eq!(read(wrong.clone()), None, "{wrong}");
+        }
     }
 }
