@@ -353,6 +353,9 @@ impl ComputeArguments {
         })?;
         drop(progress);
         let info = engine.info();
+        for notice in &info.notices {
+            remark(notice);
+        }
         remark(&format!(
             "{} family, {} blocks, width {}, vocabulary {}, {} weights ({:.0} MiB), {}, {} threads, loaded in {:.1} s",
             info.family,

@@ -102,6 +102,8 @@ pub struct ModelInfo {
     pub cache_bytes_per_token: usize,
     /// Memory for the states of recurrent layers of one sequence, in bytes.
     pub state_bytes_per_sequence: usize,
+    /// What a user should know about the files although they can be read, a sentence each.
+    pub notices: Vec<String>,
 }
 
 /// A layer that writes to the residual stream.
@@ -116,6 +118,8 @@ pub struct WriterInfo {
     pub share: Option<Share>,
     /// The gain of a norm between the writer and the stream, `[d_model]`.
     pub gain: Option<Vec<f32>>,
+    /// The tensor of its bias, which edits leave alone, by its name in the file; of several experts, that of all.
+    pub bias: Option<String>,
 }
 
 /// A model that is ready to compute.
@@ -473,10 +477,15 @@ fn describe(
                 weight: source.projection(projection)?,
                 share: projection.share.clone(),
                 gain: gain.transpose()?,
+                bias: source.bias(projection)?.map(|(tensor, _)| tensor.name().to_owned()),
             });
         }
     }
+    if let Some(first) = writers.first() {
+        source.expect_no_more_blocks(first.weight.name(), blueprint.blocks.len())?;
+    }
     Ok(ModelInfo {
+        notices: source.notices(blueprint),
         family: source.family.name,
         n_layers: blueprint.blocks.len(),
         d_model: blueprint.d_model,

@@ -35,6 +35,21 @@ pub enum LoadError {
         /// What to do.
         hint: String,
     },
+    /// The files have more blocks than the configuration counts.
+    #[error(
+        "the model's configuration: `{key}` is {said}, the files have tensors of {found} blocks, `{tensor}` is one\n\n\
+         hint: set `{key}` to {found}; if the model is meant to be shorter, save it without these tensors"
+    )]
+    MoreBlocks {
+        /// How many blocks the configuration counts.
+        said: usize,
+        /// How many the files have.
+        found: usize,
+        /// A tensor of one that is too many.
+        tensor: String,
+        /// The key of the configuration.
+        key: &'static str,
+    },
     /// A quantized weight is stored with inputs as rows.
     #[error(
         "tensor `{tensor}` is quantized and stored as `[inputs, outputs]`, which cannot be read row by row\n\n\

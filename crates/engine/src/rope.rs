@@ -1,7 +1,8 @@
 //! Rotary embeddings from a checkpoint's configuration.
 //!
 //! Two notations are read: `rope_theta` and `rope_scaling` at the top (transformers 4), and `rope_parameters`
-//! (transformers 5), the latter optionally one for each layer type.
+//! (transformers 5), the latter optionally one for each layer type. Where a file has both, `rope_scaling` counts and
+//! nothing of `rope_parameters` does, as in transformers.
 //!
 //! Where a model's rotation would begin to depend on the length of the sequence, the embedding ends
 //! ([`Rope::limit`]): keys already in the cache keep their old rotation, so an answer would depend on the company and
@@ -37,22 +38,31 @@ const SCALINGS: [(&str, Scaling); 9] = [
     ("mrope", Scaling::Default),
 ];
 
+/// What a configuration says of the rotation apart from numbers at its top, in either notation; nothing is what an empty
+/// object says.
+pub(crate) fn said<'a>(config: &Config<'a>) -> Option<Config<'a>> {
+    config.section("rope_scaling").filter(|it| !it.is_empty()).or_else(|| config.section("rope_parameters"))
+}
+
 /// The parameters of one layer type, in either notation.
 struct Parameters<'a> {
     config: Config<'a>,
     scaling: Option<Config<'a>>,
+    /// Whether other layer types have parameters of their own.
+    of_layer_type: bool,
 }
 
 impl<'a> Parameters<'a> {
     fn read(config: &Config<'a>, layer_type: &str) -> Result<Self, ConfigError> {
-        let scaling = match config.section("rope_parameters") {
+        let scaling = match said(config) {
             Some(all) if all.holds_sections() => Some(
                 all.section(layer_type)
                     .ok_or_else(|| ConfigError::Missing { key: format!("rope_parameters.{layer_type}") })?,
             ),
-            all => all.or_else(|| config.section("rope_scaling")),
+            all => all,
         };
-        Ok(Self { config: *config, scaling })
+        let of_layer_type = said(config).is_some_and(|it| it.holds_sections());
+        Ok(Self { config: *config, scaling, of_layer_type })
     }
 
     fn kind(&self) -> Result<Scaling, ConfigError> {
@@ -80,7 +90,10 @@ impl<'a> Parameters<'a> {
 
     /// Positions before the context was made longer.
     fn trained_length(&self) -> Result<f64, ConfigError> {
-        match self.number_or_top("original_max_position_embeddings")? {
+        const KEY: &str = "original_max_position_embeddings";
+        // One at the top counts more, as in transformers, but for parameters of layer types.
+        let top = if self.of_layer_type { None } else { self.config.number(KEY)? };
+        match top.or(self.number(KEY)?) {
             Some(length) if length > 1.0 => Ok(length),
             Some(length) => {
                 Err(ConfigError::unsupported("original_max_position_embeddings", length, "numbers above 1"))
@@ -98,7 +111,8 @@ pub(crate) fn plain_rope(d_head: usize, theta: f64, pairing: Pairing) -> Rope {
 
 /// The rotary embedding of one layer type.
 ///
-/// `theta` is the base where the configuration names none.
+/// `theta` is the base where the configuration names none; `partial`: whether models of this architecture rotate a part of
+/// each head where the configuration says so. The others do not look at `partial_rotary_factor`.
 ///
 /// # Source
 /// Position interpolation: Chen et al. 2023, arXiv:2306.15595. YaRN: Peng et al. 2023, arXiv:2309.00071. LongRoPE:
@@ -110,9 +124,10 @@ pub(crate) fn rope(
     d_head: usize,
     theta: f64,
     pairing: Pairing,
+    partial: bool,
 ) -> Result<Rope, ConfigError> {
     let theta = Parameters::read(config, layer_type)?.number_or_top("rope_theta")?.unwrap_or(theta);
-    rope_of_base(config, layer_type, d_head, theta, pairing)
+    rope_of_base(config, layer_type, d_head, theta, pairing, partial)
 }
 
 /// The rotary embedding of one layer type with this base, whichever one the configuration names.
@@ -122,12 +137,26 @@ pub(crate) fn rope_of_base(
     d_head: usize,
     theta: f64,
     pairing: Pairing,
+    partial: bool,
 ) -> Result<Rope, ConfigError> {
     let parameters = Parameters::read(config, layer_type)?;
     let own = |key: &str| parameters.number(key);
     let needed = |key: &str| parameters.needed(key);
     let trained_length = || parameters.trained_length();
-    let share = parameters.number_or_top("partial_rotary_factor")?.unwrap_or(1.0);
+    let said = parameters.number_or_top("partial_rotary_factor")?.unwrap_or(1.0);
+    let share = match parameters.kind()? {
+        Scaling::Default if !partial => 1.0,
+        // This kind means parts of heads.
+        Scaling::Proportional => said,
+        _ if !partial && said < 1.0 => {
+            return Err(ConfigError::unsupported(
+                "partial_rotary_factor",
+                said,
+                "1: models of this architecture rotate whole heads",
+            ));
+        }
+        _ => said,
+    };
     if !(0.0..=1.0).contains(&share) {
         return Err(ConfigError::unsupported("partial_rotary_factor", share, "numbers from 0 to 1"));
     }
@@ -269,7 +298,8 @@ mod tests {
     use serde_json::json;
 
     fn read(value: &serde_json::Value) -> Rope {
-        rope(&Config::new(value, &crate::config::NoTensors), "any", 4, 10_000.0, Pairing::Halves).unwrap()
+        rope(&Config::new(value, &crate::config::NoTensors), "any", 4, 10_000.0, Pairing::Halves, true)
+            .unwrap()
     }
 
     #[test]
@@ -278,6 +308,39 @@ mod tests {
         let new = json!({"rope_parameters": {"rope_theta": 100.0, "rope_type": "linear", "factor": 4.0}});
         assert_eq!(read(&old), read(&new));
         assert_eq!(read(&old).frequencies, [0.25, 0.025]); // 100^0 / 4, 100^(-1/2) / 4
+    }
+
+    #[test]
+    fn of_both_notations_in_one_file_the_older_one_counts_alone() {
+        let parameters = json!({"rope_theta": 16.0, "rope_type": "yarn", "factor": 9.0});
+        let both = |scaling: serde_json::Value| {
+            json!({"rope_theta": 100.0, "rope_scaling": scaling, "rope_parameters": parameters,
+                "max_position_embeddings": 64})
+        };
+        let old = json!({"rope_theta": 100.0, "rope_scaling": {"type": "linear", "factor": 4.0}});
+        assert_eq!(read(&both(json!({"type": "linear", "factor": 4.0}))), read(&old));
+        assert_eq!(read(&both(json!({"rope_type": "default"}))).frequencies, [1.0, 0.1]);
+        let new = json!({"rope_parameters": parameters, "max_position_embeddings": 64});
+        for nothing in [json!({}), json!(null)] {
+            assert_eq!(read(&both(nothing)), read(&new));
+        }
+    }
+
+    #[test]
+    fn the_trained_length_at_the_top_counts_more_than_one_within() {
+        let yarn = json!({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16});
+        let at = |top: serde_json::Value, within: &serde_json::Value| {
+            read(
+                &json!({"rope_theta": 100.0, "rope_scaling": within, "original_max_position_embeddings": top,
+                "max_position_embeddings": 64}),
+            )
+        };
+        let bare = json!({"rope_type": "yarn", "factor": 4.0});
+        assert_eq!(at(json!(4000), &yarn), at(json!(4000), &bare));
+        assert_ne!(at(json!(4000), &yarn), at(json!(null), &yarn));
+        let of_types = json!({"original_max_position_embeddings": 4000, "rope_parameters": {"any": yarn}});
+        assert_eq!(read(&of_types).limit, None);
+        assert_eq!(read(&of_types).frequencies, read(&json!({"rope_parameters": yarn})).frequencies);
     }
 
     #[test]
@@ -301,8 +364,9 @@ mod tests {
     #[test]
     fn an_unknown_scaling_is_refused_with_the_known_ones() {
         let value = json!({"rope_scaling": {"rope_type": "spiral"}});
-        let error = rope(&Config::new(&value, &crate::config::NoTensors), "any", 4, 1e4, Pairing::Halves)
-            .unwrap_err();
+        let error =
+            rope(&Config::new(&value, &crate::config::NoTensors), "any", 4, 1e4, Pairing::Halves, true)
+                .unwrap_err();
         assert!(error.to_string().contains("`spiral`; known are `default`, `linear`"), "{error}");
     }
 
@@ -310,7 +374,7 @@ mod tests {
     fn each_layer_type_has_its_own_and_one_that_is_left_out_is_an_error() {
         let value = json!({"rope_parameters": {"a": {"rope_theta": 100.0}, "b": {"rope_theta": 16.0}}});
         let config = Config::new(&value, &crate::config::NoTensors);
-        let of = |kind| rope(&config, kind, 4, 1e4, Pairing::Halves);
+        let of = |kind| rope(&config, kind, 4, 1e4, Pairing::Halves, true);
         assert_eq!((of("a").unwrap().frequencies[1], of("b").unwrap().frequencies[1]), (0.1, 0.25));
         assert!(of("c").unwrap_err().to_string().contains("`rope_parameters.c`"));
     }
@@ -330,8 +394,9 @@ mod tests {
             }
         );
         value["rope_scaling"]["short_factor"] = json!([1.0]);
-        let error = rope(&Config::new(&value, &crate::config::NoTensors), "any", 4, 1e4, Pairing::Halves)
-            .unwrap_err();
+        let error =
+            rope(&Config::new(&value, &crate::config::NoTensors), "any", 4, 1e4, Pairing::Halves, true)
+                .unwrap_err();
         assert!(error.to_string().contains("1 numbers"), "{error}");
     }
 

@@ -132,12 +132,13 @@ fn an_unknown_architecture_is_answered_with_the_known_ones() {
     let mut spoiled = Spoiled::new(&golden("llama_gqa_tied"));
     for (architectures, found) in [
         (json!(["GloboForCausalLM"]), "GloboForCausalLM"),
+        (json!("GloboForCausalLM"), "GloboForCausalLM"),
         (json!([]), "(none named)"),
-        (json!("LlamaForCausalLM"), "(none named)"),
         (json!([7]), "(none named)"),
         (Value::Null, "(none named)"),
     ] {
         spoiled.config["architectures"] = architectures;
+        spoiled.config["model_type"] = "globo".into();
         let message = spoiled.error();
         assert!(message.starts_with(&format!("unknown architecture `{found}`\n\nhint: ")), "{message}");
         assert!(message.contains("`LlamaForCausalLM`, `MistralForCausalLM`"), "{message}");

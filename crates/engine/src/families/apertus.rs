@@ -36,9 +36,7 @@ static ROTATION: LazyLock<Value> = LazyLock::new(|| {
 });
 
 fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
-    let says =
-        ["rope_parameters", "rope_scaling", "rope_theta"].into_iter().any(|it| config.get(it).is_some());
-    let defaults = if says { None } else { Some(&*ROTATION) };
+    let defaults = if decoder::says_how_to_rotate(config) { None } else { Some(&*ROTATION) };
     let decoder = Decoder { mlp_bias: false, ..Decoder::read(config, TRAITS, defaults)? };
     let learned = config.text("hidden_act")?.unwrap_or(LEARNED) == LEARNED;
     decoder.blueprint(|layer| {

@@ -36,9 +36,15 @@ const NORMS: Norms = Norms { before_mlp: None, ..decoder::BEFORE };
 fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
     const PATTERN: usize = 4;
     const LOGIT_SCALE: f64 = 0.0625;
-    let decoder = Decoder::read(config, TRAITS, None)?;
+    // Only the second has windows, whatever the configuration of the first says.
+    let first = config.architecture() == "CohereForCausalLM";
+    let decoder = Decoder::read(
+        config,
+        Traits { theta: if first { 500_000.0 } else { TRAITS.theta }, ..TRAITS },
+        None,
+    )?;
     let pattern = config.count("sliding_window_pattern")?.unwrap_or(PATTERN);
-    let windows = config.count("sliding_window")?.is_some();
+    let windows = !first && config.count("sliding_window")?.is_some();
     // GGUF files say it only by the tensors that they have.
     let there = || config.has_tensor("model.layers.0.self_attn.q_norm.weight");
     let head_norms = config.flag("use_qk_norm")?.unwrap_or_else(there);

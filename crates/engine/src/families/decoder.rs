@@ -3,15 +3,17 @@
 //! A family reads it with its [`Traits`], makes the attention and the MLP of each layer with it, says what is
 //! otherwise by struct update, and puts norms around them ([`Norms`]).
 
-use serde_json::Value;
+use serde_json::{Map, Value};
+
+use super::gguf;
 
 use crate::backend::{AttentionShape, Values};
 use crate::blueprint::{
     Activation, Arrangement, Attention, Block, Blueprint, Branch, Embedding, FeedForward, Gain, Head, Memory,
     Mixer, Mlp, Norm, NormKind, Pairing, Projection, Rope, Share,
 };
-use crate::config::kind_of_layer;
-use crate::rope::{plain_rope, rope};
+use crate::config::{NoTensors, kind_of_layer};
+use crate::rope::{rope, said};
 use crate::{Config, ConfigError};
 
 /// What is the same in all layers of a family's models and not in every family's.
@@ -33,8 +35,10 @@ pub(super) struct Traits {
     pub(super) theta: f64,
     /// Which numbers of a head form rotated pairs.
     pub(super) pairing: Pairing,
-    /// Of the older notation: where layers with a window rotate otherwise than those without, the key of their base,
-    /// and its value where the configuration has none. They are not scaled.
+    /// Whether `partial_rotary_factor` says how much of a head is rotated; others do not look at it.
+    pub(super) partial: bool,
+    /// Where layers with a window rotate otherwise than those without: the key of their base in the older notation, in which
+    /// they are not scaled, and its value where the configuration has none.
     pub(super) local_theta: Option<(&'static str, f64)>,
     /// Whether the head is the embedding where the configuration does not say.
     pub(super) tied: bool,
@@ -50,6 +54,7 @@ pub(super) const LLAMA: Traits = Traits {
     activation: ("hidden_act", "silu"),
     theta: 10_000.0,
     pairing: Pairing::Halves,
+    partial: false,
     local_theta: None,
     tied: false,
 };
@@ -154,13 +159,26 @@ impl<'a> Decoder<'a> {
         let text = text.with_defaults(defaults);
         let lies = |root: &str| config.has_tensor(&format!("{root}.embed_tokens.weight"));
         let (root, head) = ROOTS.into_iter().zip(HEADS).find(|it| lies(it.0)).unwrap_or((ROOTS[0], HEADS[0]));
-        // Files of tied models leave the head out; some say so only by that.
-        let untied = config.has_tensor(head) && !tied.unwrap_or(traits.tied);
+        // Files of tied models leave the head out; some say so only by that. One that is there and differs is the model's
+        // own, whatever the configuration says, as in transformers 5: merges of tied models with others are such.
+        let embedding = || format!("{root}.embed_tokens.weight");
+        let untied = config.has_tensor(head)
+            && (!tied.unwrap_or(traits.tied) || config.tensors_differ(head, &embedding()));
         let (n_heads, n_kv_heads, d_head) = heads(&text)?;
         let bias = |key: &str, module: &str| -> Result<bool, ConfigError> {
-            // Where nothing is said (GGUF files never say it), the tensors do.
+            // Where nothing is said (GGUF files never say it), the tensors do. Where a file without any says that there are
+            // some, the architecture does not look at the key, or they are zeros.
             let there = || config.has_tensor(&format!("{root}.layers.0.{module}.bias"));
-            Ok(text.flag(key)?.unwrap_or_else(there))
+            let (branch, _) = module.split_once('.').unwrap_or((module, ""));
+            let any = || {
+                let parts = [format!(".{branch}."), ".mixer.".to_owned(), ".feed_forward.".to_owned()];
+                config.has_tensor_like(&|it| {
+                    it.ends_with(".bias")
+                        && it.contains(".layers.")
+                        && parts.iter().any(|part| it.contains(part))
+                })
+            };
+            Ok(text.flag(key)?.map_or_else(there, |said| said && any()))
         };
         Ok(Self {
             traits,
@@ -301,14 +319,21 @@ impl<'a> Decoder<'a> {
 
     /// The rotary embedding of layers that slide or do not. GGUF files bring Llama 3's rule as a tensor of divisors.
     fn rope(&self, slides: bool) -> Result<Rope, ConfigError> {
-        let Traits { theta, pairing, local_theta, .. } = self.traits;
-        if let (true, Some((key, theta)), None) =
-            (slides, local_theta, self.config.section("rope_parameters"))
-        {
-            return Ok(plain_rope(self.d_head, self.config.number(key)?.unwrap_or(theta), pairing));
-        }
+        let Traits { theta, pairing, .. } = self.traits;
+        // GGUF files say how many numbers are rotated, and mean it.
+        let partial = self.traits.partial || self.config.flag(gguf::ROTATES_AS_SAID)? == Some(true);
         let kind = if slides { SLIDING } else { FULL };
-        let mut rope = rope(&self.config, kind, self.d_head, theta, pairing)?;
+        let mut rope = match self.traits.local_theta {
+            None => rope(&self.config, kind, self.d_head, theta, pairing, partial)?,
+            Some(local) => {
+                let own = self.rotation_of_kind(slides, local)?;
+                let base = if slides { local.1 } else { theta };
+                rope(&Config::new(&own, &NoTensors), kind, self.d_head, base, pairing, partial)?
+            }
+        };
+        if slides && self.traits.local_theta.is_some() {
+            return Ok(rope);
+        }
         if let Some(divisors) = self.config.tensor_values(DIVISORS) {
             if divisors.len() != rope.frequencies.len() {
                 return Err(ConfigError::unsupported(
@@ -322,6 +347,29 @@ impl<'a> Decoder<'a> {
             }
         }
         Ok(rope)
+    }
+
+    /// The parameters of the rotation where each kind of layers has its own: those of `rope_parameters`; `rope_scaling` counts
+    /// more, for layers without a window.
+    fn rotation_of_kind(&self, slides: bool, local: (&str, f64)) -> Result<Value, ConfigError> {
+        let kind = if slides { SLIDING } else { FULL };
+        let all = self.config.section("rope_parameters");
+        let mut own = all.and_then(|it| it.section(kind)).map_or_else(Map::new, |it| it.members());
+        if let Some(scaling) = self.config.section("rope_scaling").filter(|_| !slides) {
+            own.extend(scaling.members());
+        }
+        let key = if slides { local.0 } else { "rope_theta" };
+        if let (None, Some(theta)) = (own.get("rope_theta"), self.config.number(key)?) {
+            own.insert("rope_theta".to_owned(), theta.into());
+        }
+        let mut config = Map::new();
+        for key in ["max_position_embeddings", "partial_rotary_factor"] {
+            if let Some(value) = self.config.get(key) {
+                config.insert(key.to_owned(), value.clone());
+            }
+        }
+        config.insert("rope_parameters".to_owned(), Value::Object(own));
+        Ok(Value::Object(config))
     }
 
     /// A layer's MLP as in Llama.
@@ -419,7 +467,7 @@ impl<'a> Decoder<'a> {
 /// Whether a configuration says how heads are rotated, in whichever notation.
 pub(super) fn says_how_to_rotate(config: &Config<'_>) -> bool {
     let text = config.section("text_config").unwrap_or(*config);
-    ["rope_parameters", "rope_scaling", "rope_theta"].into_iter().any(|it| text.get(it).is_some())
+    said(&text).is_some() || text.get("rope_theta").is_some()
 }
 
 /// What `layer_types` calls a layer that sees a window, and one that sees everything.

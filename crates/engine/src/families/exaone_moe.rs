@@ -1,5 +1,7 @@
 //! K-EXAONE: attention as in EXAONE 4; dense layers, then experts as in GLM 4.5.
 
+use serde_json::json;
+
 use super::decoder::{self, Decoder};
 use super::{Family, exaone4, glm4_moe};
 use crate::blueprint::Blueprint;
@@ -16,7 +18,8 @@ fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
     let windows = exaone4::Windows::read(config)?;
     let (listed, dense) =
         (config.list("mlp_layer_types")?, config.count("first_k_dense_replace")?.unwrap_or(1));
-    let sparse = glm4_moe::Sparse::read(config, "num_shared_experts")?;
+    let defaults = json!({"norm_topk_prob": true});
+    let sparse = glm4_moe::Sparse::read(&config.with_defaults(Some(&defaults)), "num_shared_experts")?;
     decoder.blueprint(|layer| {
         let is_sparse = match listed {
             None => layer >= dense,

@@ -30,5 +30,8 @@ fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
         let mlp = Mlp::Dense(FeedForward { activation, ..gated });
         decoder.block(layer, decoder.attention(layer, false)?, mlp, decoder::BEFORE)
     })?;
-    gemma2::finish(&decoder, blueprint)
+    let mut blueprint = gemma2::finish(&decoder, blueprint)?;
+    // Logits are not capped, whatever the configuration says.
+    blueprint.head.softcap = None;
+    Ok(blueprint)
 }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::decoder::{self, Traits};
 use super::gguf::{self, Gguf};
 use super::{Family, gemma2};
+use crate::backend::AttentionShape;
 use crate::blueprint::{Attention, Blueprint};
 use crate::{Config, ConfigError};
 
@@ -56,9 +57,17 @@ fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
             key_norm: Some(decoder.norm(layer, "self_attn.k_norm", decoder.d_head)?),
             ..gemma2::attention(&decoder, layer, slides)?
         };
+        // Scores are not capped, whatever the configuration says.
+        let shape = AttentionShape { softcap: None, ..attention.shape };
+        let attention = Attention { shape, ..attention };
         decoder.block(layer, attention, decoder.gated(layer)?, decoder::AROUND)
     })?;
-    gemma2::finish(&decoder, blueprint)
+    let mut blueprint = gemma2::finish(&decoder, blueprint)?;
+    // In a container logits are not capped, whatever the configuration says.
+    if config.architecture() == "Gemma3ForConditionalGeneration" {
+        blueprint.head.softcap = None;
+    }
+    Ok(blueprint)
 }
 
 fn gguf_config(metadata: &Value, architecture: &str) -> Result<Value, ConfigError> {

@@ -256,7 +256,7 @@ fn rotation(decoder: &Decoder<'_>, slides: bool) -> Result<Rope, ConfigError> {
     let theta = own.map(|it| it.number("rope_theta")).transpose()?.flatten();
     match theta {
         Some(theta) if plain => Ok(plain_rope(decoder.d_head, theta, Pairing::Halves)),
-        _ => rope(&config, kind, decoder.d_head, decoder.traits.theta, Pairing::Halves),
+        _ => rope(&config, kind, decoder.d_head, decoder.traits.theta, Pairing::Halves, true),
     }
 }
 

@@ -25,6 +25,9 @@ pub struct Stored {
     pub row_order: Option<Vec<u32>>,
 }
 
+/// The key of a configuration made here by which a part of each head is rotated whatever the architecture.
+pub(super) const ROTATES_AS_SAID: &str = "gguf.rotates_as_said";
+
 /// Keys of the metadata without the architecture's prefix, and what `config.json` calls the same.
 const KEYS: &[(&str, &str)] = &[
     ("attention.layer_norm_epsilon", "layer_norm_eps"),
@@ -83,6 +86,7 @@ pub(super) fn decoder_config(
     if let Some(rotated) = sizes.count(&format!("{architecture}.rope.dimension_count"))? {
         let (_, _, d_head) = heads(&Config::new(&Value::Object(config.clone()), &NoTensors))?;
         config.insert("partial_rotary_factor".to_owned(), json!(rotated as f64 / d_head as f64));
+        config.insert(ROTATES_AS_SAID.to_owned(), json!(true));
     }
     if let Some(scaling) = rope_scaling(&sizes, architecture)? {
         config.insert("rope_scaling".to_owned(), scaling);

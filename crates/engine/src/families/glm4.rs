@@ -29,7 +29,7 @@ pub(super) const FAMILY: Family = Family {
     }),
 };
 
-pub(super) const TRAITS: Traits = Traits { pairing: Pairing::Neighbors, ..decoder::LLAMA };
+pub(super) const TRAITS: Traits = Traits { pairing: Pairing::Neighbors, partial: true, ..decoder::LLAMA };
 
 const NORMS: Norms = Norms {
     after_attention: Some("post_self_attn_layernorm"),

@@ -33,7 +33,7 @@ pub(super) const SOLAR: Family = Family {
     gguf: None,
 };
 
-const TRAITS: Traits = Traits { epsilon: ("rms_norm_eps", 1e-5), ..decoder::LLAMA };
+const TRAITS: Traits = Traits { epsilon: ("rms_norm_eps", 1e-5), partial: true, ..decoder::LLAMA };
 
 static DEFAULTS: LazyLock<Value> = LazyLock::new(|| {
     json!({

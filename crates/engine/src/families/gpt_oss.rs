@@ -47,14 +47,14 @@ static DEFAULTS_WITH_ROPE: LazyLock<Value> = LazyLock::new(|| {
 });
 
 fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
-    let scaled = ["rope_parameters", "rope_scaling"].into_iter().any(|it| config.get(it).is_some());
+    let scaled = crate::rope::said(config).is_some();
     let defaults: &Value = if scaled { &DEFAULTS } else { &DEFAULTS_WITH_ROPE };
     let decoder = Decoder::read(config, TRAITS, Some(defaults))?;
     let config = &decoder.config;
     let routing = Routing::by_softmax(config.size("num_experts_per_tok")?);
     let number = |key: &str| -> Result<f32, ConfigError> {
         let missing = || ConfigError::Missing { key: key.to_owned() };
-        Ok(config.number(key)?.ok_or_else(missing)? as f32)
+        Ok(config.limit(key)?.ok_or_else(missing)? as f32)
     };
     decoder.activation()?; // that of the experts is another, but an unknown name means an unknown model
     let activation =

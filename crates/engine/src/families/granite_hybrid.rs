@@ -18,6 +18,8 @@ const LAYERS: &[(&str, bool)] =
 fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
     let decoder = Decoder::read(config, decoder::LLAMA, None)?;
     let config = &decoder.config;
+    // It is the activation behind the convolution as well.
+    config.word("hidden_act", "silu", &[("silu", ()), ("swish", ())])?;
     let mamba = Mamba::read(&decoder)?;
     let (key, layers) = match config.list("layer_types")? {
         Some(list) => ("layer_types", Some(list)),

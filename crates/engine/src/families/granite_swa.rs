@@ -50,7 +50,7 @@ fn attention(decoder: &Decoder<'_>, layer: usize) -> Result<Attention, ConfigErr
     attention.sinks = Some(decoder.name(layer, "self_attn.sinks"));
     if let Some(theta) = base(&decoder.config, layer)? {
         let pairing = decoder.traits.pairing;
-        let rope = || rope_of_base(&decoder.config, FULL, decoder.d_head, theta, pairing);
+        let rope = || rope_of_base(&decoder.config, FULL, decoder.d_head, theta, pairing, false);
         // A base of zero is how files say that a layer does not rotate.
         attention.rope = if theta == 0.0 { None } else { Some(rope()?) };
     }

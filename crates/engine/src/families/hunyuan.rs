@@ -59,9 +59,7 @@ fn routing(config: &Config<'_>, layer: usize) -> Result<Routing, ConfigError> {
 /// The rotary embedding where it is called dynamic and has an `alpha`: the base is multiplied with alpha^(d / (d − 2)),
 /// whatever the length of the sequence.
 fn stretched(config: &Config<'_>, d_head: usize) -> Result<Option<Rope>, ConfigError> {
-    let Some(scaling) = config.section("rope_parameters").or(config.section("rope_scaling")) else {
-        return Ok(None);
-    };
+    let Some(scaling) = crate::rope::said(config) else { return Ok(None) };
     let kind = scaling.text("rope_type")?.or(scaling.text("type")?);
     let Some(alpha) = scaling.number("alpha")?.filter(|&it| it != 0.0 && kind == Some("dynamic")) else {
         return Ok(None);

@@ -64,7 +64,7 @@ impl Decoder<'_> {
         pairing: Pairing,
         width: usize,
     ) -> Result<Rope, ConfigError> {
-        let rope = rope(&self.config, FULL, width, self.traits.theta, pairing)?;
+        let rope = rope(&self.config, FULL, width, self.traits.theta, pairing, true)?;
         if 2 * rope.frequencies.len() != shape.d_rope {
             return Err(ConfigError::unsupported(
                 "partial_rotary_factor",

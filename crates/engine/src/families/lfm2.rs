@@ -34,9 +34,13 @@ fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
     let mut decoder = Decoder::read(config, TRAITS, None)?;
     let text = decoder.config;
     // Older files have another word for it.
-    if decoder.head.is_some() && text.flag("tie_embedding")? == Some(true) {
+    let embedding = format!("{}.embed_tokens.weight", decoder.root);
+    let differs = |head: &str| config.tensors_differ(head, &embedding);
+    if text.flag("tie_embedding")? == Some(true) && !decoder.head.is_some_and(differs) {
         decoder.head = None;
     }
+    // The reference stack does not look at it; another one means an unknown model.
+    text.word("hidden_act", "silu", &[("silu", ()), ("swish", ())])?;
     let of_layers = text.list("layer_types")?;
     let attends = text.list("full_attn_idxs")?;
     let is_attention = |layer: usize| match (of_layers, attends) {

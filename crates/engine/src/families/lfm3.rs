@@ -119,5 +119,5 @@ fn rotation(decoder: &Decoder<'_>, slides: bool) -> Result<Rope, ConfigError> {
     let said = decoder.config.section("rope_parameters").is_some();
     let config = if said { decoder.config } else { Config::new(&ROTATION, &NoTensors) };
     let Traits { theta, pairing, .. } = decoder.traits;
-    rope(&config, if slides { SLIDING } else { FULL }, decoder.d_head, theta, pairing)
+    rope(&config, if slides { SLIDING } else { FULL }, decoder.d_head, theta, pairing, true)
 }

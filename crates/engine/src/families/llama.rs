@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 
 use serde_json::{Value, json};
 
-use super::decoder::{self, Decoder};
+use super::decoder::{self, Decoder, Traits};
 use super::gguf::{self, Gguf, Stored};
 use super::{Family, mixtral};
 use crate::blueprint::{Attention, Blueprint};
@@ -23,19 +23,51 @@ pub(super) const FAMILY: Family = Family {
 
 fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
     let defaults = config.section("text_config").map(defaults).transpose()?;
-    let decoder = Decoder::read(config, decoder::LLAMA, defaults)?;
+    let smollm3 = ["SmolLM3ForCausalLM", "smollm3"].contains(&config.architecture());
+    let traits = if smollm3 { Traits { theta: 2_000_000.0, ..decoder::LLAMA } } else { decoder::LLAMA };
+    let decoder = Decoder::read(config, traits, defaults)?;
     let config = &decoder.config;
-    let windows = config.flag("use_sliding_window")? != Some(false);
+    let windows = windows(config)?;
     // Only GGUF files have that here: Mixtral's architecture is called the same there.
     let experts = config.count("num_local_experts")?.unwrap_or(0) > 0;
     decoder.blueprint(|layer| {
-        let slides = windows && decoder.slides(layer, |_| true)?;
+        let slides = match windows {
+            Windows::None => false,
+            Windows::All => true,
+            Windows::Listed => decoder.slides(layer, |_| true)?,
+            Windows::ListedOrWithoutRotation(by_rotation) => {
+                let rotates = rotates(config, layer)?;
+                decoder.slides(layer, |_| by_rotation && !rotates)?
+            }
+        };
         let mut attention = decoder.attention(layer, slides)?;
-        if !rotates(config, layer)? {
+        if smollm3 && !rotates(config, layer)? {
             attention = Attention { rope: None, ..attention };
         }
         let mlp = if experts { mixtral::mlp(&decoder, layer)? } else { decoder.gated(layer)? };
         decoder.block(layer, attention, mlp, decoder::BEFORE)
+    })
+}
+
+/// Which layers see a window of positions only, where the configuration has one.
+#[derive(Clone, Copy)]
+enum Windows {
+    None,
+    All,
+    Listed,
+    /// Those that are listed; without a list those that do not rotate, if windows are switched on.
+    ListedOrWithoutRotation(bool),
+}
+
+/// By the architecture: Llama has none, whatever its configuration says; Mistral has one in every layer, listed kinds or not.
+fn windows(config: &Config<'_>) -> Result<Windows, ConfigError> {
+    Ok(match config.architecture() {
+        "MistralForCausalLM" => Windows::All,
+        "MinistralForCausalLM" => Windows::Listed,
+        "SmolLM3ForCausalLM" => {
+            Windows::ListedOrWithoutRotation(config.flag("use_sliding_window")? == Some(true))
+        }
+        _ => Windows::None,
     })
 }
 

@@ -12,7 +12,7 @@ use crate::{Config, ConfigError};
 pub(super) const FAMILY: Family =
     Family { name: "minimax_m2", architectures: &["MiniMaxM2ForCausalLM"], blueprint, gguf: None };
 
-const TRAITS: Traits = Traits { theta: 5_000_000.0, ..decoder::LLAMA };
+const TRAITS: Traits = Traits { theta: 5_000_000.0, partial: true, ..decoder::LLAMA };
 
 fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
     // The released models say how many numbers of a head are rotated, not which part.

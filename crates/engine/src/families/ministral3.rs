@@ -53,7 +53,7 @@ fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
     let defaults: &Value = if decoder::says_how_to_rotate(config) { &DEFAULTS } else { &DEFAULTS_WITH_ROPE };
     let decoder = Decoder::read(config, decoder::LLAMA, Some(defaults))?;
     decoder.blueprint(|layer| {
-        let attention = decoder.attention(layer, decoder.slides(layer, |_| true)?)?;
+        let attention = decoder.attention(layer, true)?;
         decoder.block(layer, attention, decoder.gated(layer)?, decoder::BEFORE)
     })
 }

@@ -56,7 +56,7 @@ fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
     let routing = experts::in_told_groups(config, Scores::Softmax)?;
     let (shape, pairing) = (decoder.latent_shape()?, pairing(config)?);
     // The share of whole queries that is rotated may be written down or not.
-    let parameters = ["rope_parameters", "rope_scaling"].into_iter().find_map(|it| config.section(it));
+    let parameters = crate::rope::said(config);
     let sections = parameters.into_iter().chain([*config]);
     let said = sections.map(|it| it.number("partial_rotary_factor")).collect::<Result<Vec<_>, _>>()?;
     let said = said.into_iter().any(|it| it.is_some());

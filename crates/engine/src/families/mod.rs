@@ -45,6 +45,7 @@ mod minimax_m2;
 mod ministral3;
 mod mistral4;
 mod mixtral;
+mod model_types;
 mod names;
 mod nemotron;
 mod nemotron_h;
@@ -66,6 +67,8 @@ mod seed_oss;
 mod stablelm;
 mod starcoder2;
 mod youtu;
+
+use std::collections::BTreeMap;
 
 use checkpoint::{Checkpoint, Format, Quantization, Tensor};
 use serde_json::Value;
@@ -156,6 +159,7 @@ pub(crate) struct Source<'a> {
     checkpoint: &'a Checkpoint,
     pub(crate) family: &'static Family,
     config: Value,
+    architecture: String,
 }
 
 impl<'a> Source<'a> {
@@ -180,12 +184,66 @@ impl<'a> Source<'a> {
             (Format::Gguf, Some(gguf)) => (gguf.config)(checkpoint.config(), &found)?,
             _ => checkpoint.config().clone(),
         };
-        Ok(Self { checkpoint, family, config })
+        Ok(Self { checkpoint, family, config, architecture: found })
     }
 
     /// What the model is made of.
     pub(crate) fn blueprint(&self) -> Result<Blueprint, ConfigError> {
-        (self.family.blueprint)(&Config::new(&self.config, self))
+        (self.family.blueprint)(&Config::new(&self.config, self).of_architecture(&self.architecture))
+    }
+
+    /// What a user should know about the model although it can be computed, a sentence each.
+    pub(crate) fn notices(&self, blueprint: &Blueprint) -> Vec<String> {
+        let tied = [Some(&self.config), self.config.get("text_config")].into_iter().flatten();
+        let tied = tied.filter_map(|it| it.get("tie_word_embeddings")?.as_bool()).next();
+        let (head, embedding) = (&blueprint.head.weight, &blueprint.embedding.weight);
+        let mut notices = self.checkpoint.notices().to_vec();
+        match (self.checkpoint.format(), tied) {
+            (Format::HuggingFace, Some(true)) if head != embedding => notices.push(format!(
+                "`tie_word_embeddings` is true, but `{head}` has other values than `{embedding}`: each is used as it is, \
+                 as transformers 5 does"
+            )),
+            (Format::HuggingFace, Some(false)) if head == embedding => notices.push(format!(
+                "`tie_word_embeddings` is false, but the files have no head of its own: `{embedding}` is used for it"
+            )),
+            _ => {}
+        }
+        notices
+    }
+
+    /// Refuses a checkpoint with blocks that the configuration does not count. `weight` is a tensor of a block by its name
+    /// in the file.
+    pub(crate) fn expect_no_more_blocks(&self, weight: &str, blocks: usize) -> Result<(), LoadError> {
+        // Heads that predict more tokens lie behind the blocks in some files; transformers leaves them out, too.
+        const NUMBERS: [&str; 3] = ["num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_layers"];
+        const MARKS: [&str; 5] = [".eh_proj.", ".enorm.", ".hnorm.", ".mtp", ".nextn."];
+        let Some((prefix, _)) = numbered(weight) else { return Ok(()) };
+        let mut beyond: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
+        for name in self.checkpoint.names() {
+            let number = numbered(name).filter(|it| it.0 == prefix).map(|it| it.1);
+            if let Some(number) = number.filter(|&it| it >= blocks) {
+                beyond.entry(number).or_default().push(name);
+            }
+        }
+        let parts = [Some(&self.config), self.config.get("text_config")].into_iter().flatten();
+        let said = parts.flat_map(|it| NUMBERS.iter().filter_map(move |key| it.get(key)?.as_u64())).max();
+        let predicting = usize::try_from(said.unwrap_or(0)).unwrap_or(usize::MAX);
+        let more = beyond.iter().rfind(|(number, names)| {
+            **number >= blocks.saturating_add(predicting)
+                && !names.iter().any(|it| MARKS.iter().any(|mark| it.contains(mark)))
+        });
+        match more {
+            None => Ok(()),
+            Some((number, names)) => Err(LoadError::MoreBlocks {
+                said: blocks,
+                found: number + 1,
+                tensor: names[0].to_owned(),
+                key: match self.checkpoint.format() {
+                    Format::HuggingFace => "num_hidden_layers",
+                    Format::Gguf => "block_count",
+                },
+            }),
+        }
     }
 
     /// A tensor by its Hugging Face name, its shape checked.
@@ -293,15 +351,51 @@ impl Tensors for Source<'_> {
     fn values(&self, name: &str) -> Option<Vec<f32>> {
         self.contains(name).then(|| self.whole(name).ok().map(|it| it.to_f32())).flatten()
     }
+
+    fn any(&self, named: &dyn Fn(&str) -> bool) -> bool {
+        self.checkpoint.names().any(named)
+    }
+
+    fn differ(&self, one: &str, other: &str) -> bool {
+        let (Ok(one), Ok(other)) = (self.whole(one), self.whole(other)) else { return true };
+        if one.shape() != other.shape() {
+            return true;
+        }
+        let (mut a, mut b) = (vec![0.0; one.row_len()], vec![0.0; one.row_len()]);
+        (0..one.rows()).any(|row| {
+            one.read_row(row, &mut a);
+            other.read_row(row, &mut b);
+            a != b
+        })
+    }
 }
 
+/// What a name says before the number of a block, and the number: `model.layers.` and 3 of `model.layers.3.mlp.up.weight`.
+fn numbered(name: &str) -> Option<(&str, usize)> {
+    let mut start = 0;
+    for part in name.split('.') {
+        if part.bytes().all(|it| it.is_ascii_digit())
+            && let Ok(number) = part.parse()
+        {
+            return Some((&name[..start], number));
+        }
+        start += part.len() + 1;
+    }
+    None
+}
+
+/// The name of the architecture; where a configuration has none, that which its `model_type` means.
 fn architecture(checkpoint: &Checkpoint) -> String {
     let config = checkpoint.config();
     let name = match checkpoint.format() {
-        Format::Gguf => config.get("general.architecture"),
-        Format::HuggingFace => config.get("architectures").and_then(|it| it.get(0)),
+        Format::Gguf => config.get("general.architecture").and_then(Value::as_str),
+        Format::HuggingFace => {
+            let listed = config.get("architectures");
+            let named = listed.and_then(|it| it.as_str().or_else(|| it.get(0)?.as_str()));
+            named.or_else(|| model_types::architecture(config))
+        }
     };
-    containers::language_model(name.and_then(Value::as_str).unwrap_or("(none named)"), config)
+    containers::language_model(name.unwrap_or("(none named)"), config)
 }
 
 fn known(format: Format, by_family: bool) -> String {

@@ -19,6 +19,7 @@ const TRAITS: Traits = Traits {
     norm_bias: true,
     epsilon: ("norm_eps", 1e-5),
     gain_offset: 1.0,
+    partial: true,
     activation: ("hidden_act", "relu2"),
     ..decoder::LLAMA
 };

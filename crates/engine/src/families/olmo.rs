@@ -30,8 +30,11 @@ const TRAITS: Traits = Traits {
 
 fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
     const PATTERN: usize = 4;
-    let decoder = Decoder::read(config, TRAITS, None)?;
-    let windows = config.count("sliding_window")?.is_some();
+    // Only OLMo 3 has windows, whatever the configuration of OLMo 2 says.
+    let second = config.architecture() == "Olmo2ForCausalLM";
+    let traits = if second { Traits { theta: 10_000.0, local_theta: None, ..TRAITS } } else { TRAITS };
+    let decoder = Decoder::read(config, traits, None)?;
+    let windows = !second && config.count("sliding_window")?.is_some();
     decoder.blueprint(|layer| {
         let slides = windows && decoder.slides(layer, |layer| !(layer + 1).is_multiple_of(PATTERN))?;
         decoder.block(layer, attention(&decoder, layer, slides)?, decoder.gated(layer)?, decoder::AFTER)

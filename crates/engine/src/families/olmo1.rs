@@ -9,9 +9,9 @@ use crate::{Config, ConfigError};
 pub(super) const FAMILY: Family =
     Family { name: "olmo1", architectures: &["OlmoForCausalLM"], blueprint, gguf: None };
 
-/// The epsilon is no hyper-parameter; this is the name that GGUF files have for it.
+/// The epsilon is no hyper-parameter, whatever a configuration says of one.
 const TRAITS: Traits =
-    Traits { norm: NormKind::Layer, norm_gain: false, epsilon: ("layer_norm_eps", 1e-5), ..decoder::LLAMA };
+    Traits { norm: NormKind::Layer, norm_gain: false, epsilon: ("", 1e-5), ..decoder::LLAMA };
 
 fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
     let decoder = Decoder { mlp_bias: false, ..Decoder::read(config, TRAITS, None)? };

@@ -21,9 +21,11 @@ pub(super) const FAMILY: Family = Family {
 const SHORT_FACTORS: &str = "rope_factors_short.weight";
 
 fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
-    let decoder = Decoder::read(config, decoder::LLAMA, None)?;
+    let traits = decoder::Traits { partial: true, ..decoder::LLAMA };
+    let decoder = Decoder::read(config, traits, None)?;
     decoder.blueprint(|layer| {
-        let mut attention = decoder.attention(layer, decoder.slides(layer, |_| true)?)?;
+        // Every layer has the window; lists of kinds of layers are not looked at.
+        let mut attention = decoder.attention(layer, true)?;
         if let (Some(rope), Some(divisors)) = (&mut attention.rope, config.tensor_values(SHORT_FACTORS)) {
             if divisors.len() != rope.frequencies.len() {
                 return Err(ConfigError::unsupported(

@@ -57,7 +57,7 @@ struct Long {
 
 impl Long {
     fn read(config: &Config<'_>) -> Result<Option<Self>, ConfigError> {
-        let scaling = config.section("rope_parameters").or(config.section("rope_scaling"));
+        let scaling = crate::rope::said(config);
         let Some(scaling) = scaling else { return Ok(None) };
         let kind = scaling.text("rope_type")?.or(scaling.text("type")?).unwrap_or("default");
         if kind == "default" {

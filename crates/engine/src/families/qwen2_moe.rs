@@ -41,6 +41,10 @@ fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
     let (routing, dense) = (qwen3_moe::routing(config)?, qwen3_moe::Dense::read(config)?);
     let width = config.size("shared_expert_intermediate_size")?;
     decoder.blueprint(|layer| {
+        if !windows && decoder.slides(layer, |_| false)? {
+            let known = "`true`, where `layer_types` has layers with windows";
+            return Err(ConfigError::unsupported("use_sliding_window", false, known));
+        }
         let slides = windows && decoder.slides(layer, |layer| layer.is_multiple_of(2) && layer < first)?;
         let mlp = if dense.has(layer) {
             decoder.gated(layer)?

@@ -22,7 +22,7 @@ pub(super) const FAMILY: Family = Family {
     gguf: None,
 };
 
-pub(super) const TRAITS: Traits = Traits { gain_offset: 1.0, ..decoder::LLAMA };
+pub(super) const TRAITS: Traits = Traits { gain_offset: 1.0, partial: true, ..decoder::LLAMA };
 
 // The language model of a container may write down only what is not usual.
 static DEFAULTS: LazyLock<Value> = LazyLock::new(|| {
@@ -99,6 +99,8 @@ impl DeltaNet {
         let config = &decoder.config;
         let groups = size_within(config, "linear_num_key_heads", 16)?;
         let heads = size_within(config, "linear_num_value_heads", 32)?;
+        // It is the activation behind the convolution and of the gate as well.
+        config.word("hidden_act", "silu", &[("silu", ()), ("swish", ())])?;
         let d_key = size_within(config, "linear_key_head_dim", 128)?;
         let d_value = size_within(config, "linear_value_head_dim", 128)?;
         let epsilon = config.number("rms_norm_eps")?.unwrap_or(1e-6) as f32;

@@ -14,8 +14,13 @@ use crate::{Config, ConfigError};
 pub(super) const FAMILY: Family =
     Family { name: "stablelm", architectures: &["StableLmForCausalLM"], blueprint, gguf: None };
 
-const TRAITS: Traits =
-    Traits { norm: NormKind::Layer, norm_bias: true, epsilon: ("layer_norm_eps", 1e-5), ..decoder::LLAMA };
+const TRAITS: Traits = Traits {
+    norm: NormKind::Layer,
+    norm_bias: true,
+    partial: true,
+    epsilon: ("layer_norm_eps", 1e-5),
+    ..decoder::LLAMA
+};
 
 static DEFAULTS: LazyLock<Value> = LazyLock::new(|| json!({"partial_rotary_factor": 0.25}));
 
