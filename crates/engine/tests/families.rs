@@ -2,9 +2,13 @@
 
 mod support;
 
+use std::collections::BTreeSet;
+use std::path::Path;
+
 use checkpoint::write::{Replacement, Replacements, Settings, write_model};
 use checkpoint::{Checkpoint, Tensor};
 use engine::backend::cpu::Isa;
+use engine::families::FAMILIES;
 use engine::{Answer, Continuation, Device, Engine, Generation, LoadOptions, Request};
 use glossary::{Edit, EditSet, TokenId};
 use serde_json::Value;
@@ -18,6 +22,16 @@ const RELATIVE: f32 = 1e-4;
 /// Every way to compute on this machine.
 fn devices() -> Vec<Device> {
     Isa::available().into_iter().map(Device::CpuWith).chain([Device::Reference]).collect()
+}
+
+/// The names of the golden checkpoints with something.
+fn names(with: impl Fn(&Checkpoint) -> bool) -> BTreeSet<String> {
+    let all = goldens().into_iter().filter(|it| with(&Checkpoint::open(&it.folder).unwrap()));
+    all.map(|it| it.name).collect()
+}
+
+fn has_tensor(part: &str) -> impl Fn(&Checkpoint) -> bool {
+    move |checkpoint| checkpoint.names().any(|it| it.contains(part))
 }
 
 fn requests(golden: &Golden) -> Vec<Request> {
@@ -106,14 +120,14 @@ fn log_probabilities_of_given_continuations_are_those_of_the_reference_stack() {
 
 #[test]
 fn a_configuration_in_the_other_notation_is_the_same_model() {
-    let mut seen = 0;
+    let mut seen = BTreeSet::new();
     for golden in goldens() {
         for version in [4, 5] {
             let other = golden.folder.join(format!("config.transformers-{version}.json"));
             if !other.exists() {
                 continue;
             }
-            seen += 1;
+            seen.insert(golden.name.clone());
             let folder = tempfile::tempdir().unwrap();
             for file in std::fs::read_dir(&golden.folder).unwrap().map(|it| it.unwrap().path()) {
                 std::fs::copy(&file, folder.path().join(file.file_name().unwrap())).unwrap();
@@ -124,7 +138,7 @@ fn a_configuration_in_the_other_notation_is_the_same_model() {
             assert_eq!(again, answers(&golden, Device::Cpu), "{} for transformers {version}", golden.name);
         }
     }
-    assert!(seen > 0);
+    assert_eq!(seen, names(|_| true), "every golden checkpoint has its configuration in the other notation");
 }
 
 #[test]
@@ -235,7 +249,7 @@ fn prompts_with_a_common_head_have_the_bits_of_single_runs() {
 
 #[test]
 fn of_latent_attention_the_cache_holds_latents_and_shared_keys_alone() {
-    let mut seen = 0;
+    let mut seen = BTreeSet::new();
     for golden in goldens() {
         let config = std::fs::read(golden.folder.join("config.json")).unwrap();
         let config: Value = serde_json::from_slice(&config).unwrap();
@@ -244,12 +258,31 @@ fn of_latent_attention_the_cache_holds_latents_and_shared_keys_alone() {
         else {
             continue;
         };
-        seen += 1;
+        seen.insert(golden.name.clone());
         let engine = golden.engine(Device::Cpu);
         let numbers = engine.info().n_layers * (latent + key) as usize;
         assert_eq!(engine.info().cache_bytes_per_token, numbers * size_of::<f32>(), "{}", golden.name);
     }
-    assert!(seen > 5, "{seen}");
+    assert_eq!(seen, names(has_tensor("kv_a_proj_with_mqa")));
+}
+
+/// A copy of a golden checkpoint without the biases of its writers; `None` where they have none.
+fn without_biases_of_writers(golden: &Golden) -> Option<tempfile::TempDir> {
+    let checkpoint = Checkpoint::open(&golden.folder).unwrap();
+    let engine = golden.engine(Device::Cpu);
+    let zeros = |name: &String| {
+        let shape = checkpoint.tensor(name).unwrap().shape().to_vec();
+        (name.clone(), Replacement::new(shape, |_, out| out.fill(0.0)))
+    };
+    let biases: Replacements<'_> =
+        engine.info().writers.iter().filter_map(|it| it.bias.as_ref()).map(zeros).collect();
+    if biases.is_empty() {
+        return None;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let each = &mut |_| std::ops::ControlFlow::Continue(());
+    write_model(&checkpoint, &biases, &folder.path().join("out"), &Settings::default(), each).unwrap();
+    Some(folder)
 }
 
 /// An edit that silences a writer: s = 0.
@@ -258,22 +291,27 @@ fn silence(width: usize) -> Edit {
 }
 
 /// But for the number that some models multiply the stream with at the end of each block, which is told of them, and for
-/// what models with several streams make of these themselves, which is computed apart.
+/// what models with several streams make of these themselves, which is computed apart. An edit comes before a writer's bias,
+/// which it does not silence: biases are zeroed in the files.
 #[test]
 fn silencing_all_declared_writers_makes_each_block_the_identity() {
-    let (mut scaled, mut several) = (0, 0);
+    let (mut scaled, mut several, mut biased) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    let (mut covered, mut families) = (BTreeSet::new(), BTreeSet::new());
     for golden in goldens() {
-        let checkpoint = Checkpoint::open(&golden.folder).unwrap();
+        let unbiased = without_biases_of_writers(&golden);
+        let folder = unbiased.as_ref().map_or(golden.folder.clone(), |it| it.path().join("out"));
+        if unbiased.is_some() {
+            biased.insert(golden.name.clone());
+        }
+        let checkpoint = Checkpoint::open(&folder).unwrap();
         for device in devices() {
-            let mut engine = golden.engine(device);
-            // An edit comes before a writer's bias, which it does not silence.
-            let biased = |writer: &str| checkpoint.contains(&writer.replace(".weight", ".bias"));
-            if engine.info().writers.iter().any(|it| biased(it.weight.name())) {
-                continue;
-            }
+            let mut engine = support::engine(&folder, device);
+            families.insert(engine.info().family);
             let width = engine.info().d_model;
             let scales = engine.info().stream_scales.clone();
-            scaled += usize::from(scales.iter().any(|it| it.to_bits() != 1.0_f32.to_bits()));
+            if scales.iter().any(|it| it.to_bits() != 1.0_f32.to_bits()) {
+                scaled.insert(golden.name.clone());
+            }
             let sites = engine.info().n_layers + 1;
             let all: EditSet = engine.info().writers.iter().map(|it| (it.writer, silence(width))).collect();
             engine.set_edits(&[all]).unwrap();
@@ -281,7 +319,8 @@ fn silencing_all_declared_writers_makes_each_block_the_identity() {
                 requests(&golden).into_iter().map(|it| Request { edit: 1, ..it }).collect();
             let answers = engine.generate(&requests, &EVERYTHING, &mut |_, _| false).unwrap();
             if let Some(model) = Silent::of(&checkpoint) {
-                several += 1;
+                several.insert(golden.name.clone());
+                covered.insert((golden.name.clone(), format!("{device:?}")));
                 for (request, answer) in requests.iter().zip(answers) {
                     let expected = model.sites(*request.tokens.last().unwrap());
                     assert_eq!(expected.len(), sites);
@@ -303,11 +342,26 @@ fn silencing_all_declared_writers_makes_each_block_the_identity() {
                     }
                     let found = &answer.residuals[site * width..][..width];
                     assert_eq!(expected, found, "{}, {device:?}: block {} writes", golden.name, site - 1);
+                    covered.insert((golden.name.clone(), format!("{device:?}")));
                 }
             }
         }
     }
-    assert!(scaled > 0 && several > 0);
+    // Of a single block nothing can be seen but what is read after the final norm.
+    let of_several_blocks = |it: &Golden| it.engine(Device::Cpu).info().n_layers > 1;
+    let expected = goldens().into_iter().filter(of_several_blocks).flat_map(|golden| {
+        devices().into_iter().map(move |device| (golden.name.clone(), format!("{device:?}")))
+    });
+    assert_eq!(covered, expected.collect(), "every golden checkpoint on every device");
+    assert_eq!(families, FAMILIES.iter().map(|it| it.name).collect(), "every family");
+    assert_eq!(scaled, names(has_tensor(".layer_scalar")));
+    assert_eq!(several, names(has_tensor(".altup.")));
+    // Biases of writers, by what files call writers.
+    let writers = ["o_proj", "down_proj", "out_proj", "dense", "fc2", "c_proj", "output_linear", "w2"];
+    let named = |it: &str| writers.iter().any(|writer| it.ends_with(&format!(".{writer}.bias")));
+    let of_experts = |it: &str| it.ends_with(".down_proj_bias");
+    let vision = |it: &str| it.contains("visual") || it.contains("vision") || it.contains("audio");
+    assert_eq!(biased, names(|it| it.names().any(|it| (named(it) || of_experts(it)) && !vision(it))));
 }
 
 #[test]
@@ -325,16 +379,43 @@ fn taking_edits_off_restores_the_bits_of_the_original() {
     assert_eq!(engine.generate(&requests(golden), &EVERYTHING, &mut |_, _| false).unwrap(), before);
 }
 
+/// transformers does not look at `architectures` at all.
+#[test]
+fn a_configuration_without_architectures_is_what_its_model_type_says() {
+    for golden in goldens() {
+        let folder = tempfile::tempdir().unwrap();
+        copy(&golden.folder, folder.path());
+        for nothing in [None, Some(Value::Null), Some(serde_json::json!([]))] {
+            edit_config(folder.path(), |it| match &nothing {
+                None => drop(it.as_object_mut().unwrap().remove("architectures")),
+                Some(value) => it["architectures"] = value.clone(),
+            });
+            let engine = support::engine(folder.path(), Device::Cpu);
+            assert_eq!(engine.info().family, golden.engine(Device::Cpu).info().family, "{}", golden.name);
+        }
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    for file in std::fs::read_dir(from).unwrap().map(|it| it.unwrap().path()) {
+        std::fs::copy(&file, to.join(file.file_name().unwrap())).unwrap();
+    }
+}
+
+fn edit_config(folder: &Path, change: impl Fn(&mut Value)) {
+    let path = folder.join("config.json");
+    let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    change(&mut config);
+    std::fs::write(&path, config.to_string()).unwrap();
+}
+
 /// Opens a golden checkpoint with its configuration changed.
 fn changed(golden: &Golden, change: impl Fn(&mut Value)) -> Result<(), String> {
     let folder = tempfile::tempdir().unwrap();
-    for file in std::fs::read_dir(&golden.folder).unwrap().map(|it| it.unwrap().path()) {
-        std::fs::copy(&file, folder.path().join(file.file_name().unwrap())).unwrap();
-    }
-    let path = folder.path().join("config.json");
-    let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-    change(if config["text_config"].is_object() { &mut config["text_config"] } else { &mut config });
-    std::fs::write(&path, config.to_string()).unwrap();
+    copy(&golden.folder, folder.path());
+    edit_config(folder.path(), |config| {
+        change(if config["text_config"].is_object() { &mut config["text_config"] } else { config });
+    });
     let checkpoint = Checkpoint::open(folder.path()).map_err(|error| error.to_string())?;
     let options = LoadOptions { threads: 1, ..LoadOptions::default() };
     Engine::load(&checkpoint, &options, &mut |_, _| {}).map(|_| ()).map_err(|error| error.to_string())
@@ -367,7 +448,7 @@ fn a_configuration_that_asks_for_something_unknown_is_refused_by_name() {
 
 #[test]
 fn an_unknown_layer_type_is_refused_by_name() {
-    let mut seen = 0;
+    let mut seen = BTreeSet::new();
     for golden in goldens() {
         let change = |it: &mut Value| {
             if let Some(first) = it.get_mut("layer_types").and_then(|it| it.get_mut(0)) {
@@ -375,18 +456,29 @@ fn an_unknown_layer_type_is_refused_by_name() {
             }
         };
         let Err(error) = changed(&golden, change) else { continue };
-        seen += 1;
+        seen.insert(golden.name.clone());
         assert!(error.contains("layer_types[0]") && error.contains("chunked_attention"), "{error}");
     }
-    assert!(seen > 5, "{seen}");
+    let text = |it: &Checkpoint| {
+        let config = it.config();
+        if config["text_config"].is_object() { config["text_config"].clone() } else { config.clone() }
+    };
+    let listed = names(|it| text(it)["layer_types"].is_array());
+    // Where windows are switched off, nothing is asked of the list.
+    let off = names(|it| {
+        text(it)["sliding_window"].is_null() || text(it)["use_sliding_window"].as_bool() == Some(false)
+    });
+    let left: BTreeSet<String> = listed.difference(&seen).cloned().collect();
+    assert!(left.is_subset(&off), "{left:?}");
+    assert_eq!(seen.difference(&listed).count(), 0);
 }
 
 /// The image tower of a container is none of the engine's business, and is not lost.
 #[test]
 fn what_a_container_has_beside_its_language_model_is_written_unchanged() {
-    let mut seen = 0;
+    let mut seen = BTreeSet::new();
     for golden in goldens().into_iter().filter(|it| it.name.contains("container")) {
-        seen += 1;
+        seen.insert(golden.name.clone());
         let checkpoint = Checkpoint::open(&golden.folder).unwrap();
         let engine = golden.engine(Device::Cpu);
         let written: Vec<&Tensor> = engine.info().writers.iter().map(|it| &it.weight).collect();
@@ -412,5 +504,7 @@ fn what_a_container_has_beside_its_language_model_is_written_unchanged() {
         let silent = support::engine(&out, Device::Cpu);
         assert_eq!(silent.info().writers.len(), written.len());
     }
-    assert!(seen > 13, "{seen}");
+    let holds =
+        |it: &Checkpoint| it.config()["architectures"].to_string().contains("ForConditionalGeneration");
+    assert_eq!(seen, names(holds));
 }

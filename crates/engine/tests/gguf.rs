@@ -2,9 +2,11 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use checkpoint::Checkpoint;
+use engine::families::FAMILIES;
 use engine::{Answer, Device, Generation, Request};
 use support::{Golden, largest, largest_difference};
 
@@ -29,8 +31,9 @@ fn a_gguf_file_has_the_bits_of_the_checkpoint_that_it_was_made_of() {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
     let files: Vec<_> =
         std::fs::read_dir(tests.join("golden_gguf")).unwrap().map(|it| it.unwrap().path()).collect();
-    assert!(files.len() > 10, "golden files are part of the repository");
+    let mut families = BTreeSet::new();
     for file in files {
+        families.insert(support::engine(&file, Device::Cpu).info().family);
         let name = file.file_stem().unwrap().to_string_lossy().into_owned();
         let golden = Golden::open(&tests.join("golden").join(&name));
         let (found, expected) = (answers(&golden, &file), answers(&golden, &golden.folder));
@@ -48,4 +51,6 @@ fn a_gguf_file_has_the_bits_of_the_checkpoint_that_it_was_made_of() {
             }
         }
     }
+    let converted = FAMILIES.iter().filter(|it| it.gguf.is_some()).map(|it| it.name);
+    assert_eq!(families, converted.collect(), "a file of every family that has them");
 }
