@@ -26,6 +26,7 @@ pub struct Pages {
     key_lines: usize,
     /// From one position's value to the next.
     value_stride: usize,
+    n_kv_heads: usize,
 }
 
 impl Pages {
@@ -36,7 +37,17 @@ impl Pages {
         };
         let value_stride = shape.d_head.div_ceil(LANES);
         let slabs = Slabs::new(shape.n_kv_heads * (key_lines + PAGE * value_stride));
-        Self { slabs, key_lines, value_stride }
+        Self { slabs, key_lines, value_stride, n_kv_heads: shape.n_kv_heads }
+    }
+
+    /// Key/value heads, lines of a head's keys, lines of a value: what a page is laid out by.
+    pub(super) fn layout(&self) -> [usize; 3] {
+        [self.n_kv_heads, self.key_lines, self.value_stride]
+    }
+
+    /// The same for an attention.
+    pub(super) fn layout_of(shape: &AttentionShape) -> [usize; 3] {
+        Self::new(shape).layout()
     }
 
     /// Lines of one head: keys, then values.

@@ -164,6 +164,8 @@ fn with_scratch<T>(tile_lines: usize, f: impl FnOnce(*mut f32, *mut f32) -> T) -
 
 /// `y = x Wᵀ` straight into a buffer.
 pub(super) fn product(isa: Isa, x: &Rows, weights: &Matrix, bias: Option<&[Line]>, out: &mut Rows) {
+    expect_room(weights, out);
+    assert!(bias.is_none_or(|it| it.len() >= weights.panel_count()), "a line of bias for each panel");
     out.resize(x.rows());
     let out = out.shared();
     run(
@@ -218,9 +220,18 @@ pub(super) fn grouped_product<'a>(
     out: &mut Rows,
     finish: impl Fn(Computed) + Sync,
 ) {
+    if groups > 0 {
+        expect_room(group(0).weights, out);
+    }
     out.resize(x.rows());
     let out = out.shared();
     run(isa, x, groups, group, 1, None, Some(out), finish);
+}
+
+/// Checks that rows have room for whole panels of a product's outputs.
+fn expect_room(weights: &Matrix, out: &Rows) {
+    let panels = weights.panel_count();
+    assert!(panels <= out.vectors(), "{} outputs into {} columns", weights.n, out.cols());
 }
 
 fn all<'a>(x: &Rows, weights: &'a Matrix) -> Group<'a> {
@@ -244,6 +255,12 @@ fn run<'a>(
         return;
     }
     let panels = group(0).weights.panel_count();
+    for index in 0..groups {
+        let Group { weights, first, rows, column } = group(index);
+        assert!(column + weights.steps() <= x.cols(), "the input's columns are the weights' inputs");
+        assert!(first + rows <= x.rows(), "rows {first} to {} of {}", first + rows, x.rows());
+        assert_eq!(weights.panel_count(), panels, "groups of one shape");
+    }
     let mut cut = Cut::new(groups, largest, panels, unit, rayon::current_num_threads());
     if let Some(fixed) = panels_per_task {
         cut = Cut { panels_per_task: fixed, tasks: cut.row_blocks * panels.div_ceil(fixed), ..cut };
@@ -252,7 +269,6 @@ fn run<'a>(
     super::parallel(groups * cut.tasks, |task| {
         let (index, task) = (task / cut.tasks, task % cut.tasks);
         let Group { weights, first, rows, column } = group(index);
-        assert!(column + weights.steps() <= x.cols(), "the input's columns are the weights' inputs");
         // Neighbouring tasks share weights, not rows: weights are the larger part to bring in.
         let (block, chunk) = (task % cut.row_blocks, task / cut.row_blocks);
         let (from, to) = (block * rows / cut.row_blocks, (block + 1) * rows / cut.row_blocks);
@@ -270,7 +286,8 @@ fn run<'a>(
             };
             let tile = Tile {
                 matrix: weights,
-                x: input.at(first + from, column),
+                // SAFETY: the rows and columns of every group lie in x, as checked above.
+                x: unsafe { input.at(first + from, column) },
                 x_stride: input.stride,
                 rows: to - from,
                 panel,
@@ -304,8 +321,12 @@ struct Input {
 unsafe impl Sync for Input {}
 
 impl Input {
-    fn at(self, row: usize, column: usize) -> *const f32 {
-        // SAFETY: callers ask for places in the buffer.
+    /// Where a column of a row lies.
+    ///
+    /// # Safety
+    /// Row and column must lie in the buffer.
+    unsafe fn at(self, row: usize, column: usize) -> *const f32 {
+        // SAFETY: in bounds by the caller's promise.
         unsafe { self.start.add(row * self.stride + column) }
     }
 }

@@ -11,6 +11,7 @@
 
 mod attention;
 mod blocks;
+mod contract;
 mod experts;
 mod head;
 mod latent;
@@ -291,7 +292,6 @@ impl Backend for Cpu {
     fn edits(&self, edits: &[Option<&Edit>], width: usize) -> Edits {
         let lines = |it: &[f32]| it.chunks(width).flat_map(pack::lines).collect();
         let prepare = |edit: &Edit| {
-            assert!(edit.rank() <= rowwise::MAX_RANK, "an edit of rank {}", edit.rank());
             assert_eq!(edit.width(), width, "the edit's width is the writer's");
             rowwise::EditLines {
                 rank: edit.rank(),
@@ -332,6 +332,7 @@ impl Backend for Cpu {
     }
 
     fn norm(&mut self, x: &Self::Rows, norm: &NormParams<Vector>, out: &mut Self::Rows) {
+        contract::norm(Some(norm), x.cols().min(out.cols()));
         out.resize(x.rows());
         let (isa, view, shared) = (self.isa, norm_view(norm), out.shared());
         parallel_rows(x.rows(), ROW_GRAIN, |row| {
@@ -347,6 +348,7 @@ impl Backend for Cpu {
         bias: Option<&Vector>,
         out: &mut Self::Rows,
     ) {
+        contract::product(weights, bias, out);
         let (isa, x) = (self.isa, input(self.isa, self.arithmetic, x, weights, &mut self.rounded));
         matmul::product(isa, x, weights, bias.map(|it| it.lines.as_slice()), out);
     }
@@ -363,6 +365,7 @@ impl Backend for Cpu {
         activation: Activation,
         out: &mut Self::Rows,
     ) {
+        contract::gated_product(weights, bias, out.cols());
         out.resize(x.rows());
         let (isa, shared) = (self.isa, out.shared());
         let x = input(isa, self.arithmetic, x, weights, &mut self.rounded);
@@ -391,6 +394,7 @@ impl Backend for Cpu {
         plan: &Plan,
         out: &mut Self::Rows,
     ) {
+        contract::experts(x, scores, &params, out);
         let Self { isa, arithmetic, experts, rounded, .. } = self;
         experts::mix(*isa, *arithmetic, x, scores, &params, plan, experts, rounded, out);
     }
@@ -404,6 +408,12 @@ impl Backend for Cpu {
         plan: &Plan,
         pages: Option<&mut Self::Pages>,
     ) {
+        if let Some(pages) = &pages {
+            contract::pages(pages, shape);
+        }
+        contract::norm(norms.query, shape.n_heads * shape.d_head);
+        contract::norm(norms.key, shape.n_kv_heads * shape.d_head);
+        contract::norm(norms.value, shape.n_kv_heads * shape.d_head);
         rotary::rotate_and_store(self.isa, qkv, shape, &norms, angles, plan, pages);
     }
 
@@ -417,6 +427,8 @@ impl Backend for Cpu {
         plan: &Plan,
         pages: &mut Self::Pages,
     ) {
+        contract::norm(Some(norm), shape.d_latent);
+        contract::pages(pages, &shape.over_latents());
         latent::rotate_and_store(self.isa, query, kept, shape, &norm_view(norm), angles, plan, pages);
     }
 
@@ -429,6 +441,7 @@ impl Backend for Cpu {
         pages: &Self::Pages,
         out: &mut Self::Rows,
     ) {
+        contract::attend(qkv, shape, sinks, pages, out);
         attention::attend_all(self.isa, qkv, shape, sinks.map(|it| it.lines.as_slice()), plan, pages, out);
     }
 
@@ -449,6 +462,7 @@ impl Backend for Cpu {
         states: &mut Self::States,
         out: &mut Self::Rows,
     ) {
+        contract::convolve(x, how, params, plan.rows(), states);
         recurrent::convolve(self.isa, x, how, params, plan, states, out);
     }
 
@@ -461,6 +475,7 @@ impl Backend for Cpu {
         states: &mut Self::States,
         out: &mut Self::Rows,
     ) {
+        contract::recur(convolved, x, params, plan.rows(), states, out);
         recurrent::recur(self.isa, convolved, x, params, plan, states, out);
     }
 
@@ -498,7 +513,7 @@ impl Backend for Cpu {
         x: &mut Self::Rows,
     ) {
         let rows = y.rows();
-        assert_eq!(rows, residual.rows(), "a row of the stream for each row of output");
+        contract::write(y, &params, residual, x);
         if params.next_norm.is_some() {
             x.resize(rows);
         }
@@ -575,6 +590,10 @@ impl Backend for Cpu {
         wants: &HeadWants,
         out: &mut HeadOutput,
     ) {
+        assert!(
+            bias.is_none_or(|it| it.lines.len() >= weights.panel_count()),
+            "a line of the head's bias for each panel"
+        );
         let x = input(self.isa, self.arithmetic, x, weights, &mut self.rounded);
         let bias = bias.map(|it| it.lines.as_slice());
         head::head(self.isa, x, weights, bias, scale, softcap, wants, &mut self.head, out);

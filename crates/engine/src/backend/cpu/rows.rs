@@ -144,6 +144,11 @@ impl Slabs {
         Self { slabs: Vec::new(), lines }
     }
 
+    /// Lines of an item.
+    pub(super) fn lines(&self) -> usize {
+        self.lines
+    }
+
     /// Makes room for so many items; new ones hold zeros.
     pub(super) fn reserve(&mut self, items: usize) {
         while self.slabs.len() * Self::ITEMS < items {

@@ -174,11 +174,17 @@ with_isa! {
 /// `y' = s ∘ (y − Σ_j p_j (q_j · y))`: all projections of the unedited y, then one subtraction after the other.
 #[inline(always)]
 unsafe fn edit_row<S: Simd>(y: *mut f32, lines: usize, edit: &EditLines) {
-    // More directions than this at once are projected in further rounds over a copy-free y; see `Edits::new`.
-    let mut dots = [0.0_f32; MAX_RANK];
+    let mut few = [0.0_f32; FEW];
+    let mut many = Vec::new();
+    let dots = if edit.rank <= FEW {
+        &mut few[..edit.rank]
+    } else {
+        many.resize(edit.rank, 0.0);
+        &mut many[..]
+    };
     // SAFETY: as the caller promises; the edit's vectors have as many lines.
     unsafe {
-        for (j, dot) in dots[..edit.rank].iter_mut().enumerate() {
+        for (j, dot) in dots.iter_mut().enumerate() {
             let mut sum = S::splat(0.0);
             for i in 0..lines {
                 sum = S::fma(S::load(edit.q[j * lines + i].0.as_ptr()), S::load(y.add(i * LANES)), sum);
@@ -187,7 +193,7 @@ unsafe fn edit_row<S: Simd>(y: *mut f32, lines: usize, edit: &EditLines) {
         }
         for i in 0..lines {
             let mut v = S::load(y.add(i * LANES));
-            for (j, dot) in dots[..edit.rank].iter().enumerate() {
+            for (j, dot) in dots.iter().enumerate() {
                 let p = S::load(edit.p[j * lines + i].0.as_ptr());
                 v = S::fma(p, S::splat(-dot), v);
             }
@@ -199,8 +205,9 @@ unsafe fn edit_row<S: Simd>(y: *mut f32, lines: usize, edit: &EditLines) {
     }
 }
 
-/// The most directions that one edit takes out.
-pub(super) const MAX_RANK: usize = 32;
+/// Directions of an edit whose projections lie on the stack: those of more, as adapters of a high rank have, are allocated
+/// for each row.
+const FEW: usize = 32;
 
 #[inline(always)]
 unsafe fn gate_by_sigmoid_kernel<S: Simd>(gates: &[f32], y: *mut f32) {

@@ -31,6 +31,11 @@ impl States {
         self.slabs.reserve(count);
     }
 
+    /// Lines of a state.
+    pub(super) fn lines(&self) -> usize {
+        self.slabs.lines()
+    }
+
     /// The runs of a pass; to be given back.
     fn take_runs(&mut self, plan: &Plan) -> Vec<Run> {
         self.runs.clear();
