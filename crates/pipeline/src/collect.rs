@@ -434,6 +434,8 @@ struct Observed {
 #[derive(Default)]
 struct Held {
     logits: Vec<f32>,
+    /// Logits of a position.
+    vocab: usize,
     choices: Vec<TokenId>,
 }
 
@@ -442,15 +444,17 @@ impl Held {
         if it.position == 0 {
             self.logits.clear();
             self.choices.clear();
+            self.vocab = it.logits.len();
         }
         self.logits.extend_from_slice(it.logits);
         self.choices.push(it.choice);
     }
 
     fn compare(&self, it: &Forced<'_>) -> ForcedToken {
-        let vocab = it.logits.len();
+        let common = self.vocab.min(it.logits.len());
+        let original = &self.logits[it.position * self.vocab..][..common];
         ForcedToken {
-            kl_original_edited: kl_from_logits(&self.logits[it.position * vocab..][..vocab], it.logits),
+            kl_original_edited: kl_from_logits(original, &it.logits[..common]),
             flipped: it.choice != self.choices[it.position],
             log_probability: log_probability(it),
         }
@@ -485,8 +489,11 @@ impl Watch for Watcher<'_> {
             self.logits[request * self.vocab..][..self.vocab].copy_from_slice(logits);
         } else if self.set.plan.first_token {
             let prompt = request % self.set.prompts.len();
-            let original = &self.set.original_logits[prompt * self.vocab..][..self.vocab];
-            self.divergences[request] = kl_from_logits(original, logits);
+            // Of models with the same tokens one may have more rows; those are no tokens.
+            let vocab = self.set.original_logits.len() / self.set.prompts.len();
+            let original = &self.set.original_logits[prompt * vocab..][..vocab];
+            let common = vocab.min(logits.len());
+            self.divergences[request] = kl_from_logits(&original[..common], &logits[..common]);
         }
         for (tokens, values) in self.set.openings.iter().zip(&mut self.openings) {
             values[request] = log_probability_of_any(logits, tokens);
@@ -521,6 +528,21 @@ mod tests {
         let sum: f32 = logits.iter().map(|it| it.exp()).sum();
         let (token, choice) = (TokenId(0), TokenId(choice));
         Forced { request: 0, position: 0, token, logit: logits[0], logsumexp: sum.ln(), choice, logits }
+    }
+
+    #[test]
+    fn rows_of_one_model_that_are_no_tokens_of_the_other_are_left_out() {
+        let (original, padded) = ([0.3_f32, -1.0, 0.7], [0.1_f32, -0.5, 0.9, 8.0, 0.0]);
+        let mut held = Held::default();
+        held.keep(&forced(2, &original));
+        let expected = held.compare(&forced(2, &padded[..3]));
+        assert_eq!(held.compare(&forced(2, &padded)).kl_original_edited, expected.kl_original_edited);
+        let mut held = Held::default();
+        held.keep(&forced(2, &padded));
+        held.keep(&Forced { position: 1, ..forced(2, &padded) });
+        let second = Forced { position: 1, ..forced(2, &original) };
+        let expected = kl_from_logits(&padded[..3], &original);
+        assert_eq!(held.compare(&second).kl_original_edited, expected);
     }
 
     #[test]
