@@ -116,7 +116,7 @@ pub(super) struct Decoder<'a> {
 }
 
 /// Where the decoder lies in a checkpoint: alone, in a container as transformers 5 writes it, as transformers 4 did, and in
-/// SmolVLM and Idefics.
+/// `SmolVLM` and Idefics.
 pub(super) const ROOTS: [&str; 4] =
     ["model", "model.language_model", "language_model.model", "model.text_model"];
 
