@@ -33,6 +33,7 @@ pub struct Checkpoint {
     config: Value,
     entries: Vec<Entry>,
     places: HashMap<Arc<str>, usize>,
+    stored: Vec<Stored>,
     assets: TextAssets,
     weight_files: Vec<PathBuf>,
     /// Tensors that an index names and no file has, each with the file that should have it.
@@ -41,6 +42,41 @@ pub struct Checkpoint {
     /// Whether files describe a quantization that the weights do not have.
     stale_quantization: bool,
     notices: Vec<String>,
+}
+
+/// A tensor's bytes as they lie in a file, whatever they mean.
+#[derive(Clone, Copy, Debug)]
+pub struct StoredTensor<'a> {
+    /// The name in the file.
+    pub name: &'a str,
+    /// The name of the type in the file, be it one that can be decoded or not.
+    pub dtype: &'a str,
+    /// The dimensions, row-major.
+    pub shape: &'a [usize],
+    /// Its bytes.
+    pub bytes: &'a [u8],
+}
+
+/// Where a stored tensor lies.
+#[derive(Debug)]
+struct Stored {
+    name: Arc<str>,
+    dtype: String,
+    shape: Vec<usize>,
+    file: Arc<MappedFile>,
+    range: Range<usize>,
+}
+
+impl Stored {
+    fn of(entry: &Entry) -> Self {
+        Self {
+            name: Arc::clone(&entry.name),
+            dtype: entry.dtype.as_ref().map_or_else(Clone::clone, |it| it.name().to_owned()),
+            shape: entry.shape.clone(),
+            file: Arc::clone(&entry.file),
+            range: entry.range.clone(),
+        }
+    }
 }
 
 /// A tensor that is not necessarily one that can be decoded.
@@ -160,6 +196,7 @@ impl Checkpoint {
         }
         let files: BTreeSet<&Path> = entries.iter().map(|it| it.file.path()).collect();
         let weight_files = files.into_iter().map(Path::to_owned).collect();
+        let stored = entries.iter().map(Stored::of).collect();
         let quantized::Assembled { entries, method, stale } = match format {
             Format::HuggingFace => quantized::assemble(path, &config, entries)?,
             Format::Gguf => quantized::Assembled { entries, method: None, stale: None },
@@ -173,6 +210,7 @@ impl Checkpoint {
             config,
             entries,
             places,
+            stored,
             assets,
             weight_files,
             absent: BTreeMap::new(),
@@ -224,6 +262,16 @@ impl Checkpoint {
     /// The names of all tensors, in the order of the files and of the data in them.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.entries.iter().map(|it| &*it.name)
+    }
+
+    /// All tensors as the files have them, parts of quantized weights included, in the order of the files.
+    pub fn stored_tensors(&self) -> impl ExactSizeIterator<Item = StoredTensor<'_>> {
+        self.stored.iter().map(|it| StoredTensor {
+            name: &it.name,
+            dtype: &it.dtype,
+            shape: &it.shape,
+            bytes: &it.file.bytes()[it.range.clone()],
+        })
     }
 
     /// Whether there is a tensor of this name, decodable or not.

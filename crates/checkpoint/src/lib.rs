@@ -24,7 +24,7 @@ mod tensor;
 mod text_assets;
 pub mod write;
 
-pub use checkpoint::{Checkpoint, Format};
+pub use checkpoint::{Checkpoint, Format, StoredTensor};
 pub use dtype::TensorDtype;
 pub use error::CheckpointError;
 pub use quantize::{Quantization, SuperBlock};
