@@ -66,6 +66,25 @@ impl Snapshot {
         places.into_iter().map(|it| trials[it]).collect()
     }
 
+    /// The complete trials that keep their constraints and have one value per objective: those that can be in the front,
+    /// by number.
+    pub fn comparable_trials(&self) -> Vec<&Trial> {
+        self.comparable().0
+    }
+
+    /// The numbers of complete trials that do not have one value per objective. Other programs may write such; they are
+    /// compared with nothing.
+    pub fn incomparable_trials(&self) -> Vec<usize> {
+        let fits = |it: &Trial| it.values.as_ref().is_some_and(|values| values.len() == self.goals.len());
+        let complete = self.trials.iter().filter(|it| it.state == TrialState::Complete);
+        complete.filter(|it| !fits(it)).map(|it| it.number).collect()
+    }
+
+    /// The losses of [`Self::comparable_trials`]: values, negated where an objective is maximized. None is NaN.
+    pub fn comparable_losses(&self) -> Vec<Vec<f64>> {
+        self.comparable().1
+    }
+
     /// The trials that were asked and not told.
     pub fn running(&self) -> impl Iterator<Item = &Trial> {
         self.trials.iter().filter(|it| it.state == TrialState::Running)
