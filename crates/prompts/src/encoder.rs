@@ -68,6 +68,7 @@ pub enum EncodeError {
 pub struct PromptEncoder {
     tokenizer: Tokenizer,
     template: Option<(ChatTemplate, Conventions)>,
+    template_source: Option<String>,
     render: RenderOptions,
     response_prefix: String,
 }
@@ -91,17 +92,18 @@ impl PromptEncoder {
         for (name, token) in tokenizer.named_tokens() {
             render.special_tokens.entry(name.clone()).or_insert_with(|| token.clone());
         }
-        let template = match settings.format {
-            PromptFormat::Plain => None,
+        let (template, template_source) = match settings.format {
+            PromptFormat::Plain => (None, None),
             PromptFormat::Chat => {
                 render.check_variables()?;
                 let (source, name) = template_source(assets, &settings)?;
                 let template = ChatTemplate::isolated(source, &settings.isolation)?.named(name);
                 let conventions = template.conventions(&render)?;
-                Some((template, conventions))
+                (Some((template, conventions)), Some(source.to_owned()))
             }
         };
-        Ok(Self { tokenizer, template, render, response_prefix: settings.response_prefix })
+        let response_prefix = settings.response_prefix;
+        Ok(Self { tokenizer, template, template_source, render, response_prefix })
     }
 
     /// Text with which every answer begins from now on.
@@ -112,6 +114,16 @@ impl PromptEncoder {
     /// The model's tokenizer.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
+    }
+
+    /// The source of the chat template that renders prompts; `None` for plain prompts.
+    pub fn template_source(&self) -> Option<&str> {
+        self.template_source.as_deref()
+    }
+
+    /// Whether the chat template may print the date: whether it names `strftime_now`.
+    pub fn reads_clock(&self) -> bool {
+        self.template_source().is_some_and(|it| it.contains("strftime_now"))
     }
 
     /// How the model takes a system prompt; `None` for plain prompts.

@@ -17,7 +17,7 @@ pub enum Clock {
 
 /// Why a text is no time.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is not a date and time: {reason}\n\nhint: write it as 2026-11-23T20:15:00")]
+#[error("`{text}` is not a date and time: {reason}\n\nhint: write it as 2026-11-23 or 2026-11-23T20:15:00")]
 pub struct ClockError {
     /// What was given.
     pub text: String,
@@ -26,9 +26,10 @@ pub struct ClockError {
 }
 
 impl Clock {
-    /// The local time of this moment, stopped.
+    /// The local time of this moment in whole seconds, stopped.
     pub fn stopped_now() -> Self {
-        Self::Stopped(jiff::ZonedDateTime::now().datetime())
+        let now = jiff::ZonedDateTime::now().datetime();
+        Self::Stopped(now.with().subsec_nanosecond(0).build().expect("every time has a whole second"))
     }
 
     /// A stopped clock from what a clock prints (its `Display`), such as `2026-11-23T20:15:00`, or a date alone.
@@ -67,6 +68,9 @@ mod tests {
         assert_eq!(clock.to_string(), "2026-11-23T20:15:00");
         assert_eq!(Clock::stopped_at(&clock.to_string()).unwrap(), clock);
         assert_eq!(Clock::stopped_at("2026-11-23").unwrap().to_string(), "2026-11-23T00:00:00");
+        let now = Clock::stopped_now();
+        assert_eq!(Clock::stopped_at(&now.to_string()).unwrap(), now);
+        assert!(!now.to_string().contains('.'), "{now}");
     }
 
     #[test]
