@@ -126,6 +126,9 @@ pub enum PipelineError {
     /// Directions were not found yet.
     #[error("directions are not known yet")]
     NoDirections,
+    /// A date that is none.
+    #[error("`template_date`: {0}")]
+    TemplateDate(#[from] prompts::ClockError),
     /// Nothing to optimize.
     #[error("no scorer has a goal\n\nhint: give at least one scorer `minimize` or `maximize`")]
     NoObjective,
@@ -143,6 +146,7 @@ impl PipelineError {
                 | Self::Configure(_)
                 | Self::TwoScorers { .. }
                 | Self::UnknownSampler { .. }
+                | Self::TemplateDate(_)
                 | Self::NoObjective
         )
     }

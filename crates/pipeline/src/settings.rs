@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use ablation::RowNormalization;
+use prompts::Clock;
 use prompts::sources::Specification;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -143,6 +144,11 @@ settings! {
         /// Variables of the chat template: `{ enable_thinking = false }`, `{ reasoning_effort = "low" }`. On the command
         /// line as JSON: --chat-template-kwargs '{"enable_thinking": false}'
         pub chat_template_kwargs: Map<String, Value> [Kind::Any] = Map::new();
+        /// The date, or date and time, that a chat template prints where it prints today's (`strftime_now`: Llama 3,
+        /// Granite, gpt-oss): `2026-11-30`, `2026-11-30T12:00:00`. The time at which the study begins if not given.
+        ///
+        /// It is noted in the study and in `reproduce.json`, so that the prompts of another day are the same.
+        pub template_date: Option<String> = None;
         /// Text with which every answer begins; found from the model's answers if not given.
         pub response_prefix: Option<String> = None;
         /// Pairs of what opens a chain of thought and what to put in its place where all answers begin with it, so
@@ -253,6 +259,19 @@ impl Settings {
             KEEP_PROMPTS => self.keep_prompts.get_or_insert_default(),
             other => self.prompt_sets.entry(other.to_owned()).or_default(),
         }
+    }
+
+    /// Stops the clock that chat templates read: at `template_date` if that is set, else at `or_at`, which is noted.
+    ///
+    /// # Errors
+    /// [`PipelineError::TemplateDate`] when `template_date` is neither a date nor a time.
+    pub fn stop_clock(&mut self, or_at: Clock) -> Result<Clock, PipelineError> {
+        let clock = match &self.template_date {
+            Some(date) => Clock::stopped_at(date)?,
+            None => or_at,
+        };
+        self.template_date = Some(clock.to_string());
+        Ok(clock)
     }
 
     /// The names of the settings in which the two differ. Commits of data sets that only this one has are no

@@ -65,7 +65,10 @@ pub(super) fn read(
         reason: "`model` is missing".to_owned(),
     })?;
     // The batch that was best on its machine says nothing of this one, and results here do not depend on it.
-    let settings = Settings { batch_size: 0, ..resolved(&told, name)? };
+    let mut settings = Settings { batch_size: 0, ..resolved(&told, name)? };
+    // Its templates print the date of the day; of a search that is the day on which it ended, or the one before.
+    let timestamp = file.get("timestamp").and_then(Value::as_str);
+    settings.template_date = timestamp.and_then(date_of);
     let scores = if version == "3" {
         let scores: Vec<Paired> = part(file, "scores")?;
         scores.into_iter().map(Paired::record).collect()
@@ -123,6 +126,12 @@ fn resolved(told: &Map<String, Value>, name: &str) -> Result<Settings, Reproduct
     layers.set_all(&preset.settings()?, &Origin::Preset(preset.name.to_owned()))?;
     layers.set_all(&written::translate(told, &origin)?, &origin)?;
     Ok(layers.resolve()?)
+}
+
+/// The date of a time stamp, as the machine that wrote it has seen it: without its offset from UTC.
+fn date_of(timestamp: &str) -> Option<String> {
+    let date = timestamp.get(..10)?;
+    prompts::Clock::stopped_at(date).ok().map(|_| date.to_owned())
 }
 
 /// Null is what it writes for what is not set.
@@ -245,6 +254,7 @@ mod tests {
         assert!(!settings.orthogonalize_direction);
         assert_eq!((settings.winsorization_quantile, settings.seed), (0.99, 7));
         assert_eq!(settings.system_prompt, "Be brief.");
+        assert_eq!(settings.template_date.as_deref(), Some("2026-06-20"));
         let good = settings.good_prompts.as_ref().unwrap();
         assert_eq!((good.dataset.as_str(), good.commit.clone()), ("a/good", Some("c".repeat(40))));
         let refusal = settings.refusal_prompts.as_ref().unwrap();
