@@ -1,6 +1,7 @@
 //! A model with its text side: what turns prompts into tokens and answers into text.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use checkpoint::Checkpoint;
 use engine::Engine;
@@ -24,11 +25,7 @@ pub struct Model {
 impl Model {
     /// What others know it by: its repository on the hub with the commit, or the last part of its path.
     pub(crate) fn name_and_commit(&self) -> (String, Option<String>) {
-        let path = self.checkpoint.path();
-        match hub::Repository::of_cached(path) {
-            Some((repository, commit)) => (repository.id, Some(commit)),
-            None => (path.file_name().map_or_else(String::new, |it| it.to_string_lossy().into_owned()), None),
-        }
+        name_and_commit(self.checkpoint.path())
     }
 
     /// The text of an answer, without special tokens.
@@ -46,6 +43,14 @@ impl Model {
         let system = set.system_prompt.as_ref().unwrap_or(&settings.system_prompt);
         let system = Some(system.as_str()).filter(|it| !it.is_empty());
         texts.iter().map(|it| Ok(self.encoder.encode_prompt(&set.put(it), system)?)).collect()
+    }
+}
+
+/// What others know a model by: its repository on the hub with the commit, or the last part of its path.
+pub(crate) fn name_and_commit(path: &Path) -> (String, Option<String>) {
+    match hub::Repository::of_cached(path) {
+        Some((repository, commit)) => (repository.id, Some(commit)),
+        None => (path.file_name().map_or_else(String::new, |it| it.to_string_lossy().into_owned()), None),
     }
 }
 

@@ -142,8 +142,8 @@ mod tests {
         assert!(refused(r#"{"version": 4}"#).contains("no `settings`"));
         let newer = r#"{"version": "4", "settings": {}, "parameters": {}}"#;
         assert!(refused(newer).contains("format 4 of heretic; this program reads 1, 2 and 3"));
-        let newer = r#"{"format": "ablate", "version": 2}"#;
-        assert!(refused(newer).contains("format 2 of ablate; this program reads 1"));
+        let newer = r#"{"format": "ablate", "version": 3}"#;
+        assert!(refused(newer).contains("format 3 of ablate; this program reads 1 and 2"));
         assert!(refused(r#"{"format": "ablate"}"#).contains("`version`"));
         assert!(refused(r#"{"format": "ablate", "version": 1}"#).contains("missing"));
     }

@@ -13,15 +13,21 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{Recipe, ReproductionError, part};
+use crate::identity::Change;
 use crate::{Calibration, PipelineError, PromptTexts, ScoreRecord, Session, Settings};
 
 /// What `format` holds.
 pub(super) const FORMAT: &str = "ablate";
 
-/// The version that is written, and read.
-const VERSION: u64 = 1;
+/// The version that is written.
+///
+/// | version | what is new |
+/// |---|---|
+/// | 1 | |
+/// | 2 | `settings.template_date`, without which a chat template that prints the date makes other prompts on another day |
+const VERSION: u64 = 2;
 
-/// All that was noted of a model when it was made: format `ablate`, version 1.
+/// All that was noted of a model when it was made: format `ablate`, version 2.
 ///
 /// On a machine of the same kind the same version of the program makes the same bits of the same model and prompts.
 /// What lies on this machine alone is noted by its name, without the folders that it lies in; what it holds is known by
@@ -31,7 +37,7 @@ const VERSION: u64 = 1;
 pub struct Record {
     /// `ablate`.
     pub format: String,
-    /// 1. A reader of one version need not understand another.
+    /// The format's version. A reader of one version need not understand a later one.
     pub version: u64,
     /// The version of the program that made the model.
     pub program: String,
@@ -229,6 +235,21 @@ const MACHINE: [MachinePart; 7] = [
     ("arithmetic", |it| Some(&it.arithmetic)),
 ];
 
+/// What of [`MACHINE`] is chosen, and changes results by more than their last bits.
+const CHOSEN: [&str; 4] = ["device", "weights", "quantized weights", "arithmetic"];
+
+impl Machine {
+    /// What computes otherwise here: what changes results by more than their last bits, or the rest.
+    pub(crate) fn differences(&self, here: &Self, by_more: bool) -> Vec<Change> {
+        let parts = MACHINE.into_iter().filter(|it| CHOSEN.contains(&it.0) == by_more);
+        let shown = |it: Option<&str>| it.map_or_else(|| "none".to_owned(), |it| format!("`{it}`"));
+        parts
+            .filter(|(_, of)| of(self) != of(here))
+            .map(|(name, of)| Change { what: name.to_owned(), study: shown(of(self)), here: shown(of(here)) })
+            .collect()
+    }
+}
+
 /// Something that is different here.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Difference {
@@ -364,8 +385,9 @@ fn shareable(settings: &Settings) -> Settings {
 /// Reads what [`Record::of`] has noted.
 pub(super) fn read(file: Map<String, Value>) -> Result<Recipe, ReproductionError> {
     let version: u64 = part(&file, "version")?;
-    if version != VERSION {
-        return Err(ReproductionError::TooNew { program: "ablate", found: version.to_string(), known: "1" });
+    if !(1..=VERSION).contains(&version) {
+        let found = version.to_string();
+        return Err(ReproductionError::TooNew { program: "ablate", found, known: "1 and 2" });
     }
     let record: Record = serde_json::from_value(Value::Object(file))
         .map_err(|error| ReproductionError::Part { part: "reproduce.json", reason: error.to_string() })?;
