@@ -26,7 +26,7 @@ use crate::{fetching, interrupt, terminal};
 
 /// Whether a study that exists goes on; else it begins anew.
 pub(crate) fn go_on(path: &Path, snapshot: &Snapshot) -> anyhow::Result<bool> {
-    let complete = snapshot.trials.iter().filter(|it| it.values.is_some()).count();
+    let complete = snapshot.comparable_trials().len();
     let finished = snapshot.user_attrs.get(attributes::FINISHED).is_some_and(|it| it == true);
     let state = if finished { "it was finished" } else { "it was not finished" };
     terminal::remark(&format!(
@@ -124,7 +124,7 @@ pub(crate) fn choose(
         let rows = table.enumerate().map(|(place, row)| Choice::Trial { row, place });
         let choices: Vec<Choice> = rows.chain([Choice::MoreTrials, Choice::Leave]).collect();
         let brief = |it: ListOption<&Choice>| match it.value {
-            Choice::Trial { place, .. } => (front[*place].number + 1).to_string(),
+            Choice::Trial { place, .. } => front[*place].number.to_string(),
             other => other.to_string(),
         };
         let asked = Select::new("Which trial?", choices)
@@ -178,7 +178,7 @@ fn with_trial(
     };
     let scores = scores_of(trial);
     let unseen = unseen.get(&trial.number).map(Vec::as_slice).unwrap_or_default();
-    terminal::remark(&format!("\ntrial {}", trial.number + 1));
+    terminal::remark(&format!("\ntrial {}", trial.number));
     for text in report::score_table(&scores, unseen) {
         terminal::remark(&text);
     }

@@ -116,24 +116,32 @@ fn in_words(event: &Event) -> Option<String> {
         Event::Baseline { scores, seconds } => {
             format!("original: {} ({seconds:.1} s)", summary(scores))
         }
-        Event::Resumed { complete, running } => {
-            format!("the study goes on: {complete} trials complete, {running} to evaluate again")
+        Event::Resumed { complete, running, incomparable } => {
+            let numbers: Vec<String> = incomparable.iter().map(ToString::to_string).collect();
+            let left_out = match &numbers[..] {
+                [] => String::new(),
+                numbers => {
+                    format!("; left out, for want of one value per objective: trial {}", numbers.join(", "))
+                }
+            };
+            format!("resuming the study: {complete} trials complete, {running} to evaluate again{left_out}")
         }
         Event::Trial(trial) => {
             let volume = trial.hypervolume.map_or(String::new(), |it| format!(", hypervolume {it:.5}"));
             let mark = if trial.front.contains(&trial.number) { " *" } else { "" };
             format!(
-                "trial {:>3}/{}: {}{mark} ({:.1} s; front of {}{volume})",
+                "trial {:>3}: {}{mark} ({} of {}; {:.1} s; front of {}{volume})",
+                trial.number,
+                summary(&trial.scores),
                 trial.number + 1,
                 trial.n_trials,
-                summary(&trial.scores),
                 trial.seconds,
                 trial.front.len(),
             )
         }
-        Event::TrialFailed { number, reason } => format!("trial {:>3} failed: {reason}", number + 1),
+        Event::TrialFailed { number, reason } => format!("trial {number:>3} failed: {reason}"),
         Event::HeldOut { number, scores } => {
-            format!("trial {:>3} on prompts that the search did not see: {}", number + 1, summary(scores))
+            format!("trial {number:>3} on prompts that the search did not see: {}", summary(scores))
         }
         Event::NoHeldOut => {
             "the sources have too few more prompts to score the front on others than the search saw"
@@ -246,7 +254,7 @@ fn named<'a>(scores: &'a [ScoreRecord], name: &str) -> Option<&'a ScoreRecord> {
 pub(crate) fn trial_table<'a>(trials: impl IntoIterator<Item = &'a Trial>, unseen: &HeldOut) -> Vec<String> {
     let mut rows = Vec::new();
     for trial in trials {
-        let mut cells = vec![("trial".to_owned(), (trial.number + 1).to_string())];
+        let mut cells = vec![("trial".to_owned(), trial.number.to_string())];
         for it in scores_of(trial) {
             let details = &it.details;
             cells.push((it.name.clone(), it.display.clone()));

@@ -99,7 +99,7 @@ fn study(folder: &Path) -> Value {
 fn every_branch_of_the_menu_does_what_it_says_and_comes_back() {
     let folder = tempfile::tempdir().unwrap();
     let mut at = Terminal::start(folder.path(), &["--trials", "8"]);
-    at.says("trial   8/8");
+    at.says("(8 of 8;");
     at.says("prompts of the same sources that the search did not see");
     at.says("trial  refusals  95 %");
     let heading = at.says("Which trial?");
@@ -247,7 +247,7 @@ fn more_trials(at: &mut Terminal) {
     at.press("0\r");
     at.says("a whole number above 0");
     at.press("\x7f3\r");
-    at.says("trial  11/11");
+    at.says("(11 of 11;");
     at.says("Which trial?");
     at.says("Leave");
     at.press(ENTER);
@@ -303,7 +303,7 @@ fn a_trial_is_uploaded_by_somebody_who_was_not_logged_in_and_more_trials_are_run
     at.press(UP);
     at.press(UP);
     at.press(ENTER);
-    at.says("trial   3/3");
+    at.says("(3 of 3;");
     at.says("Leave");
     at.press(ESCAPE);
     assert_eq!(at.exit_code(), 0);
@@ -333,7 +333,7 @@ fn sources_without_more_prompts_are_said_to_have_none() {
 fn a_search_that_is_interrupted_shows_what_it_has_and_goes_on_when_it_is_asked_to() {
     let folder = tempfile::tempdir().unwrap();
     let mut at = Terminal::start(folder.path(), &["--trials", "1000000"]);
-    at.says("trial   7/1000000");
+    at.says("(7 of 1000000;");
     at.press(CONTROL_C);
     at.says("interrupted; the same command goes on later");
     at.says("Which trial?");
@@ -356,7 +356,7 @@ fn a_search_that_is_interrupted_shows_what_it_has_and_goes_on_when_it_is_asked_t
     let mut at = Terminal::start(folder.path(), &["--trials", &more]);
     at.says("Begin anew");
     at.press(ENTER);
-    at.says("the study goes on");
+    at.says("resuming the study");
     at.says("Which trial?");
     at.says("Leave");
     at.press(ESCAPE);
@@ -379,7 +379,7 @@ fn a_search_that_is_interrupted_shows_what_it_has_and_goes_on_when_it_is_asked_t
         assert!(folder.path().join(kept).exists());
     }
     let mut at = Terminal::start(folder.path(), &["--trials", "3", "--checkpoint-action", "continue"]);
-    at.says("trial   3/3");
+    at.says("(3 of 3;");
     at.says("Leave");
     at.press(ESCAPE);
     assert_eq!(at.exit_code(), 0);

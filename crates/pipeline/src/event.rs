@@ -86,6 +86,8 @@ pub enum Event {
         complete: usize,
         /// Trials that were under way and are evaluated again.
         running: usize,
+        /// Numbers of complete trials that do not have one value per objective, and are compared with nothing.
+        incomparable: Vec<usize>,
     },
     /// A trial is complete.
     Trial(Box<TrialEvent>),

@@ -24,6 +24,8 @@ pub mod attributes {
     pub const SETTINGS: &str = "settings";
     /// Study: what calibration found.
     pub const CALIBRATION: &str = "calibration";
+    /// Study: what its scores depend on beside the settings; see [`crate::Identity`].
+    pub const IDENTITY: &str = "identity";
     /// Study: whether all trials that were wanted are done.
     pub const FINISHED: &str = "finished";
     /// Study: scores on prompts that the search did not see, by trial number: trials that were told take no notes.
@@ -67,8 +69,11 @@ pub fn search(
     };
     let mut batch = study.running(&search)?;
     if !study.trials().is_empty() {
-        let complete = study.trials().iter().filter(|it| it.values.is_some()).count();
-        events(Event::Resumed { complete, running: batch.len() });
+        events(Event::Resumed {
+            complete: study.snapshot().comparable_trials().len(),
+            running: batch.len(),
+            incomparable: study.snapshot().incomparable_trials(),
+        });
     }
     loop {
         cancel.check()?;
@@ -97,11 +102,19 @@ fn evaluate_batch(
 ) -> Result<(), PipelineError> {
     let started = Instant::now();
     let info = session.model.engine.info();
-    let tried: Vec<Parameters> =
-        batch.iter().map(|it| candidates::parameters(&it.assignment, info)).collect::<Result<_, _>>()?;
-    let outcomes = session.evaluate(&tried, cancel)?;
+    // Other programs may have written a trial that does not have the parameters of this search.
+    let mut failed: Vec<(usize, PipelineError)> = Vec::new();
+    let mut tried: Vec<(&Trial, Parameters)> = Vec::new();
+    for trial in batch {
+        match candidates::parameters(&trial.assignment, info) {
+            Ok(parameters) => tried.push((trial, parameters)),
+            Err(error) => failed.push((trial.number, error)),
+        }
+    }
+    let parameters: Vec<Parameters> = tried.iter().map(|it| it.1.clone()).collect();
+    let outcomes = session.evaluate(&parameters, cancel)?;
     let seconds = started.elapsed().as_secs_f64() / batch.len() as f64;
-    for ((trial, parameters), outcome) in batch.iter().zip(tried).zip(outcomes) {
+    for ((trial, parameters), outcome) in tried.into_iter().zip(outcomes) {
         match outcome {
             Ok(evaluation) => {
                 let values: Vec<f64> = evaluation.objectives.iter().map(|it| it.value).collect();
@@ -119,12 +132,12 @@ fn evaluate_batch(
                     front,
                 })));
             }
-            Err(error) => {
-                let reason = chain(&error);
-                study.fail(trial.number)?;
-                events(Event::TrialFailed { number: trial.number, reason });
-            }
+            Err(error) => failed.push((trial.number, error)),
         }
+    }
+    for (number, error) in failed {
+        study.fail(number)?;
+        events(Event::TrialFailed { number, reason: chain(&error) });
     }
     Ok(())
 }
@@ -167,20 +180,15 @@ pub fn held_out_of(study: &Snapshot) -> HeldOut {
 /// It only ever grows: the reference point moves away from the front, and what was dominated stays so. (As a share of
 /// the box between best and worst it would fall with every new best value of one objective.)
 fn hypervolume(study: &Study) -> Option<f64> {
-    let losses: Vec<Vec<f64>> = study
-        .trials()
-        .iter()
-        .filter_map(|it| it.values.as_ref())
-        .map(|values| values.iter().zip(study.objectives()).map(|(&it, of)| of.goal.loss(it)).collect())
-        .collect();
-    volume_to_the_worst(&losses)
+    volume_to_the_worst(&study.snapshot().comparable_losses())
 }
 
 fn volume_to_the_worst(losses: &[Vec<f64>]) -> Option<f64> {
     let first = losses.first()?;
     let worst: Vec<f64> =
         (0..first.len()).map(|i| losses.iter().map(|it| it[i]).fold(first[i], f64::max)).collect();
-    Some(search::hypervolume::hypervolume(losses, &worst))
+    // Other programs may write infinite values, which leave no volume to speak of.
+    Some(search::hypervolume::hypervolume(losses, &worst)).filter(|it| it.is_finite())
 }
 
 fn sampler(settings: &crate::Settings) -> Result<Box<dyn Sampler>, PipelineError> {

@@ -116,8 +116,19 @@ impl Session {
         candidates: &[Parameters],
         cancel: &Cancel<'_>,
     ) -> Result<Vec<Result<Evaluation, PipelineError>>, PipelineError> {
-        let sets = candidates.iter().map(|it| self.edit_set(it)).collect::<Result<Vec<_>, _>>()?;
-        self.evaluator.evaluate(&mut self.model, &sets, cancel)
+        let sets: Vec<Result<EditSet, PipelineError>> =
+            candidates.iter().map(|it| self.edit_set(it)).collect();
+        let valid: Vec<EditSet> = sets.iter().flatten().cloned().collect();
+        let mut evaluations = match valid.is_empty() {
+            true => Vec::new(),
+            false => self.evaluator.evaluate(&mut self.model, &valid, cancel)?,
+        }
+        .into_iter();
+        // As many evaluations as valid sets, in their order.
+        Ok(sets
+            .into_iter()
+            .filter_map(|it| it.map_or_else(|error| Some(Err(error)), |_| evaluations.next()))
+            .collect())
     }
 
     /// Scores a candidate given by its edits.

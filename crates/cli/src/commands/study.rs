@@ -65,7 +65,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     for trial in trials {
         rows.push(vec![
             if front.contains(&trial.number) { "*".to_owned() } else { String::new() },
-            (trial.number + 1).to_string(),
+            trial.number.to_string(),
             trial.state.to_string(),
             scores(trial, &study.objectives()),
             unseen.get(&trial.number).map_or(String::new(), |it| report::summary(it)),
