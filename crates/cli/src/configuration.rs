@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
 use pipeline::presets::Preset;
+use pipeline::settings::PromptSetSettings;
 use pipeline::{Settings, written};
 use serde_json::{Map, Value};
 use settings::{Field, Fields, Kind, Layers, Origin, SettingsError};
@@ -287,10 +288,62 @@ impl Configuration {
         Ok((!named.is_empty()).then(warning))
     }
 
+    /// Who chose the value of a setting, if a user did: in a file, the environment, on the command line, or by choosing a
+    /// preset that has it.
+    pub(crate) fn chosen_by(&self, name: &str) -> Option<String> {
+        let mut chosen = self.chosen().filter(|(path, ..)| path.first().is_some_and(|it| it == name));
+        chosen.next().map(|(.., origin)| origin.to_string())
+    }
+
+    /// Settings of a run that were stored, with those that a user chose over them.
+    pub(crate) fn over(&self, stored: &Settings) -> anyhow::Result<Settings> {
+        let mut merged = serde_json::to_value(stored)?;
+        let of_run = || self.chosen().filter(|(path, ..)| is_of_run(path));
+        // Whoever names a data set means a set of prompts of their own.
+        for (path, ..) in of_run() {
+            if let [table @ .., last] = path
+                && last == PromptSetSettings::FIELDS[0].name
+            {
+                set_at(&mut merged, table, Value::Object(Map::new()));
+            }
+        }
+        for (path, value, _) in of_run() {
+            set_at(&mut merged, path, value.clone());
+        }
+        Ok(serde_json::from_value(merged)?)
+    }
+
+    /// What users chose, leaf by leaf.
+    fn chosen(&self) -> impl Iterator<Item = (&[String], &Value, &Origin)> {
+        let preset_chosen = self.user_set(&["preset"]);
+        self.layers.leaves().filter(move |(.., origin)| match origin {
+            Origin::Default | Origin::Command(_) => false,
+            Origin::Preset(_) => preset_chosen,
+            Origin::File(_) | Origin::Environment(_) | Origin::CommandLine(_) => true,
+        })
+    }
+
     /// Whether a user set this, in a file, the environment or on the command line.
     pub(crate) fn user_set(&self, path: &[&str]) -> bool {
         !matches!(self.layers.origin(path), Origin::Default | Origin::Preset(_) | Origin::Command(_))
     }
+}
+
+/// Whether a path is one of a run's settings.
+fn is_of_run(path: &[String]) -> bool {
+    path.first().is_some_and(|name| Settings::FIELDS.iter().any(|it| it.name == name))
+}
+
+/// Sets a value in a tree of tables, which are made where there are none.
+fn set_at(tree: &mut Value, path: &[String], value: Value) {
+    let mut at = tree;
+    for key in path {
+        if !at.is_object() {
+            *at = Value::Object(Map::new());
+        }
+        at = at.as_object_mut().expect("made above").entry(key.clone()).or_insert(Value::Null);
+    }
+    *at = value;
 }
 
 #[cfg(test)]
@@ -473,6 +526,33 @@ mod tests {
         assert!(said.contains("over-refusal"), "{said}");
         let said = with_file("export_strategy = 'zip'", &[]).err().unwrap().to_string();
         assert!(said.contains("merge"), "{said}");
+    }
+
+    #[test]
+    fn what_a_user_chose_counts_more_than_what_was_stored_and_nothing_else_does() {
+        let stored = resolve(&["--preset", "slop", "--bad-prompts", "mine.txt", "--bad-prompts.prefix", "p"])
+            .unwrap()
+            .run;
+        let over = |words: &[&str]| resolve(words).unwrap().over(&stored).unwrap();
+        assert_eq!(over(&[]), stored, "the default preset was not chosen");
+        let changed = over(&["--bad-prompts.suffix", "s", "--seed", "8"]);
+        let bad = changed.bad_prompts.clone().unwrap();
+        assert_eq!((bad.dataset.as_str(), bad.prefix.as_str(), bad.suffix.as_str()), ("mine.txt", "p", "s"));
+        assert_eq!(
+            Settings { bad_prompts: stored.bad_prompts.clone(), seed: stored.seed, ..changed },
+            stored
+        );
+        let bad = over(&["--bad-prompts", "other.txt"]).bad_prompts.unwrap();
+        assert_eq!(bad, PromptSetSettings::of("other.txt"), "a set of their own");
+        assert_eq!(
+            over(&["--preset", "humor"]).refusal_markers,
+            resolve(&["--preset", "humor"]).unwrap().run.refusal_markers
+        );
+        let told = resolve(&["--bad-prompts.suffix", "s"]).unwrap();
+        assert_eq!(
+            (told.chosen_by("bad_prompts").as_deref(), told.chosen_by("seed")),
+            (Some("--bad-prompts.suffix"), None)
+        );
     }
 
     #[test]

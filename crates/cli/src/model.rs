@@ -11,7 +11,7 @@ use engine::backend::{Arithmetic, WeightDtype};
 use engine::{Device, DtypeChoice, Engine, LoadOptions};
 use pipeline::Calibration;
 use pipeline::reproduction::{Machine, Template};
-use prompts::{Isolation, PromptEncoder, PromptFormat, PromptSettings, RenderOptions};
+use prompts::{Clock, Isolation, PromptEncoder, PromptFormat, PromptSettings, RenderOptions};
 
 use crate::fetching;
 use crate::program::{Program, Quantize};
@@ -98,6 +98,9 @@ enum ArithmeticArgument {
 /// The device that checks the others.
 const REFERENCE: &str = "reference";
 
+/// The device that computes otherwise.
+const CPU: &str = "cpu";
+
 #[derive(Clone, Copy, ValueEnum)]
 enum DeviceArgument {
     Auto,
@@ -142,6 +145,10 @@ pub(crate) struct TextArguments {
     /// Text with which every answer begins
     #[arg(long, value_name = "TEXT", default_value = "")]
     response_prefix: String,
+
+    /// The date that the chat template prints where it prints today's: 2026-11-30, 2026-11-30T12:00:00
+    #[arg(long, value_name = "DATE")]
+    template_date: Option<String>,
 }
 
 /// A number of threads that a machine can have use of.
@@ -202,6 +209,11 @@ impl ModelArguments {
         }
         let compute = self.compute.quantized(Some(known));
         Self { compute, ..self }
+    }
+
+    /// The same, held and computed with as a study was begun, where the command line does not say.
+    pub(crate) fn resumed(self, begun: &Machine) -> Self {
+        Self { compute: self.compute.resumed(begun), ..self }
     }
 
     /// How it is held and computed with.
@@ -284,13 +296,49 @@ impl ComputeArguments {
         }
     }
 
+    /// The same as a study was begun, where the command line does not say. `auto` says nothing.
+    fn resumed(&self, begun: &Machine) -> Self {
+        let dtype = self.dtype.filter(|it| !matches!(it, DtypeArgument::Auto));
+        Self { dtype, ..self.clone() }.as_recorded(Some(&begun.weights), Some(begun))
+    }
+
+    /// The machine that a study was begun on, but for what the command line asks for.
+    pub(crate) fn asked_for(&self, begun: &Machine) -> Machine {
+        let dtype = self.dtype.and_then(|it| match it {
+            DtypeArgument::Auto => None,
+            DtypeArgument::F32 => Some(WeightDtype::F32),
+            DtypeArgument::Bf16 => Some(WeightDtype::Bf16),
+            DtypeArgument::F16 => Some(WeightDtype::F16),
+        });
+        let device = match self.device {
+            DeviceArgument::Auto => None,
+            DeviceArgument::Cpu => Some(CPU),
+            DeviceArgument::Reference => Some(REFERENCE),
+        };
+        let quantized = self.quantize.map(|it| it.blocks().map(|it| it.name().to_owned()));
+        Machine {
+            weights: dtype.map_or_else(|| begun.weights.clone(), |it| it.name().to_owned()),
+            arithmetic: self
+                .arithmetic
+                .map_or_else(|| begun.arithmetic.clone(), |_| self.arithmetic().name().to_owned()),
+            device: device.unwrap_or(&begun.device).to_owned(),
+            quantized: quantized.unwrap_or_else(|| begun.quantized.clone()),
+            ..begun.clone()
+        }
+    }
+
+    /// Whether an instruction set was asked for, by the user or by what a study began with.
+    pub(crate) fn names_instruction_set(&self) -> bool {
+        self.instruction_set.is_some()
+    }
+
     /// The kind of machine that a model runs on.
     pub(crate) fn machine(&self, engine: &Engine) -> anyhow::Result<Machine> {
         let reference = matches!(self.device, DeviceArgument::Reference);
         Ok(Machine {
             architecture: std::env::consts::ARCH.to_owned(),
             system: std::env::consts::OS.to_owned(),
-            device: if reference { REFERENCE } else { "cpu" }.to_owned(),
+            device: if reference { REFERENCE } else { CPU }.to_owned(),
             instruction_set: if reference { None } else { Some(self.isa()?.name().to_owned()) },
             weights: engine.info().dtype.name().to_owned(),
             quantized: engine.info().quantization.map(|it| it.name().to_owned()),
@@ -376,7 +424,8 @@ impl TextArguments {
     /// The tokenizer and chat template.
     pub(crate) fn encoder(&self, checkpoint: &Checkpoint) -> anyhow::Result<PromptEncoder> {
         let variables = self.chat_template_kwargs.as_ref().map(|it| it.0.clone()).unwrap_or_default();
-        let mut encoder = self.template.encoder(checkpoint, variables)?;
+        let clock = self.template_date.as_deref().map_or_else(|| Ok(Clock::stopped_now()), Clock::stopped_at);
+        let mut encoder = encoder(self.template.template()?, variables, clock?, checkpoint)?;
         encoder.set_response_prefix(self.response_prefix.clone());
         Ok(encoder)
     }
@@ -390,15 +439,6 @@ impl TemplateArguments {
                 .with_context(|| format!("reading chat template `{}`", path.display()))
         });
         Ok(Template { plain: self.plain, chat_template: chat_template.transpose()? })
-    }
-
-    /// The tokenizer and chat template, with these variables of the template.
-    pub(crate) fn encoder(
-        &self,
-        checkpoint: &Checkpoint,
-        variables: serde_json::Map<String, serde_json::Value>,
-    ) -> anyhow::Result<PromptEncoder> {
-        encoder(self.template()?, variables, checkpoint)
     }
 }
 
@@ -422,13 +462,23 @@ fn isolation() -> anyhow::Result<Isolation> {
     Ok(Isolation::Process { program, arguments: vec![RENDER.into()] })
 }
 
-/// The tokenizer of a model, and a way to put prompts to it: a template with its variables.
+/// Says which date prompts are rendered with, where that matters.
+pub(crate) fn remark_date(encoder: &PromptEncoder, clock: &Clock) {
+    if encoder.reads_clock() {
+        remark(&format!(
+            "the chat template may print the date: prompts are rendered as on {clock} (`template_date`)"
+        ));
+    }
+}
+
+/// The tokenizer of a model, and a way to put prompts to it: a template with its variables; `clock`: what it takes for now.
 pub(crate) fn encoder(
     template: Template,
     variables: serde_json::Map<String, serde_json::Value>,
+    clock: Clock,
     checkpoint: &Checkpoint,
 ) -> anyhow::Result<PromptEncoder> {
-    let render = RenderOptions { variables, ..RenderOptions::default() };
+    let render = RenderOptions { variables, clock, ..RenderOptions::default() };
     render.check_variables().map_err(|it| Misuse::error(it.to_string()))?;
     let settings = PromptSettings {
         format: if template.plain { PromptFormat::Plain } else { PromptFormat::Chat },

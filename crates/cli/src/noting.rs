@@ -20,6 +20,8 @@ pub(crate) struct Circumstances {
     pub(crate) compute: ComputeArguments,
     /// How conversations are put.
     pub(crate) template: Template,
+    /// The digest of the weights that scores were made with (`pipeline::identity`), where it is known.
+    pub(crate) weights: Option<String>,
     /// The study, if there is one.
     pub(crate) study: Option<PathBuf>,
     /// Whether the model is brought to others.

@@ -52,7 +52,10 @@ settings! {
         /// Scores by name, or by the beginning of a name. What counts is compared by its count; with % by its share.
         /// What comes after `then` decides between equal trials.
         pub pick: Option<String> = None;
-        /// Choose the trial by its place in the front, from 0, in the order of the first objective.
+        /// Choose the trial by its number, from 0, as tables, events, the menu and Optuna have it.
+        pub trial: Option<usize> = None;
+        /// heretic's way to choose: by the place in the front, from 0, in the order of the first objective. It is no
+        /// trial's number; that is `trial`.
         pub trial_index: Option<usize> = None;
         /// How many trials "Run more trials" in the menu runs: asked if not given.
         pub n_additional_trials: Option<usize> [Kind::Integer { least: 1 }] = None;
@@ -248,3 +251,48 @@ settings! {
 /// Settings of heretic that ask for another job than the command's, and what to write instead.
 pub(crate) const OTHER_JOBS: [(&str, &str); 1] =
     [("evaluate_model", "compare two models with `ablate evaluate EDITED --against ORIGINAL`")];
+
+#[cfg(test)]
+mod tests {
+    use settings::Fields;
+
+    use super::*;
+
+    /// What scores depend on: `pipeline::identity` compares what comes of them, the loaded model and the run's settings.
+    const SCORED: [&str; 6] = ["model", "model_commit", "dtypes", "quantize", "quantization", "preset"];
+
+    /// What may be another whenever a study is resumed.
+    const FREE: [&str; 19] = [
+        "study",
+        "study_checkpoint_dir",
+        "checkpoint_action",
+        "pick",
+        "trial",
+        "trial_index",
+        "n_additional_trials",
+        "save_directory",
+        "max_shard_size",
+        "export_strategy",
+        "adapter_kind",
+        "full_normalization_lora_rank",
+        "model_action",
+        "upload_repo_id",
+        "upload_repo_private",
+        "upload_reproducibility_information",
+        "reproduce",
+        "ignore_mismatches",
+        "collect_reproducibles",
+    ];
+
+    #[test]
+    fn every_setting_of_the_program_is_part_of_a_studys_identity_or_free() {
+        for name in Program::FIELDS.iter().map(|it| it.name) {
+            let places = [SCORED.contains(&name), FREE.contains(&name)];
+            assert_eq!(
+                places.iter().filter(|it| **it).count(),
+                1,
+                "say what `{name}` is to a study that is resumed"
+            );
+        }
+    }
+}

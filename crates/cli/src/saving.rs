@@ -224,6 +224,14 @@ impl SaveArguments {
         teller: &mut Teller,
     ) -> anyhow::Result<()> {
         let Some(path) = &self.save else { return Ok(()) };
+        let scored = self.circumstances.as_ref().and_then(|it| it.weights.as_ref());
+        if scored.is_some_and(|it| *it != pipeline::identity::digest_of_weights(&session.model.checkpoint)) {
+            anyhow::bail!(
+                "the files of `{}` have changed since its weights were loaded, so that what is written would not be what was \
+                 scored\n\nhint: bring the files back, or begin a new study",
+                session.model.checkpoint.path().display()
+            );
+        }
         let target = self.target(session, path)?;
         Self::clear(&target);
         let cancel = Cancel(&interrupt::requested);

@@ -76,7 +76,7 @@ fn a_disk_that_is_full_loses_no_trial_that_was_told_and_the_run_goes_on_afterwar
     succeeded(&run(&whole, "12", &[]));
     let mut before = 0;
     // The first does not even hold the settings.
-    for blocks in [1, 16, 24, 32, 40] {
+    for blocks in [1, 20, 28, 36, 44] {
         let output = run_with_room_for(blocks, &full, "12", &[]);
         let said = failed(&output);
         assert!(said.contains("full.jsonl") && said.contains("hint: make room, then start again"), "{said}");

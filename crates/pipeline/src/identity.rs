@@ -9,7 +9,7 @@
 //! | weights | a digest of every tensor's name, type, shape and contents, sampled where they are large (`weights`) |
 //! | configuration, tokenizer, generation settings, chat template | digests of what was read of them |
 //! | prompts | a digest of each set's prompts with prefix, suffix and system prompt |
-//! | programs that score | digests of the files that their command names |
+//! | programs and texts that score | digests of the files that settings of scorers name |
 //! | arithmetic | device, precision of the weights, quantization, precision of products, model family |
 //! | the date that templates print, and all other settings | the settings themselves, which the study has |
 //!
@@ -54,6 +54,8 @@ pub struct Identity {
 }
 
 /// What goes into scores, known before weights are loaded. Digests are SHA-256.
+///
+/// Whatever is put on a model before it is scored (an adapter) belongs here, too.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ingredients {
@@ -75,8 +77,8 @@ pub struct Ingredients {
     pub chat_template: Option<String>,
     /// The prompts of each set.
     pub prompts: BTreeMap<String, PromptsDigest>,
-    /// Files that the commands of scorers name.
-    pub programs: BTreeMap<String, String>,
+    /// Files that settings of scorers name: programs, texts.
+    pub files: BTreeMap<String, String>,
 }
 
 /// Something that is not what a study began with.
@@ -129,7 +131,7 @@ impl Ingredients {
             template: template.clone(),
             chat_template: encoder.template_source().map(|it| hub::sha256([it])),
             prompts,
-            programs: programs(settings),
+            files: files(settings),
         })
     }
 
@@ -165,11 +167,9 @@ impl Ingredients {
             };
             compare(format!("prompts of `{name}`"), prompts(self), prompts(here));
         }
-        for name in
-            self.programs.keys().chain(here.programs.keys().filter(|it| !self.programs.contains_key(*it)))
-        {
-            let program = |it: &Self| it.programs.get(name).map(|it| short(it));
-            compare(format!("`{name}`, which scores"), program(self), program(here));
+        for name in self.files.keys().chain(here.files.keys().filter(|it| !self.files.contains_key(*it))) {
+            let file = |it: &Self| it.files.get(name).map(|it| short(it));
+            compare(format!("file `{name}` of a scorer"), file(self), file(here));
         }
         changes
     }
@@ -236,6 +236,7 @@ fn configuration_and_tokenizer(checkpoint: &Checkpoint) -> (String, String) {
         tokenizer,
         tokenizer_config,
         special_tokens_map,
+        added_tokens,
         chat_template: _,
         named_chat_templates: _,
         generation_config: _,
@@ -255,19 +256,25 @@ fn configuration_and_tokenizer(checkpoint: &Checkpoint) -> (String, String) {
     let config = tokenizer_config.as_ref().and_then(Value::as_object).into_iter().flatten();
     let config = config.filter(|(key, _)| !is_template(key));
     let config = config.flat_map(|(key, value)| [key.clone(), value.to_string()]);
-    let special = special_tokens_map.as_ref().map(Value::to_string);
+    let special = [special_tokens_map, added_tokens];
+    let special = special.map(|it| it.as_ref().map_or_else(String::new, Value::to_string));
     let tokenizer = entries(true).chain([described]).chain(config).chain(special);
     let with_ends = |it: String| [it, "\0".to_owned()];
     (hub::sha256(entries(false).flat_map(with_ends)), hub::sha256(tokenizer.flat_map(with_ends)))
 }
 
-/// The files that commands of scorers name, with their digests: a program that was changed scores otherwise.
-fn programs(settings: &Settings) -> BTreeMap<String, String> {
+/// The files that settings of scorers name, with their digests: a program or a text that was changed scores otherwise.
+fn files(settings: &Settings) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     for scorer in &settings.scorers {
         let configured = settings.of_scorer(scorer);
-        let words = configured.get("command").and_then(Value::as_array).into_iter().flatten();
-        for word in words.filter_map(Value::as_str) {
+        let settings = configured.as_object().into_iter().flatten();
+        let words = settings.flat_map(|(key, value)| match value {
+            Value::String(text) => vec![text.as_str()],
+            Value::Array(words) if key == "command" => words.iter().filter_map(Value::as_str).collect(),
+            _ => Vec::new(),
+        });
+        for word in words {
             let path = Path::new(word);
             if path.is_file()
                 && let Ok(digest) = hub::sha256_of_file(path)

@@ -4,13 +4,15 @@ use std::path::PathBuf;
 
 use ablation::Parameters;
 use anyhow::Context;
+use pipeline::reproduction::Template;
 use pipeline::{Calibration, Cancel, Evaluation, Model, PromptTexts, Session, Settings};
+use prompts::Clock;
 use serde_json::json;
 
 use crate::configuration::Options;
 use crate::fetching;
 use crate::interrupt;
-use crate::model::{ModelArguments, TemplateArguments};
+use crate::model::{ModelArguments, TemplateArguments, encoder, remark_date};
 use crate::noting::Circumstances;
 use crate::report;
 use crate::saving::SaveArguments;
@@ -83,6 +85,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let save = save.under(Circumstances {
         compute: model.compute().clone(),
         template: arguments.template.template()?,
+        weights: None,
         study: None,
         uploaded: false,
     });
@@ -105,16 +108,19 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     let client = fetching::client();
     let texts = PromptTexts::load(&mut settings, &client)?;
+    let clock = settings.stop_clock(Clock::stopped_now())?;
     save.check()?;
     interrupt::listen()?;
     let cancel = Cancel(&interrupt::requested);
     let mut teller = report::Teller::new(report::Style::Remarks);
     let original = arguments.against.as_ref().map(|it| model.at(it));
-    let original = open(original.as_ref().unwrap_or(&model), &arguments.template, &settings)?;
+    let template = arguments.template.template()?;
+    let original = open(original.as_ref().unwrap_or(&model), &template, &settings, &clock)?;
     // What cannot be written is better known before anything is scored.
     save.format(&original, settings.row_normalization)?;
+    remark_date(&original.encoder, &clock);
     let mut edited =
-        arguments.against.as_ref().map(|_| open(&model, &arguments.template, &settings)).transpose()?;
+        arguments.against.as_ref().map(|_| open(&model, &template, &settings, &clock)).transpose()?;
     let mut session =
         Session::start(original, settings, texts, None, &mut |event| teller.tell(&event), &cancel)?;
     let evaluation = match (&mut edited, parameters) {
@@ -159,13 +165,15 @@ fn tell(evaluation: &Evaluation, calibration: &Calibration, as_json: bool) -> an
 }
 
 /// A model with its tokenizer and chat template.
-pub(crate) fn open(
+fn open(
     arguments: &ModelArguments,
-    template: &TemplateArguments,
+    template: &Template,
     settings: &Settings,
+    clock: &Clock,
 ) -> anyhow::Result<Model> {
     let checkpoint = arguments.open()?;
-    let encoder = template.encoder(&checkpoint, settings.chat_template_kwargs.clone())?;
+    let encoder =
+        encoder(template.clone(), settings.chat_template_kwargs.clone(), clock.clone(), &checkpoint)?;
     let engine = arguments.load(&checkpoint)?;
     Ok(Model { checkpoint, engine, encoder })
 }

@@ -10,10 +10,11 @@ use inquire::Confirm;
 use pipeline::reproduction::{self, Difference, Recipe, Template};
 use pipeline::settings::PromptSetSettings;
 use pipeline::{Cancel, Model, PromptTexts, Session, Settings};
+use prompts::Clock;
 
 use outcome::{Compared, Outcome, PairOfScores};
 
-use crate::model::{ComputeArguments, ModelArguments, QuantizeArgument, encoder};
+use crate::model::{ComputeArguments, ModelArguments, QuantizeArgument, encoder, remark_date};
 use crate::program::{ExportStrategy, Program};
 use crate::report::{self, Style, Teller};
 use crate::saving::SaveArguments;
@@ -44,6 +45,10 @@ pub(crate) struct Arguments {
     /// Where the prompts of a set are, if not where the file says: `bad_prompts=bad.txt[:400]`
     #[arg(long = "prompts", value_name = "SET=SOURCE")]
     prompts: Vec<String>,
+
+    /// The date that the chat template prints where it prints today's, if not that of the file: 2026-11-30
+    #[arg(long, value_name = "DATE")]
+    template_date: Option<String>,
 
     /// Where the model is written; without this it is gone when it has been compared
     #[arg(long, value_name = "FOLDER")]
@@ -89,6 +94,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let set = recipe.settings.set(name)?;
         let set = PromptSetSettings { dataset: source.to_owned(), commit: None, ..set.clone() };
         *recipe.settings.set_mut(name) = set;
+    }
+    if arguments.template_date.is_some() {
+        recipe.settings.template_date.clone_from(&arguments.template_date);
     }
     let original = arguments.against.clone().or_else(|| beside(&arguments.file));
     let job = Job { original, ..Job::of(&recipe, arguments) };
@@ -189,11 +197,20 @@ impl Job {
         let compute =
             self.compute.as_recorded(recipe.weights.as_deref(), record.as_ref().map(|it| &it.machine));
         let mut settings = recipe.settings.clone();
+        let dated = settings.template_date.is_some();
+        let clock = settings.stop_clock(Clock::stopped_now())?;
         let texts = PromptTexts::load(&mut settings, &fetching::client())
             .context("prompts of the file cannot be had\n\nhint: say where they are: --prompts SET=SOURCE")?;
         interrupt::listen()?;
         let template = record.as_ref().map_or_else(Template::default, |it| it.template.clone());
-        let model = self.open(&compute, template, &settings)?;
+        let model = self.open(&compute, template, &settings, &clock)?;
+        remark_date(&model.encoder, &clock);
+        if model.encoder.reads_clock() && !dated {
+            remark(
+                "the file does not say on which date its prompts were rendered: where results differ, give the day on which \
+                 the model was made with --template-date",
+            );
+        }
         let differences = match &record {
             Some(record) => {
                 let files = reproduction::files_of(&model.checkpoint)?;
@@ -264,6 +281,7 @@ impl Job {
         compute: &ComputeArguments,
         template: Template,
         settings: &Settings,
+        clock: &Clock,
     ) -> anyhow::Result<Model> {
         let elsewhere = !self.model.exists() && self.model.components().count() < 2;
         if elsewhere {
@@ -274,7 +292,7 @@ impl Job {
         }
         let arguments = ModelArguments::of(&self.model, self.commit.clone(), compute.clone());
         let checkpoint = arguments.open()?;
-        let encoder = encoder(template, settings.chat_template_kwargs.clone(), &checkpoint)?;
+        let encoder = encoder(template, settings.chat_template_kwargs.clone(), clock.clone(), &checkpoint)?;
         let engine = arguments.load(&checkpoint)?;
         Ok(Model { checkpoint, engine, encoder })
     }

@@ -88,8 +88,9 @@ mod tests {
         let mut fused = vec![1_u8; slices * slice];
         let mut small = vec![1_u8; 3 * PAGE];
         let of = |fused: &[u8], small: &[u8]| {
-            let (a, b) = (tensor("fused", fused, &[slices, slice]), tensor("small", small, &[small.len()]));
-            digest_within(&[a, b], slices * slice / 8)
+            let shapes = ([slices, slice], [small.len()]);
+            let tensors = [tensor("fused", fused, &shapes.0), tensor("small", small, &shapes.1)];
+            digest_within(&tensors, slices * slice / 8)
         };
         let before = of(&fused, &small);
         for at in [0, 1, 31, slices - 1] {

@@ -24,7 +24,7 @@ pub(super) const FORMAT: &str = "ablate";
 /// | version | what is new |
 /// |---|---|
 /// | 1 | |
-/// | 2 | `settings.template_date`, without which a chat template that prints the date makes other prompts on another day |
+/// | 2 | `settings.template_date`, without which a chat template that prints the date makes other prompts on another day; `settings.chat_template_kwargs` |
 const VERSION: u64 = 2;
 
 /// All that was noted of a model when it was made: format `ablate`, version 2.
