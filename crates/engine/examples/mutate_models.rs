@@ -12,7 +12,7 @@ use engine::{Device, Engine, Generation, LoadOptions, Request};
 use glossary::TokenId;
 use serde_json::{Map, Value, json};
 
-/// A generator of numbers, SplitMix64.
+/// A generator of numbers, `SplitMix64`.
 struct Chance(u64);
 
 impl Chance {

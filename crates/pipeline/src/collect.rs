@@ -355,7 +355,7 @@ impl Collector {
             let request = [self.continuation(set, prompt, 0)];
             visit_forced(&mut original.engine, cancel, &request, true, &mut |it| held.keep(&it))?;
             visit_forced(&mut other.engine, cancel, &request, true, &mut |it| {
-                forced[prompt].push(held.compare(&it))
+                forced[prompt].push(held.compare(&it));
             })?;
         }
         Ok(forced)

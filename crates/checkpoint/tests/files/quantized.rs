@@ -272,7 +272,7 @@ fn settings_may_stand_in_the_part_of_the_language_model() {
 }
 
 /// Tools that widen or merge weights leave descriptions of a quantization behind: in the configuration, or in a file of
-/// AutoGPTQ, AutoAWQ or ModelOpt.
+/// `AutoGPTQ`, `AutoAWQ` or `ModelOpt`.
 #[test]
 fn a_description_of_a_quantization_that_the_weights_do_not_have_is_reported_and_left_out() {
     let side_files = [

@@ -18,6 +18,7 @@ use crate::{Config, ConfigError};
 
 /// What is the same in all layers of a family's models and not in every family's.
 #[derive(Clone, Copy)]
+#[expect(clippy::struct_excessive_bools, reason = "facts that do not depend on each other")]
 pub(super) struct Traits {
     /// The kind of all norms.
     pub(super) norm: NormKind,
@@ -173,7 +174,7 @@ impl<'a> Decoder<'a> {
             let any = || {
                 let parts = [format!(".{branch}."), ".mixer.".to_owned(), ".feed_forward.".to_owned()];
                 config.has_tensor_like(&|it| {
-                    it.ends_with(".bias")
+                    it.rsplit('.').next() == Some("bias")
                         && it.contains(".layers.")
                         && parts.iter().any(|part| it.contains(part))
                 })

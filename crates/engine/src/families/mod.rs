@@ -194,8 +194,8 @@ impl<'a> Source<'a> {
 
     /// What a user should know about the model although it can be computed, a sentence each.
     pub(crate) fn notices(&self, blueprint: &Blueprint) -> Vec<String> {
-        let tied = [Some(&self.config), self.config.get("text_config")].into_iter().flatten();
-        let tied = tied.filter_map(|it| it.get("tie_word_embeddings")?.as_bool()).next();
+        let mut tied = [Some(&self.config), self.config.get("text_config")].into_iter().flatten();
+        let tied = tied.find_map(|it| it.get("tie_word_embeddings")?.as_bool());
         let (head, embedding) = (&blueprint.head.weight, &blueprint.embedding.weight);
         let mut notices = self.checkpoint.notices().to_vec();
         match (self.checkpoint.format(), tied) {
