@@ -8,11 +8,18 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use crate::adapter::{Adapter, AppliedAdapter};
 use crate::gguf::{self, StoredType};
 use crate::mapped_file::MappedFile;
 use crate::quantized::{self, Numbers};
 use crate::tensor::Layout;
 use crate::{CheckpointError, Tensor, TensorDtype, TextAssets, foreign, hugging_face};
+
+/// The key of a configuration that makes the embedding the head.
+pub(crate) const TIED: &str = "tie_word_embeddings";
+
+/// The part of a configuration that describes the language model in a container.
+pub(crate) const TEXT: &str = "text_config";
 
 /// The format of a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +49,10 @@ pub struct Checkpoint {
     /// Whether files describe a quantization that the weights do not have.
     stale_quantization: bool,
     notices: Vec<String>,
+    /// In the order in which they were added.
+    adapters: Vec<AppliedAdapter>,
+    /// Whether the head is a copy of the embedding that the file does not have.
+    untied: bool,
 }
 
 /// A tensor's bytes as they lie in a file, whatever they mean.
@@ -80,7 +91,7 @@ impl Stored {
 }
 
 /// A tensor that is not necessarily one that can be decoded.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Entry {
     pub(crate) name: Arc<str>,
     pub(crate) shape: Vec<usize>,
@@ -88,8 +99,13 @@ pub(crate) struct Entry {
     pub(crate) dtype: Result<TensorDtype, String>,
     pub(crate) file: Arc<MappedFile>,
     pub(crate) range: Range<usize>,
-    /// Where the numbers come from, if these bytes are a quantized weight's and do not mean them by themselves.
+    /// Where the numbers come from, if these bytes do not mean them by themselves: those of a quantized weight, or of one that
+    /// an adapter has changed.
     pub(crate) numbers: Option<Arc<dyn Numbers>>,
+    /// The type that it had before an adapter changed it.
+    pub(crate) adapted: Option<TensorDtype>,
+    /// Whether it is a quantized weight of a folder.
+    pub(crate) quantized: bool,
 }
 
 impl Entry {
@@ -142,6 +158,8 @@ impl Checkpoint {
                 file: Arc::clone(&file),
                 range: tensor.range,
                 numbers: None,
+                adapted: None,
+                quantized: false,
             }));
         }
         let mut checkpoint = Self::assemble(Format::HuggingFace, path, config, entries, assets)?;
@@ -170,6 +188,8 @@ impl Checkpoint {
                 file: Arc::clone(&file),
                 range: tensor.range,
                 numbers: None,
+                adapted: None,
+                quantized: false,
             }));
         }
         let config = config.unwrap_or_default();
@@ -217,6 +237,8 @@ impl Checkpoint {
             quantization: method,
             stale_quantization: stale.is_some(),
             notices,
+            adapters: Vec::new(),
+            untied: false,
         })
     }
 
@@ -298,6 +320,16 @@ impl Checkpoint {
         self.entries[place].tensor(&self.supported_types())
     }
 
+    /// The adapters whose changes are in its weights, in the order in which they were added.
+    pub fn adapters(&self) -> &[AppliedAdapter] {
+        &self.adapters
+    }
+
+    /// Whether an adapter has changed any of its weights.
+    pub fn is_adapted(&self) -> bool {
+        self.entries.iter().any(|it| it.adapted.is_some())
+    }
+
     /// Tokenizer, chat templates and what else belongs to text.
     pub fn assets(&self) -> &TextAssets {
         &self.assets
@@ -306,6 +338,35 @@ impl Checkpoint {
     /// All tensors, in the order of [`Self::names`].
     pub(crate) fn entries(&self) -> &[Entry] {
         &self.entries
+    }
+
+    /// Whether the head is a copy of the embedding that the file does not have.
+    pub(crate) fn is_untied(&self) -> bool {
+        self.untied
+    }
+
+    pub(crate) fn note_adapter(&mut self, adapter: &Adapter) {
+        self.adapters
+            .push(AppliedAdapter { path: adapter.path().to_owned(), files: adapter.files().to_vec() });
+    }
+
+    /// A tensor that is known to be there.
+    pub(crate) fn entry_mut(&mut self, name: &str) -> &mut Entry {
+        &mut self.entries[self.places[name]]
+    }
+
+    /// Adds a head that the embedding was before.
+    pub(crate) fn add_head(&mut self, head: Entry) {
+        self.places.insert(Arc::clone(&head.name), self.entries.len());
+        self.entries.push(head);
+        self.untied = true;
+        if let Value::Object(config) = &mut self.config {
+            config.insert(TIED.to_owned(), Value::Bool(false));
+            let text = config.get_mut(TEXT).and_then(Value::as_object_mut);
+            if let Some(it) = text.and_then(|it| it.get_mut(TIED)) {
+                *it = Value::Bool(false);
+            }
+        }
     }
 
     fn supported_types(&self) -> String {

@@ -169,6 +169,32 @@ pub(crate) fn without_members(text: &str, keys: &[&str], inner: &str) -> String 
     result
 }
 
+/// The text of a JSON object with a member of this value, also in the object that is its member `inner` where that has one.
+/// All else stays as it is.
+pub(crate) fn with_member(text: &str, key: &str, value: &str, inner: &str) -> String {
+    let outer = members(text);
+    let mut places: Vec<Range<usize>> = Vec::new();
+    if let Some(within) = outer.iter().find(|it| it.key == inner) {
+        let own = members(&text[within.value.clone()]);
+        let found = own.iter().find(|it| it.key == key);
+        let start = within.value.start;
+        places.extend(found.map(|it| it.value.start + start..it.value.end + start));
+    }
+    let own = outer.iter().find(|it| it.key == key).map(|it| it.value.clone());
+    let mut result = text.to_owned();
+    let missing = own.is_none();
+    places.extend(own);
+    places.sort_by_key(|it| it.start);
+    for range in places.into_iter().rev() {
+        result.replace_range(range, value);
+    }
+    if let (true, Some(start)) = (missing, text.find('{')) {
+        let comma = if outer.is_empty() { "" } else { "," };
+        result.insert_str(start + 1, &format!("\n  \"{key}\": {value}{comma}"));
+    }
+    result
+}
+
 /// A member of an object, and where it lies in the text.
 struct Member<'a> {
     key: &'a str,
@@ -251,6 +277,20 @@ mod tests {
         assert_eq!(error.line(), 1, "the first thing that is not JSON is NaN: {error}");
         let error = parse("{\"a\": 1,\n  oops}").unwrap_err();
         assert_eq!((error.line(), error.column()), (2, 3));
+    }
+
+    #[test]
+    fn a_member_is_set_where_it_is_and_else_added_and_all_else_stays() {
+        let with = |text: &str| with_member(text, "q", "false", "inner");
+        for (text, expected) in [
+            (r#"{"q": true, "b": NaN}"#, r#"{"q": false, "b": NaN}"#),
+            (r#"{"a": {"q": 1}}"#, "{\n  \"q\": false,\"a\": {\"q\": 1}}"),
+            ("{}", "{\n  \"q\": false}"),
+            (r#"{"inner": {"q": true}, "q" : null}"#, r#"{"inner": {"q": false}, "q" : false}"#),
+            (r#"{"inner": {"b": true}, "q":1}"#, r#"{"inner": {"b": true}, "q":false}"#),
+        ] {
+            assert_eq!(with(text), expected);
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! Files come from strangers. Every length and offset in them is checked before it is used, no count in a file
 //! decides how much memory is reserved, and whatever is wrong is an error that names the file and the thing.
 
+pub mod adapter;
 mod checkpoint;
 mod decode;
 mod dtype;

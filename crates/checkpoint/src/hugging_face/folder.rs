@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::header::Header;
+use super::header::{Header, TensorInfo};
+use crate::checkpoint::Entry;
 use crate::json::{read_object, read_object_of_weights, unexpected};
 use crate::mapped_file::MappedFile;
-use crate::{CheckpointError, foreign};
+use crate::{CheckpointError, Tensor, adapter, foreign};
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -58,10 +59,29 @@ pub(crate) fn read_weights(folder: &Path) -> Result<Weights, CheckpointError> {
     if let Some(object) = read_object_of_weights(&index)? {
         return read_sharded(folder, &index, &weight_map(&index, object.get("weight_map"))?);
     }
-    match files_with_extension(folder, "safetensors")?.as_slice() {
+    let mut found = files_with_extension(folder, "safetensors")?;
+    // The weights of an adapter beside those of the model.
+    found.retain(|it| !it.file_name().is_some_and(|it| adapter::FILES.iter().any(|file| it == *file)));
+    match found.as_slice() {
         [only] => read_shard(only).map(whole),
         found => Err(no_weights(folder, found)),
     }
+}
+
+/// All tensors of one file.
+pub(crate) fn read_tensors(path: &Path) -> Result<Vec<Tensor>, CheckpointError> {
+    let (file, header) = read_shard(path)?;
+    let tensor = |it: TensorInfo| Entry {
+        dtype: it.dtype().ok_or_else(|| it.stored.to_string()),
+        name: it.name.into(),
+        shape: it.shape,
+        file: Arc::clone(&file),
+        range: it.range,
+        numbers: None,
+        adapted: None,
+        quantized: false,
+    };
+    header.tensors.into_iter().map(|it| tensor(it).tensor("types of numbers")).collect()
 }
 
 fn read_shard(path: &Path) -> Result<Shard, CheckpointError> {

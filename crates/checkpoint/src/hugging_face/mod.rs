@@ -8,5 +8,5 @@ mod folder;
 mod header;
 
 pub use error::SafetensorsError;
-pub(crate) use folder::{Weights, files_with_extension, read_config, read_weights};
+pub(crate) use folder::{Weights, files_with_extension, read_config, read_tensors, read_weights};
 pub use header::{Header, TensorInfo};

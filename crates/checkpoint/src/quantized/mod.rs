@@ -203,6 +203,7 @@ pub(crate) fn assemble(
                     shape,
                     dtype: Ok(dtype),
                     numbers: Some(numbers),
+                    quantized: true,
                     ..entry
                 });
             }

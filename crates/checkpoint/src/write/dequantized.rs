@@ -9,8 +9,8 @@
 use serde_json::Value;
 
 use super::{Replacement, Replacements, WriteError};
-use crate::checkpoint::Entry;
-use crate::json::{read_text, without_members};
+use crate::checkpoint::{Entry, TEXT, TIED};
+use crate::json::{read_text, with_member, without_members};
 use crate::quantized::{KEYS, SIDE_FILES};
 use crate::{Checkpoint, TensorDtype};
 
@@ -27,12 +27,13 @@ pub(super) fn side_files(checkpoint: &Checkpoint) -> &'static [&'static str] {
     if describes_quantization(checkpoint) { &SIDE_FILES } else { &[] }
 }
 
-/// The quantized weights that nothing replaces, as what they mean.
+/// The weights that nothing replaces and that are not what their bytes say: quantized ones, and those that an adapter has
+/// changed.
 pub(super) fn others<'a>(checkpoint: &Checkpoint, replaced: &Replacements<'_>) -> Replacements<'a> {
-    let quantized =
+    let others =
         checkpoint.entries().iter().filter(|it| it.numbers.is_some() && !replaced.contains_key(&*it.name));
     // Their types can always be decoded.
-    let tensors = quantized.filter_map(|it| it.tensor("").ok());
+    let tensors = others.filter_map(|it| it.tensor("").ok());
     tensors.map(|it| (it.name().to_owned(), Replacement::of(it))).collect()
 }
 
@@ -48,17 +49,24 @@ pub(super) fn dtype(checkpoint: &Checkpoint, entry: &Entry) -> TensorDtype {
         "float32" => Some(TensorDtype::F32),
         _ => None,
     });
-    known.unwrap_or(match entry.dtype {
-        Ok(TensorDtype::F16) => TensorDtype::F16,
+    known.unwrap_or(match entry.adapted.or(entry.dtype.clone().ok()) {
+        Some(TensorDtype::F16) => TensorDtype::F16,
         _ => TensorDtype::BF16,
     })
 }
 
-/// The text of the configuration without what it says of quantization; `None` where it stays as it is.
+/// The text of the configuration without what it says of quantization, and of a head that is the embedding where an adapter
+/// has made two of them; `None` where it stays as it is.
 pub(super) fn config(checkpoint: &Checkpoint) -> Result<Option<String>, WriteError> {
-    if !describes_quantization(checkpoint) {
+    if !describes_quantization(checkpoint) && !checkpoint.is_untied() {
         return Ok(None);
     }
-    let text = read_text(&checkpoint.path().join(CONFIG))?;
-    Ok(text.map(|it| without_members(&it, &KEYS, "text_config")))
+    let Some(mut text) = read_text(&checkpoint.path().join(CONFIG))? else { return Ok(None) };
+    if describes_quantization(checkpoint) {
+        text = without_members(&text, &KEYS, TEXT);
+    }
+    if checkpoint.is_untied() {
+        text = with_member(&text, TIED, "false", TEXT);
+    }
+    Ok(Some(text))
 }

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::output::{Content, Meter, Output};
 use super::replacement::stored_as;
 use super::staging::Staging;
-use super::{Progress, Replacements, Settings, WriteError, Written};
+use super::{Progress, Replacements, Settings, WriteError, Written, dequantized};
 use crate::gguf::{self, Header, StoredType};
 use crate::mapped_file::MappedFile;
 use crate::{Checkpoint, CheckpointError};
@@ -46,8 +46,9 @@ pub(super) fn write(
     let parts = gguf::parts::read(checkpoint.path())?;
     let (first, first_header) = parts.first().expect("a file has at least one part");
     let mut planned = Vec::new();
+    let others = dequantized::others(checkpoint, replacements);
     for (file, header) in &parts {
-        plan(file, header, replacements, settings, &mut planned)?;
+        plan(file, header, [replacements, &others], settings, &mut planned)?;
     }
     let malformed =
         |problem| WriteError::Checkpoint(CheckpointError::Gguf { path: first.path().to_owned(), problem });
@@ -98,12 +99,13 @@ pub(super) fn write_layout(
 fn plan<'a>(
     file: &'a Arc<MappedFile>,
     header: &'a Header,
-    replacements: &'a Replacements,
+    replacements: [&'a Replacements; 2],
     settings: &Settings,
     planned: &mut Vec<Planned<'a>>,
 ) -> Result<(), WriteError> {
     for tensor in &header.tensors {
-        let (kind, content) = match (replacements.get(&tensor.name), tensor.stored) {
+        let replacement = replacements.into_iter().find_map(|it| it.get(&tensor.name));
+        let (kind, content) = match (replacement, tensor.stored) {
             (Some(replacement), StoredType::Decoded(dtype)) => {
                 let dtype = stored_as(&tensor.name, dtype, settings.dequantized)?;
                 (StoredType::Decoded(dtype), Content::Replaced { replacement, dtype })

@@ -86,10 +86,11 @@ fn plan<'a>(
         let replacement = replacements.get(&*entry.name).or_else(|| others.get(&*entry.name));
         let content = match (replacement, &entry.dtype) {
             (Some(replacement), Ok(dtype)) => {
-                let dtype = match entry.numbers {
-                    Some(_) => dequantized::dtype(checkpoint, entry),
+                let dtype = if entry.quantized {
+                    dequantized::dtype(checkpoint, entry)
+                } else {
                     // Safetensors files hold no types in blocks, so the second choice is never made.
-                    None => stored_as(&entry.name, *dtype, Dequantized::default())?,
+                    stored_as(&entry.name, entry.adapted.unwrap_or(*dtype), Dequantized::default())?
                 };
                 Content::Replaced { replacement, dtype }
             }

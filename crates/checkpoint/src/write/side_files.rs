@@ -8,6 +8,7 @@ use super::output::failed;
 use super::staging::sync_folder;
 use super::{WriteError, Written};
 use crate::CheckpointError;
+use crate::adapter::FILES;
 use crate::links::way_out;
 
 /// Endings of files of weights: those that are written anew, and those that would still hold the original model.
@@ -70,6 +71,9 @@ impl SideFiles {
                 |problem| WriteError::Checkpoint(CheckpointError::Io { path: root.join(&path), problem });
             let facts = fs::metadata(root.join(&path)).map_err(io)?;
             if facts.is_file() && is_weights(&path) {
+                self.left_out.push(path);
+            } else if facts.is_file() && FILES.iter().any(|it| path == Path::new(it)) {
+                // Of an adapter: what it changes is in the weights that are written, and half of it would break the model.
                 self.left_out.push(path);
             } else if let Some(target) = way_out(root, &root.join(&path)).map_err(io)? {
                 self.links_out.push((path, target));
