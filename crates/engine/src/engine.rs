@@ -27,7 +27,7 @@ pub enum Device {
 /// The precision that weights are kept in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DtypeChoice {
-    /// That of the checkpoint's largest tensors; f32 where they are quantized in blocks, or with scales in f32, since only
+    /// That of the checkpoint's largest tensors; f32 where adapters have changed any, or where they are quantized in blocks, or with scales in f32, since only
     /// f32 holds their values exactly: weights quantized with scales of 16 bits have values of these. With [`Arithmetic::Bf16`] always bf16.
     Auto,
     /// As told.
@@ -442,6 +442,10 @@ fn execute<B: Backend + 'static>(
 
 /// The precision of most of a checkpoint's numbers.
 fn natural_dtype(checkpoint: &Checkpoint) -> WeightDtype {
+    // What an adapter adds is f32, and would be rounded in the file's type.
+    if checkpoint.is_adapted() {
+        return WeightDtype::F32;
+    }
     let mut bytes = [(WeightDtype::F32, 0), (WeightDtype::Bf16, 0), (WeightDtype::F16, 0)];
     for name in checkpoint.names() {
         let Ok(tensor) = checkpoint.tensor(name) else { continue };

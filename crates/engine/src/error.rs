@@ -1,5 +1,6 @@
 //! What can go wrong.
 
+use checkpoint::adapter::AdapterError;
 use checkpoint::{CheckpointError, Quantization};
 
 use crate::backend::WeightDtype;
@@ -11,6 +12,9 @@ pub enum LoadError {
     /// The checkpoint's files are not in order.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// An adapter is not in order, or not for this model.
+    #[error(transparent)]
+    Adapter(#[from] AdapterError),
     /// The hyper-parameters are not in order.
     #[error(transparent)]
     Config(#[from] ConfigError),

@@ -9,6 +9,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::float_cmp, reason = "tests"))]
 
+mod adapters;
 pub mod backend;
 pub mod blueprint;
 mod config;
@@ -27,6 +28,7 @@ mod rope;
 mod stage;
 mod states;
 
+pub use adapters::with_adapter;
 pub use config::{Config, ConfigError, NoTensors, Tensors};
 pub use conversation::Conversation;
 pub use engine::{Device, DtypeChoice, Engine, LoadOptions, ModelInfo, WriterInfo, check_threads};

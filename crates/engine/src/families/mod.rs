@@ -187,6 +187,20 @@ impl<'a> Source<'a> {
         Ok(Self { checkpoint, family, config, architecture: found })
     }
 
+    /// The files.
+    pub(crate) fn checkpoint(&self) -> &'a Checkpoint {
+        self.checkpoint
+    }
+
+    /// What the checkpoint calls a tensor, by its Hugging Face name, and where its rows lie there, see
+    /// [`gguf::Stored::row_order`]; `None` where a GGUF file has no name for it.
+    pub(crate) fn stored(&self, name: &str) -> Option<(String, Option<Vec<u32>>)> {
+        match (self.checkpoint.format(), &self.family.gguf) {
+            (Format::Gguf, Some(gguf)) => (gguf.tensor)(&self.config, name).map(|it| (it.name, it.row_order)),
+            _ => Some((name.to_owned(), None)),
+        }
+    }
+
     /// What the model is made of.
     pub(crate) fn blueprint(&self) -> Result<Blueprint, ConfigError> {
         (self.family.blueprint)(&Config::new(&self.config, self).of_architecture(&self.architecture))

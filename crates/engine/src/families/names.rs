@@ -2,6 +2,7 @@
 
 use checkpoint::{Checkpoint, Format};
 
+use super::gguf::Stored;
 use super::{Source, architecture, decoder};
 use crate::LoadError;
 
@@ -51,13 +52,18 @@ impl<'a> Names<'a> {
 
     /// What GGUF files call a tensor of this checkpoint.
     pub fn gguf_tensor(&self, tensor: &str) -> Option<String> {
+        self.gguf_stored(tensor).map(|it| it.name)
+    }
+
+    /// How GGUF files hold a tensor of this checkpoint.
+    pub(crate) fn gguf_stored(&self, tensor: &str) -> Option<Stored> {
         if self.format() == Format::Gguf {
-            return Some(tensor.to_owned());
+            return Some(Stored { name: tensor.to_owned(), row_order: None });
         }
         let [alone, containers @ ..] = decoder::ROOTS;
         let rest = containers.iter().find_map(|root| within(tensor, root));
         let name = rest.map_or_else(|| tensor.to_owned(), |rest| format!("{alone}.{rest}"));
-        (self.0.family.gguf.as_ref()?.tensor)(&self.0.config, &name).map(|it| it.name)
+        (self.0.family.gguf.as_ref()?.tensor)(&self.0.config, &name)
     }
 
     fn format(&self) -> Format {
