@@ -90,7 +90,8 @@ pub(crate) fn model(path: &Path, commit: Option<&str>) -> anyhow::Result<PathBuf
     let index = index.transpose()?;
     let needed = needed(&files, index.as_deref());
     if info.cached {
-        expect_whole(&repository, &files, index.as_deref(), client.access().offline)?;
+        let index = index.as_deref().filter(|_| !files.iter().any(|it| it == ADAPTER[0]));
+        expect_whole(&repository, &files, index, client.access().offline)?;
     }
     if !needed.iter().any(|it| it.ends_with(WEIGHTS)) {
         let gguf: Vec<&str> = files.iter().map(String::as_str).filter(|it| is_gguf(it)).collect();
@@ -98,6 +99,13 @@ pub(crate) fn model(path: &Path, commit: Option<&str>) -> anyhow::Result<PathBuf
             Some(file) => format!("it has GGUF files; name one of them: {}/{file}", repository.id),
             None => "weights in other formats than safetensors and GGUF cannot be read".to_owned(),
         };
+        if files.iter().any(|it| it == ADAPTER[0]) {
+            anyhow::bail!(
+                "{repository} is an adapter without `{}`\n\nhint: load it in Python and save it again with \
+                 `save_pretrained`",
+                ADAPTER[1]
+            );
+        }
         anyhow::bail!("{repository} has no safetensors files\n\nhint: {hint}");
     }
     if needed.len() > MOST_FILES {
@@ -132,7 +140,8 @@ fn expect_whole(
         // Without an index nobody knows how many there are; of a repository of GGUF files one is named.
         None => Some("its weights".to_owned()).filter(|_| !files.iter().any(|it| is_gguf(it))),
     };
-    let missing = missing.or((!files.iter().any(|it| it == "config.json")).then(|| "config.json".to_owned()));
+    let described = ["config.json", ADAPTER[0]].iter().any(|name| files.iter().any(|it| it == name));
+    let missing = missing.or((!described).then(|| "config.json".to_owned()));
     let Some(missing) = missing else { return Ok(()) };
     let (why, hint) = if offline {
         (
@@ -168,6 +177,11 @@ fn parts<'a>(file: &str, files: &'a [String]) -> Vec<&'a str> {
 /// Files of one model that are fetched at most: shards, and small texts beside them.
 const MOST_FILES: usize = 2000;
 
+/// Where an adapter's files are: a path of this machine, or what was downloaded of a repository of the hub.
+pub(crate) fn adapter(path: &Path) -> anyhow::Result<PathBuf> {
+    model(path, None)
+}
+
 /// The list of weights that lie in several files.
 const INDEX: &str = "model.safetensors.index.json";
 
@@ -180,11 +194,17 @@ fn shards(index: &str) -> HashSet<String> {
     map.into_iter().flatten().filter_map(|it| it.1.as_str()).map(str::to_owned).collect()
 }
 
+/// What an adapter of peft is.
+const ADAPTER: [&str; 2] = ["adapter_config.json", "adapter_model.safetensors"];
+
 /// The files of a repository that a model needs: its weights as safetensors and once, and what stands beside them.
 fn needed(files: &[String], index: Option<&str>) -> Vec<String> {
     let shards = index.map(shards).filter(|it| !it.is_empty());
     let single = files.iter().any(|it| it == "model.safetensors");
+    // Where there is an adapter, its base model is another repository's, as it is for transformers.
+    let adapter = files.iter().any(|it| it == ADAPTER[0]);
     let weights = |file: &str| match &shards {
+        _ if adapter => file == ADAPTER[1],
         Some(shards) => shards.contains(file),
         None if single => file == "model.safetensors",
         None => true,
@@ -237,6 +257,9 @@ mod tests {
         let index = r#"{"weight_map": {"x": "a.safetensors", "y": "b.safetensors", "z": "a.safetensors"}}"#;
         assert_eq!(needed(&files, Some(index)), ["a.safetensors", "b.safetensors", INDEX]);
         assert_eq!(needed(&names(&["odd.safetensors"]), None), ["odd.safetensors"]);
+        let files =
+            names(&["adapter_config.json", "adapter_model.safetensors", "config.json", "model.safetensors"]);
+        assert_eq!(needed(&files, None), ["adapter_config.json", "adapter_model.safetensors", "config.json"]);
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod report;
 mod saving;
 mod terminal;
 mod uploading;
+mod with_adapters;
 
 use clap::Parser;
 

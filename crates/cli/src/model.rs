@@ -13,16 +13,23 @@ use pipeline::Calibration;
 use pipeline::reproduction::{Machine, Template};
 use prompts::{Clock, Isolation, PromptEncoder, PromptFormat, PromptSettings, RenderOptions};
 
-use crate::fetching;
 use crate::program::{Program, Quantize};
 use crate::terminal::{Misuse, Progress, remark};
+use crate::with_adapters;
 
 /// Which model, and how it is held.
-#[derive(clap::Args)]
+#[derive(clap::Args, Clone)]
 pub(crate) struct ModelArguments {
     /// A Hugging Face folder (config.json, *.safetensors, tokenizer.json), a GGUF file, or a repository of the hub
     #[arg(id = "MODEL", value_name = "MODEL")]
     model: Option<PathBuf>,
+
+    /// Add an adapter to the model: a folder of peft (LoRA, DoRA), a GGUF adapter, or a repository of the hub
+    ///
+    /// May be given several times; they are added in order. Weights are merged as they are read, in f32: `--dtype bf16` halves
+    /// the memory and rounds them. What is saved is the whole model, without an adapter.
+    #[arg(long = "adapter", value_name = "ADAPTER")]
+    adapters: Vec<PathBuf>,
 
     /// The commit of a model of the hub; a setting.
     #[arg(skip)]
@@ -168,10 +175,10 @@ impl QuantizeArgument {
 impl ModelArguments {
     /// A model by name, at a commit if it is one of the hub.
     pub(crate) fn of(model: &Path, commit: Option<String>, compute: ComputeArguments) -> Self {
-        Self { model: Some(model.to_owned()), commit, compute }
+        Self { model: Some(model.to_owned()), adapters: Vec::new(), commit, compute }
     }
 
-    /// The same for another model.
+    /// The same for another model, without adapters.
     pub(crate) fn at(&self, model: &Path) -> Self {
         Self::of(model, None, self.compute.clone())
     }
@@ -191,6 +198,7 @@ impl ModelArguments {
         Ok(Self {
             model: named.map(|it| it.0),
             commit: program.model_commit.clone().or(revision),
+            adapters: self.adapters.clone(),
             compute: self.compute.with(program)?,
         })
     }
@@ -198,7 +206,7 @@ impl ModelArguments {
     /// The same with weights in these blocks, if any are named.
     pub(crate) fn quantized(&self, argument: QuantizeArgument) -> Self {
         let compute = self.compute.quantized(argument.quantize);
-        Self { model: self.model.clone(), commit: self.commit.clone(), compute }
+        Self { compute, ..self.clone() }
     }
 
     /// The same with weights as they were held when a calibration was made.
@@ -234,9 +242,14 @@ impl ModelArguments {
         self
     }
 
-    /// Opens the files, which are downloaded first if they are on the hub.
+    /// Opens the files, which are downloaded first if they are on the hub, and adds the adapters.
     pub(crate) fn open(&self) -> anyhow::Result<Checkpoint> {
-        Ok(Checkpoint::open(&fetching::model(self.path()?, self.commit.as_deref())?)?)
+        with_adapters::open(
+            self.path()?,
+            self.commit.as_deref(),
+            &self.adapters,
+            self.compute.family.as_deref(),
+        )
     }
 
     /// Brings the weights into place.

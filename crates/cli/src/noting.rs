@@ -39,6 +39,10 @@ impl Circumstances {
     /// What is to be noted, if anything; says what stands in the way.
     pub(crate) fn noting(&self, session: &Session, material: Option<Material>) -> Option<Noting<'_>> {
         let material = material.filter(|it| *it != Material::None)?;
+        if session.model.checkpoint.is_adapted() {
+            remark("nothing is noted of a model with an adapter: a reproduction file names no adapters");
+            return None;
+        }
         let obstacles = reproduction::obstacles(session);
         let for_others = obstacles.is_empty();
         if !for_others {

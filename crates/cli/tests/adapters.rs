@@ -321,3 +321,108 @@ fn a_run_saves_adapters_and_brings_them_to_the_hub_under_its_names() {
         assert_eq!(found("models/tester/file"), ["README.md", "adapter.gguf"]);
     });
 }
+
+/// The first tokens of answers with their logits, and what was said.
+fn first_logits(folder: &TempDir, arguments: &[&str]) -> (Vec<(u64, f64)>, String) {
+    let mut command = ablate(folder);
+    command.arg("generate").args(arguments).args([
+        "--prompt",
+        "What is a ship?",
+        "--prompt",
+        "Tell me of tea.",
+    ]);
+    let output = command.args(["--max-tokens", "3", "--logprobs", "5", "--json"]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{said}");
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let top = lines.lines().flat_map(|it| {
+        let answer: Value = serde_json::from_str(it).unwrap();
+        let top = answer["first_token"]["top"].as_array().unwrap().clone();
+        top.into_iter().map(|it| (it["id"].as_u64().unwrap(), it["logit"].as_f64().unwrap()))
+    });
+    (top.collect(), said)
+}
+
+fn close(a: &[(u64, f64)], b: &[(u64, f64)], tolerance: f64) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a.1 - b.1).abs() <= tolerance)
+}
+
+#[test]
+fn an_adapter_is_loaded_where_it_lies_or_where_it_is_named_and_makes_the_model_that_was_merged() {
+    let folder = tempfile::tempdir().unwrap();
+    let toy = toy().display().to_string();
+    save(&folder, "merged", "full", &["--no-check"]);
+    save_adapter(&folder, "dora", "full", &[]);
+    save_adapter(&folder, "lora", "pre", &[]);
+    save_adapter(&folder, "lora.gguf", "pre", &["--adapter-kind", "gguf"]);
+    let (original, _) = first_logits(&folder, &[&toy, "--dtype", "f32"]);
+    let (merged, _) = first_logits(&folder, &["merged"]);
+    let (dora, said) = first_logits(&folder, &[&toy, "--adapter", "dora"]);
+    assert!(said.contains("adapter `dora`: changes 10 weights") && said.contains(" f32 weights"), "{said}");
+    // The merged one was rounded to bf16.
+    assert!(
+        close(&dora, &merged, 0.1) && !close(&dora, &original, 0.2),
+        "{original:?}\n{dora:?}\n{merged:?}"
+    );
+    // One file for two programs.
+    let (lora, _) = first_logits(&folder, &[&toy, "--adapter", "lora"]);
+    assert_eq!(lora, first_logits(&folder, &[&toy, "--adapter", "lora.gguf"]).0);
+    assert!(!close(&lora, &dora, 1e-3));
+    // Alone: its base model is named by a path that is not one here.
+    let mut command = ablate(&folder);
+    let output = command.args(["generate", "dora", "--prompt", "x"]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && said.contains("`ablate chat BASE --adapter dora`"), "{said}");
+    let config = folder.path().join("dora/adapter_config.json");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace("\"model\"", &json!(toy).to_string())).unwrap();
+    let (alone, said) = first_logits(&folder, &["dora"]);
+    assert!(said.contains("`dora` is an adapter; its base model is"), "{said}");
+    assert_eq!(alone, dora);
+    let output = ablate(&folder).args(["generate", "lora.gguf", "--prompt", "x"]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("`ablate chat BASE --adapter lora.gguf`"), "{said}");
+}
+
+#[test]
+fn what_is_saved_of_a_model_with_an_adapter_beside_its_weights_is_a_whole_model_without_one() {
+    let folder = tempfile::tempdir().unwrap();
+    save_adapter(&folder, "both", "full", &[]);
+    for file in std::fs::read_dir(toy()).unwrap().map(|it| it.unwrap().path()) {
+        std::fs::copy(&file, folder.path().join("both").join(file.file_name().unwrap())).unwrap();
+    }
+    let (both, said) = first_logits(&folder, &["both"]);
+    assert!(said.contains("holds an adapter beside the weights"), "{said}");
+    assert_eq!(both, first_logits(&folder, &[&toy().display().to_string(), "--adapter", "both"]).0);
+    let file = folder.path().join("parameters.json");
+    let mut none = parameters();
+    none["abliteration_parameters"] = json!({});
+    std::fs::write(&file, none.to_string()).unwrap();
+    let evaluate = |more: &[&str]| {
+        let mut command = ablate(&folder);
+        command.args(["evaluate", "both", "--parameters", "parameters.json"]).args(SHORT).args(more);
+        command.output().unwrap()
+    };
+    let output = evaluate(&["--save", "out", "--no-check", "--reproduction", "basic"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("nothing is noted of a model with an adapter"), "{said}");
+    let mut names: Vec<_> =
+        std::fs::read_dir(folder.path().join("out")).unwrap().map(|it| it.unwrap().file_name()).collect();
+    names.sort();
+    let expected = [
+        "README.md",
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ];
+    assert_eq!(names, expected);
+    let (written, _) = first_logits(&folder, &["out"]);
+    assert!(close(&written, &both, 0.1), "{written:?}\n{both:?}");
+    let output = evaluate(&["--save", "again", "--export-strategy", "adapter"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && said.contains("--export-strategy merge"), "{said}");
+    assert!(!folder.path().join("again").exists());
+}

@@ -68,6 +68,11 @@ pub enum AdapterError {
         /// The kind of adapter.
         kind: &'static str,
     },
+    /// What is written would be relative to weights that no reader of it has.
+    #[error(
+        "the model has an adapter in its weights, and another adapter would be relative to these\n\nhint: write the whole model: --export-strategy merge"
+    )]
+    Adapted,
     /// The parameters edit no writer.
     #[error(
         "the parameters change no weight, so that there is nothing to write\n\nhint: choose another trial"
@@ -97,6 +102,9 @@ impl AdapterKind {
         model: &Model,
         normalization: RowNormalization,
     ) -> Result<Self, AdapterError> {
+        if model.checkpoint.is_adapted() {
+            return Err(AdapterError::Adapted);
+        }
         Self::of(wanted, &model.checkpoint, model.engine.info().family, normalization)
     }
 
