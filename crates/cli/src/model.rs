@@ -8,7 +8,7 @@ use checkpoint::{Checkpoint, Quantization};
 use clap::ValueEnum;
 use engine::backend::cpu::Isa;
 use engine::backend::{Arithmetic, WeightDtype};
-use engine::{Device, DtypeChoice, Engine, LoadOptions};
+use engine::{Device, DtypeChoice, Engine, LoadOptions, LogitRules};
 use pipeline::Calibration;
 use pipeline::reproduction::{Machine, Template};
 use prompts::{Clock, Isolation, PromptEncoder, PromptFormat, PromptSettings, RenderOptions};
@@ -156,6 +156,17 @@ pub(crate) struct TextArguments {
     /// The date that the chat template prints where it prints today's: 2026-11-30, 2026-11-30T12:00:00
     #[arg(long, value_name = "DATE")]
     template_date: Option<String>,
+    /// Obey the rules of the model's generation_config.json that count in greedy decoding (repetition_penalty, …)
+    #[arg(
+        long,
+        value_name = "BOOL",
+        default_value_t = true,
+        default_missing_value = "true",
+        num_args = 0..=1,
+        require_equals = true,
+        action = clap::ArgAction::Set
+    )]
+    obey_generation_config: bool,
 }
 
 /// A number of threads that a machine can have use of.
@@ -433,7 +444,26 @@ impl ComputeArguments {
     }
 }
 
+/// What is said of rules that answers obey.
+pub(crate) fn about_rules(rules: &[String]) -> String {
+    format!(
+        "answers obey generation_config.json: {} (--obey-generation-config=false leaves it out)",
+        rules.join(", ")
+    )
+}
+
 impl TextArguments {
+    /// Has the engine's answers obey what the model's files say, unless that is not wanted; says what.
+    pub(crate) fn obey(&self, checkpoint: &Checkpoint, engine: &mut Engine) -> anyhow::Result<()> {
+        let config = checkpoint.assets().generation_config.as_ref().filter(|_| self.obey_generation_config);
+        let rules = config.map(LogitRules::from_generation_config).transpose()?.unwrap_or_default();
+        if !rules.is_empty() {
+            remark(&about_rules(&rules.names()));
+        }
+        engine.obey(rules);
+        Ok(())
+    }
+
     /// The tokenizer and chat template.
     pub(crate) fn encoder(&self, checkpoint: &Checkpoint) -> anyhow::Result<PromptEncoder> {
         let variables = self.chat_template_kwargs.as_ref().map(|it| it.0.clone()).unwrap_or_default();

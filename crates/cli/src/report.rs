@@ -87,6 +87,7 @@ fn in_words(event: &Event) -> Option<String> {
             format!("batch of {size}: {tokens_per_second:.0} tokens/s")
         }
         Event::BatchSize { size } => format!("batch size: {size}"),
+        Event::GenerationRules { rules } => crate::model::about_rules(rules),
         Event::ChainOfThought { .. } => chain_of_thought(event)?,
         Event::WholeAnswers { text, answers, of } if text.is_empty() => {
             format!("warning: {answers} of {of} answers of the original are empty")

@@ -11,6 +11,7 @@ use crate::executor::{Compute, Executor, Output, PartTimes, Wants};
 use crate::families::Source;
 use crate::model::{Loader, Weights};
 use crate::plan::{Following, PAGE, PageTable, Plan, SequenceId};
+use crate::rules::{LogitRules, SeenTokens};
 use crate::{EngineError, LoadError};
 
 /// Where a model runs.
@@ -138,6 +139,9 @@ pub struct Engine {
     /// The rows of the pass at hand, and which of them have an output; kept for their memory.
     plan: Plan,
     outputs: Vec<u32>,
+    /// What answers obey.
+    pub(crate) rules: LogitRules,
+    pub(crate) seen: SeenTokens,
 }
 
 /// Tokens to append to sequences that differ in their edits alone.
@@ -226,7 +230,15 @@ impl Engine {
             table,
             plan: Plan::default(),
             outputs: Vec::new(),
+            rules: LogitRules::default(),
+            seen: SeenTokens::default(),
         })
+    }
+
+    /// Has all answers obey rules from now on. Distributions and given continuations are not changed by them.
+    pub fn obey(&mut self, rules: LogitRules) {
+        self.seen.reserve(self.info.vocab);
+        self.rules = rules;
     }
 
     /// The same model with weights as its checkpoint has them, computed in the same way.

@@ -12,7 +12,7 @@ use crate::backend::HeadWants;
 use crate::engine::{Feed, Variant};
 use crate::executor::{Output, Wants};
 use crate::plan::SequenceId;
-use crate::{Engine, EngineError};
+use crate::{Engine, EngineError, rules};
 
 /// A sequence to continue.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -192,7 +192,7 @@ impl Engine {
                     active.push(Active { request, sequence, next, logit });
                 }
             } else {
-                self.decode(&active, requests, &mut step);
+                self.decode(&active, requests, answers, &mut step);
                 for (active, &(next, logit)) in active.iter_mut().zip(&step.out.head.top) {
                     (active.next, active.logit) = (next, logit);
                 }
@@ -313,11 +313,13 @@ impl Engine {
         }
         let top = how.top.clamp(1, self.info().vocab);
         let watched = watch.wants_logits();
+        let ruled = how.max_tokens > 0 && !self.rules.is_empty();
+        let (rules, mut seen, mut changed) = (self.rules.clone(), std::mem::take(&mut self.seen), Vec::new());
         let mut wants = Wants {
             head: HeadWants {
                 top,
                 logsumexp: how.top > 0 || how.logits,
-                logits: how.logits || watched,
+                logits: how.logits || watched || ruled,
                 targets: Vec::new(),
             },
             residuals: how.residuals,
@@ -335,6 +337,12 @@ impl Engine {
                 }
                 let largest = &out.head.top[row * top..][..top];
                 choices.push(largest[0]);
+                if ruled && largest[0].1.is_finite() {
+                    changed.clear();
+                    changed.extend_from_slice(&out.head.logits[row * vocab..][..vocab]);
+                    rules.apply(&requests[request].tokens, &[], &mut changed, &mut seen);
+                    *choices.last_mut().expect("it was pushed just now") = rules::largest(&changed);
+                }
                 if wants_first(how) {
                     answer.first_token = Some(FirstToken {
                         logsumexp: out.head.logsumexp[row],
@@ -352,19 +360,33 @@ impl Engine {
             }
             out.clear();
         });
+        self.seen = seen;
         out.head.top.extend(choices);
         sequences
     }
 
     /// One more token for every sequence of the batch.
-    fn decode(&mut self, active: &[Active], requests: &[Request], step: &mut Step) {
+    fn decode(&mut self, active: &[Active], requests: &[Request], answers: &[Answer], step: &mut Step) {
         step.out.clear();
         step.wants.head.top = 1;
+        step.wants.head.logits = !self.rules.is_empty();
         self.step(
             active.iter().map(|it| (it.sequence, it.next, requests[it.request].edit)),
             &step.wants,
             &mut step.out,
         );
+        if !step.wants.head.logits {
+            return;
+        }
+        let vocab = self.info().vocab;
+        let rows = step.out.head.logits.chunks_exact_mut(vocab).zip(&mut step.out.head.top);
+        for (it, (logits, top)) in active.iter().zip(rows) {
+            if top.1.is_finite() {
+                let (prompt, answer) = (&requests[it.request].tokens, &answers[it.request].tokens);
+                self.rules.apply(prompt, answer, logits, &mut self.seen);
+                *top = rules::largest(logits);
+            }
+        }
     }
 }
 

@@ -25,6 +25,7 @@ mod normal;
 pub mod plan;
 mod quantization;
 mod rope;
+mod rules;
 mod stage;
 mod states;
 
@@ -36,3 +37,4 @@ pub use error::{EngineError, LoadError};
 pub use executor::PartTimes;
 pub use force::{Continuation, Forced};
 pub use generate::{Answer, FirstToken, Generation, Request, StopReason, Watch};
+pub use rules::{GenerationConfigError, LogitRules};

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use checkpoint::Checkpoint;
 use engine::backend::Arithmetic;
 use engine::backend::cpu::Isa;
-use engine::{Device, Engine, Generation, LoadOptions, Request};
+use engine::{Device, Engine, Generation, LoadOptions, LogitRules, Request};
 use glossary::{Edit, EditSet, TokenId};
 use support::{Golden, goldens};
 
@@ -127,7 +127,7 @@ fn candidates(engine: &Engine) -> Vec<EditSet> {
     vec![all().collect(), all().take(1).collect()]
 }
 
-fn check(golden: &Golden, device: Device, arithmetic: Arithmetic, threads: usize) {
+fn check(golden: &Golden, device: Device, arithmetic: Arithmetic, threads: usize, rules: &LogitRules) {
     let checkpoint = Checkpoint::open(&golden.folder).unwrap();
     let options = LoadOptions { device, arithmetic, threads, ..LoadOptions::default() };
     let mut engine = Engine::load(&checkpoint, &options, &mut |_, _| {}).unwrap();
@@ -136,6 +136,7 @@ fn check(golden: &Golden, device: Device, arithmetic: Arithmetic, threads: usize
     }
     let sets = candidates(&engine);
     engine.set_edits(&sets).unwrap();
+    engine.obey(rules.clone());
     for batch in batches(engine.info().vocab as u32, sets.len()) {
         counts(&mut engine, &batch); // warms up
         let counts = counts(&mut engine, &batch);
@@ -182,14 +183,18 @@ fn decoding_steps_that_open_no_page_allocate_nothing_but_rayons_queue() {
             continue;
         }
         for threads in [1, 2] {
-            check(&golden, Device::Cpu, Arithmetic::F32, threads);
+            check(&golden, Device::Cpu, Arithmetic::F32, threads, &LogitRules::default());
         }
     }
     let goldens = goldens();
     let plain = goldens.iter().find(|it| it.name == "llama_gqa_tied").unwrap();
     for isa in Isa::available() {
         for arithmetic in [Arithmetic::F32, Arithmetic::Bf16] {
-            check(plain, Device::CpuWith(isa), arithmetic, 2);
+            check(plain, Device::CpuWith(isa), arithmetic, 2, &LogitRules::default());
         }
     }
+    let rules =
+        serde_json::json!({"repetition_penalty": 1.1, "no_repeat_ngram_size": 9, "suppress_tokens": [5]});
+    let rules = LogitRules::from_generation_config(&rules).unwrap();
+    check(plain, Device::Cpu, Arithmetic::F32, 2, &rules);
 }

@@ -123,6 +123,9 @@ pub enum PipelineError {
     /// Files of the model.
     #[error(transparent)]
     Checkpoint(#[from] checkpoint::CheckpointError),
+    /// The model's settings of generation cannot be obeyed.
+    #[error(transparent)]
+    GenerationConfig(#[from] engine::GenerationConfigError),
     /// Directions were not found yet.
     #[error("directions are not known yet")]
     NoDirections,

@@ -27,6 +27,11 @@ pub enum Event {
     },
     /// Weights are held in quantized blocks.
     Quantized(Quantized),
+    /// Answers obey rules of the model's `generation_config.json`.
+    GenerationRules {
+        /// Their names, with their values where these are numbers.
+        rules: Vec<String>,
+    },
     /// Answers begin within a chain of thought, or with one.
     ChainOfThought {
         /// What opens it.

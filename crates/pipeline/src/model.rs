@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use checkpoint::Checkpoint;
-use engine::Engine;
+use engine::{Engine, LogitRules};
 use glossary::TokenId;
 use hub::Client;
 use prompts::{EncodedPrompt, PromptEncoder, sources};
@@ -26,6 +26,15 @@ impl Model {
     /// What others know it by: its repository on the hub with the commit, or the last part of its path.
     pub(crate) fn name_and_commit(&self) -> (String, Option<String>) {
         name_and_commit(self.checkpoint.path())
+    }
+
+    /// Has answers obey the model's own settings of generation, or not; the names of the rules that there are.
+    pub fn obey_generation_config(&mut self, obey: bool) -> Result<Vec<String>, PipelineError> {
+        let config = self.checkpoint.assets().generation_config.as_ref().filter(|_| obey);
+        let rules = config.map(LogitRules::from_generation_config).transpose()?.unwrap_or_default();
+        let names = rules.names();
+        self.engine.obey(rules);
+        Ok(names)
     }
 
     /// The text of an answer, without special tokens.

@@ -38,6 +38,10 @@ impl Session {
         cancel: &Cancel<'_>,
     ) -> Result<Self, PipelineError> {
         let scorers = evaluate::prepared(&settings)?;
+        let rules = model.obey_generation_config(settings.obey_generation_config)?;
+        if !rules.is_empty() {
+            events(Event::GenerationRules { rules });
+        }
         let calibration = match calibration {
             Some(known) => {
                 model.encoder.set_response_prefix(known.response_prefix.clone());
@@ -148,6 +152,7 @@ impl Session {
         cancel: &Cancel<'_>,
     ) -> Result<Evaluation, PipelineError> {
         other.encoder.set_response_prefix(self.calibration.response_prefix.clone());
+        other.obey_generation_config(self.settings.obey_generation_config)?;
         self.evaluator.evaluate_other(&mut self.model, other, cancel)
     }
 

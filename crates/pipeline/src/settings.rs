@@ -156,6 +156,13 @@ settings! {
         pub chain_of_thought_skips: Vec<(String, String)> [Kind::List] = chain_of_thought_skips();
         /// Longest answer, in tokens.
         pub max_response_length: usize [Kind::Integer { least: 1 }] = 100;
+        /// Whether answers obey the rules of the model's generation_config.json that count in greedy decoding, as Python's
+        /// `generate` does.
+        ///
+        /// repetition_penalty, no_repeat_ngram_size, bad_words_ids, suppress_tokens, begin_suppress_tokens, min_length,
+        /// min_new_tokens, sequence_bias, exponential_decay_length_penalty. Divergences are of the model's own
+        /// distributions, which no rule changes.
+        pub obey_generation_config: bool = true;
         /// Sequences that are computed together; 0 finds the fastest number.
         pub batch_size: usize = 0;
         /// Largest batch size to try.

@@ -30,7 +30,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let model = arguments.model.quantized(arguments.quantize);
     let checkpoint = model.open()?;
     let encoder = arguments.text.encoder(&checkpoint)?;
-    let engine = model.load(&checkpoint)?;
+    let mut engine = model.load(&checkpoint)?;
+    arguments.text.obey(&checkpoint, &mut engine)?;
     interrupt::listen()?;
     let mut model = Model { checkpoint, engine, encoder };
     let system = arguments.text.system.as_deref().unwrap_or_default();

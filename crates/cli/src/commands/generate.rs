@@ -79,6 +79,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let encoded: Vec<EncodedPrompt> =
         texts.iter().map(|it| encoder.encode_prompt(it, system)).collect::<Result<_, _>>()?;
     let mut engine = model.load(&checkpoint)?;
+    arguments.text.obey(&checkpoint, &mut engine)?;
     let top = arguments.logprobs.min(engine.info().vocab);
     let how = Generation {
         max_tokens: arguments.max_tokens,
