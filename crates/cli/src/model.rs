@@ -13,6 +13,7 @@ use pipeline::Calibration;
 use pipeline::reproduction::{Machine, Template};
 use prompts::{Clock, Isolation, PromptEncoder, PromptFormat, PromptSettings, RenderOptions};
 
+use crate::fetching;
 use crate::program::{Program, Quantize};
 use crate::terminal::{Misuse, Progress, remark};
 use crate::with_adapters;
