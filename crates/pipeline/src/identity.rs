@@ -55,7 +55,7 @@ pub struct Identity {
 
 /// What goes into scores, known before weights are loaded. Digests are SHA-256.
 ///
-/// Whatever is put on a model before it is scored (an adapter) belongs here, too.
+/// Adapters that were added to a model are part of its weights.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ingredients {
@@ -124,7 +124,7 @@ impl Ingredients {
         Ok(Self {
             model,
             commit,
-            weights: digest_of_weights(checkpoint),
+            weights: digest_of_adapted(checkpoint)?,
             configuration,
             tokenizer,
             generation: digest_of_json(checkpoint.assets().generation_config.as_ref()),
@@ -218,6 +218,19 @@ impl Identity {
     pub fn changes_of_rounding(&self, machine: &Machine) -> Vec<Change> {
         self.machine.differences(machine, false)
     }
+}
+
+/// The digest of the weights, and where adapters have changed them, of these files in their order as well.
+fn digest_of_adapted(checkpoint: &Checkpoint) -> Result<String, crate::PipelineError> {
+    let weights = digest_of_weights(checkpoint);
+    if checkpoint.adapters().is_empty() {
+        return Ok(weights);
+    }
+    let mut digests = vec![weights];
+    for file in checkpoint.adapters().iter().flat_map(|it| &it.files) {
+        digests.push(hub::sha256_of_file(file).map_err(crate::PipelineError::Digest)?);
+    }
+    Ok(hub::sha256(digests))
 }
 
 /// A digest as it is shown.
