@@ -307,4 +307,59 @@ MISTRAL4 = [
     ),
 ]
 
-VARIANTS = [*DEEPSEEK_V2, *DEEPSEEK_V3, *GLM4_MOE_LITE, *MINICPM3, *YOUTU, *MISTRAL4]
+# As many positions as the longest prompt with its answer, so that the indexer chooses all of them.
+SPARSE = {"index_topk": 64, "index_head_dim": 8, "index_n_heads": 2}
+LEAVING_POSITIONS_OUT = {"positions that the indexer leaves out": {"index_topk": 4}}
+
+DEEPSEEK_V32 = [
+    Variant(
+        name="deepseek_v32",
+        seed=3702,
+        architecture="DeepseekV32",
+        embedding=0.4,
+        config={
+            **LATENT,
+            **EXPERTS,
+            **SPARSE,
+            "num_hidden_layers": 2,
+            "q_lora_rank": 12,
+            "n_routed_experts": 8,
+            "n_group": 4,
+            "topk_group": 2,
+            "n_shared_experts": 1,
+            "norm_topk_prob": True,
+            "routed_scaling_factor": 2.5,
+            **rope("yarn", 10000.0, **YARN, mscale=1.0, mscale_all_dim=1.0),
+        },
+        about="DeepSeek 3 with an indexer that chooses all positions; two of four groups of experts; YaRN",
+        spelling=4,
+        misread={
+            **LEAVING_POSITIONS_OUT,
+            "scores that YaRN makes larger": rope("yarn", 10000.0, **YARN),
+            "groups": {"n_group": 1, "topk_group": 1},
+        },
+    ),
+    Variant(
+        name="glm_moe_dsa",
+        seed=3721,
+        architecture="GlmMoeDsa",
+        embedding=0.4,
+        config={
+            **LATENT,
+            **EXPERTS,
+            **SPARSE,
+            "q_lora_rank": 12,
+            "n_shared_experts": 1,
+            "norm_topk_prob": False,
+            "attention_bias": True,
+            "mlp_layer_types": ["dense", "sparse", "dense"],
+            "indexer_types": ["full", "shared", "full"],
+            **rope("default", 1000000.0),
+        },
+        about="an indexer that chooses all positions, and a layer that shares them; a list of which layers have experts; biases",
+        fused=True,
+        misread={**LEAVING_POSITIONS_OUT, "shares that add up to one": {"norm_topk_prob": True}},
+    ),
+]
+
+VARIANTS = [*DEEPSEEK_V2, *DEEPSEEK_V3, *GLM4_MOE_LITE, *MINICPM3, *YOUTU, *MISTRAL4, *DEEPSEEK_V32]

@@ -13,7 +13,9 @@ mod streams;
 
 use glossary::Component;
 
-pub use self::attention::{Attention, GateActivation, LatentAttention, Memory, OutputGate, Pairing, Rope};
+pub use self::attention::{
+    Attention, GateActivation, LatentAttention, LimitCause, Memory, OutputGate, Pairing, PositionLimit, Rope,
+};
 pub use self::layers::{Gain, Norm, NormKind, Projection, Share};
 pub use self::mlp::{Activation, Beside, Experts, FeedForward, Groups, Routing, Scores, Sparse};
 pub use self::recurrent::{
@@ -214,6 +216,17 @@ impl Mixer {
         }
     }
 
+    /// See [`Block::position_limit`].
+    fn position_limits(&self) -> impl Iterator<Item = PositionLimit> {
+        let chosen = match self {
+            Self::Latent(attention) => attention.chosen,
+            Self::Attention(_) | Self::ShortConvolution(_) | Self::Recurrence(_) | Self::Nothing => None,
+        };
+        let of = |cause| move |positions| PositionLimit { positions, cause };
+        let rotary = self.rope().and_then(|it| it.limit).map(of(LimitCause::RotaryScaling));
+        rotary.into_iter().chain(chosen.map(of(LimitCause::SparseAttention)))
+    }
+
     /// All that takes part in products for a token.
     fn projections(&self) -> Vec<&Projection> {
         let inputs = match self {
@@ -295,9 +308,9 @@ impl Block {
         self.mixers().map(Mixer::state_numbers).fold(0, usize::saturating_add)
     }
 
-    /// Positions for which its rotary embeddings hold, where there is such a limit.
-    pub fn position_limit(&self) -> Option<usize> {
-        self.mixers().filter_map(|it| it.rope()?.limit).min()
+    /// Up to how many positions its mixers are what they are here, where there is such a limit.
+    pub fn position_limit(&self) -> Option<PositionLimit> {
+        self.mixers().flat_map(Mixer::position_limits).min()
     }
 
     /// Weights that take part in products for a token: of experts, those of as many as it is sent to.

@@ -6,7 +6,7 @@ use glossary::{EditSet, LayerIndex, TokenId, Writer};
 use crate::backend::cpu::{Cpu, Isa};
 use crate::backend::reference::Reference;
 use crate::backend::{Arithmetic, Backend, WeightDtype};
-use crate::blueprint::{Blueprint, DeclaredWriter, Share, Streams};
+use crate::blueprint::{Blueprint, DeclaredWriter, PositionLimit, Share, Streams};
 use crate::executor::{Compute, Executor, Output, PartTimes, Wants};
 use crate::families::Source;
 use crate::model::{Loader, Weights};
@@ -79,7 +79,7 @@ pub struct ModelInfo {
     /// Positions that the model was made for, where it says so.
     pub context_length: Option<usize>,
     /// Positions past which sequences are refused; `None`: never.
-    pub position_limit: Option<usize>,
+    pub position_limit: Option<PositionLimit>,
     /// What its weights are kept in, if not in blocks.
     pub dtype: WeightDtype,
     /// The blocks that were asked for.

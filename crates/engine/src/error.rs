@@ -4,6 +4,7 @@ use checkpoint::adapter::AdapterError;
 use checkpoint::{CheckpointError, Quantization};
 
 use crate::backend::WeightDtype;
+use crate::blueprint::PositionLimit;
 use crate::config::ConfigError;
 
 /// Why a model could not be loaded.
@@ -164,19 +165,19 @@ pub enum EngineError {
         /// The vocabulary's size.
         vocab: usize,
     },
-    /// A sequence longer than the model's rotary embedding holds.
+    /// A sequence for which the model would be another one.
     #[error(
-        "request {request}: position {position} of {limit}, where this model's rotary embedding would begin to \
-         change with the length of the sequence\n\n\
-         hint: shorten the prompt, or ask for fewer new tokens"
+        "request {request}: position {position} of {}, where {}\n\n\
+         hint: shorten the prompt, or ask for fewer new tokens",
+        limit.positions, limit.cause
     )]
     TooLong {
         /// The request's place in the list.
         request: usize,
         /// The last position that would have to be computed, from 0.
         position: usize,
-        /// How many positions there are.
-        limit: usize,
+        /// How many positions there are, and why.
+        limit: PositionLimit,
     },
     /// An edit index that was not set.
     #[error("request {request}: edit set {edit} does not exist; there are {sets} and 0, the original")]

@@ -229,7 +229,7 @@ impl Engine {
     /// Refuses a sequence that is too long with its answer, whose last token is not computed any more.
     pub(crate) fn check_length(&self, request: usize, tokens: usize) -> Result<(), EngineError> {
         match self.info().position_limit {
-            Some(limit) if tokens - 1 > limit => {
+            Some(limit) if tokens - 1 > limit.positions => {
                 Err(EngineError::TooLong { request, position: tokens - 2, limit })
             }
             _ => Ok(()),

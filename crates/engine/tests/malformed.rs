@@ -7,6 +7,7 @@ use std::path::Path;
 
 use checkpoint::Checkpoint;
 use engine::backend::WeightDtype;
+use engine::blueprint::{LimitCause, PositionLimit};
 use engine::{
     Continuation, Device, DtypeChoice, Engine, EngineError, Generation, LoadError, LoadOptions, Request,
     StopReason,
@@ -352,10 +353,15 @@ fn requests_that_cannot_be_served_are_named_and_leave_the_engine_usable() {
 }
 
 #[test]
-fn a_sequence_past_the_end_of_dynamic_rotary_scaling_is_refused_before_anything_is_computed() {
-    for device in [Device::Cpu, Device::Reference] {
-        let mut engine = golden("llama_dynamic_rope").engine(device);
-        assert_eq!(engine.info().position_limit, Some(64));
+fn a_sequence_for_which_the_model_would_be_another_is_refused_before_anything_is_computed() {
+    let rotary = ("llama_dynamic_rope", LimitCause::RotaryScaling, "rotary embedding");
+    let sparse = [("deepseek_v32", LimitCause::SparseAttention, "sparse attention")];
+    let all = sparse.into_iter().chain([rotary]);
+    let devices = [Device::Cpu, Device::Reference];
+    for ((name, cause, said), device) in all.flat_map(|it| devices.map(|device| (it, device))) {
+        let mut engine = golden(name).engine(device);
+        let limit = PositionLimit { positions: 64, cause };
+        assert_eq!(engine.info().position_limit, Some(limit));
         let tokens = prompt(&[1; 60]);
         let mut answer = |max_tokens| {
             let how = Generation { max_tokens, ..Generation::default() };
@@ -365,9 +371,10 @@ fn a_sequence_past_the_end_of_dynamic_rotary_scaling_is_refused_before_anything_
         };
         // Positions 0 to 59 are the prompt's, 60 to 63 those of four tokens; the fifth is chosen, not computed.
         assert_eq!(answer(5), Ok(5));
-        let error = EngineError::TooLong { request: 0, position: 64, limit: 64 };
+        let error = EngineError::TooLong { request: 0, position: 64, limit };
         assert_eq!(answer(6), Err(error.clone()));
         assert!(error.to_string().starts_with("request 0: position 64 of 64, "), "{error}");
+        assert!(error.to_string().contains(said), "{error}");
         assert!(answer(usize::MAX).is_err());
         let mut force = |given: usize| {
             let continuation = prompt(&vec![2; given]);

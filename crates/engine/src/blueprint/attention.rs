@@ -100,6 +100,8 @@ pub struct LatentAttention {
     pub expansion: Projection,
     /// How the shared key and its part of each query are rotated.
     pub rope: Rope,
+    /// How many positions a sparse attention chooses for each token; there may be no more, so that it sees all of them.
+    pub chosen: Option<usize>,
     /// The writer.
     pub output: Projection,
 }
@@ -117,6 +119,35 @@ pub struct Rope {
     pub pairing: Pairing,
     /// Positions for which the frequencies hold, where a longer sequence would have others.
     pub limit: Option<usize>,
+}
+
+/// Where a model would become another one with the length of the sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PositionLimit {
+    /// Up to how many positions it is what it is.
+    pub positions: usize,
+    /// What would change after them.
+    pub cause: LimitCause,
+}
+
+/// What changes with the length of a sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LimitCause {
+    /// The frequencies of the rotary embedding.
+    RotaryScaling,
+    /// Which positions a token sees: no longer all of them, but those that an indexer chooses.
+    SparseAttention,
+}
+
+impl std::fmt::Display for LimitCause {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::RotaryScaling => "this model's rotary embedding would begin to change with the length of the sequence",
+            Self::SparseAttention => {
+                "this model's sparse attention would begin to leave positions out, which this program does not do"
+            }
+        })
+    }
 }
 
 /// Which numbers of a head form a rotated pair.

@@ -286,6 +286,12 @@ impl<'a> Decoder<'a> {
         kind_of_layer(types, "layer_types", layer, &[(FULL, false), (SLIDING, true)])
     }
 
+    /// Whether a layer's MLP is one for all tokens: by `mlp_layer_types`, or where there is no such list by the family's rule.
+    pub(super) fn is_dense(&self, layer: usize, rule: impl Fn(usize) -> bool) -> Result<bool, ConfigError> {
+        let Some(types) = self.config.list("mlp_layer_types")? else { return Ok(rule(layer)) };
+        kind_of_layer(types, "mlp_layer_types", layer, &[("dense", true), ("sparse", false)])
+    }
+
     /// A layer's attention as in Llama, with the window if the layer slides and there is one.
     pub(super) fn attention(&self, layer: usize, slides: bool) -> Result<Attention, ConfigError> {
         let Self { n_heads, n_kv_heads, d_head, d_model, qkv_bias, .. } = *self;

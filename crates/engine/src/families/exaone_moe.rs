@@ -5,7 +5,6 @@ use serde_json::json;
 use super::decoder::{self, Decoder};
 use super::{Family, exaone4, glm4_moe};
 use crate::blueprint::Blueprint;
-use crate::config::kind_of_layer;
 use crate::{Config, ConfigError};
 
 /// The family.
@@ -16,18 +15,12 @@ fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
     let decoder = Decoder::read(config, exaone4::TRAITS, None)?;
     let decoder = Decoder { qkv_bias: false, output_bias: false, ..decoder };
     let windows = exaone4::Windows::read(config)?;
-    let (listed, dense) =
-        (config.list("mlp_layer_types")?, config.count("first_k_dense_replace")?.unwrap_or(1));
+    let dense = config.count("first_k_dense_replace")?.unwrap_or(1);
     let defaults = json!({"norm_topk_prob": true});
     let sparse = glm4_moe::Sparse::read(&config.with_defaults(Some(&defaults)), "num_shared_experts")?;
     decoder.blueprint(|layer| {
-        let is_sparse = match listed {
-            None => layer >= dense,
-            Some(listed) => {
-                kind_of_layer(listed, "mlp_layer_types", layer, &[("dense", false), ("sparse", true)])?
-            }
-        };
-        let mlp = if is_sparse { sparse.mlp(&decoder, layer)? } else { decoder.gated(layer)? };
+        let dense = decoder.is_dense(layer, |layer| layer < dense)?;
+        let mlp = if dense { decoder.gated(layer)? } else { sparse.mlp(&decoder, layer)? };
         decoder.block(layer, windows.attention(&decoder, layer)?, mlp, decoder::BEFORE)
     })
 }

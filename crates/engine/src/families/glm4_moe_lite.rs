@@ -8,7 +8,6 @@ use super::Family;
 use super::decoder::{self, Decoder, Traits};
 use super::latent::{by_logistic_scores, pairing};
 use crate::blueprint::Blueprint;
-use crate::config::kind_of_layer;
 use crate::{Config, ConfigError};
 
 /// The family.
@@ -41,14 +40,9 @@ fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
     let config = &decoder.config;
     let (routing, pairing) = (by_logistic_scores(config)?, pairing(config)?);
     decoder.blueprint(|layer| {
-        let mlp =
-            if is_dense(config, layer)? { decoder.gated(layer)? } else { decoder.sparse(layer, routing)? };
+        // Where there is no list, the first layer alone is dense.
+        let dense = decoder.is_dense(layer, |layer| layer == 0)?;
+        let mlp = if dense { decoder.gated(layer)? } else { decoder.sparse(layer, routing)? };
         decoder.block(layer, decoder.latent_attention(layer, pairing)?, mlp, decoder::BEFORE)
     })
-}
-
-/// By `mlp_layer_types`; where there is no such list, the first layer alone is dense.
-fn is_dense(config: &Config<'_>, layer: usize) -> Result<bool, ConfigError> {
-    let Some(types) = config.list("mlp_layer_types")? else { return Ok(layer == 0) };
-    kind_of_layer(types, "mlp_layer_types", layer, &[("dense", true), ("sparse", false)])
 }

@@ -52,6 +52,7 @@ impl Decoder<'_> {
             latent_norm: norm("kv_a_layernorm", shape.d_latent)?,
             expansion: projection("kv_b_proj", false, expanded, shape.d_latent),
             rope,
+            chosen: None,
             output: projection("o_proj", output_bias, d_model, n_heads * shape.d_value),
             shape,
         })

@@ -13,6 +13,7 @@ mod containers;
 mod decoder;
 mod deepseek_v2;
 mod deepseek_v3;
+mod deepseek_v32;
 mod dots1;
 mod ernie4_5;
 mod exaone4;
@@ -128,6 +129,8 @@ pub const FAMILIES: &[&Family] = &[
     &glm4_moe::SOLAR,
     &deepseek_v2::FAMILY,
     &deepseek_v3::FAMILY,
+    &deepseek_v32::FAMILY,
+    &deepseek_v32::GLM,
     &glm4_moe_lite::FAMILY,
     &minicpm3::FAMILY,
     &mistral4::FAMILY,
