@@ -31,7 +31,7 @@ const ATTENTION: AttentionShape = AttentionShape {
     scale: 0.125,
     softcap: None,
     window: None,
-    values: Values::Own,
+    values: Values::Own(64),
 };
 
 /// Bytes of weights that take turns: more than a cache that one program is likely to have for itself.

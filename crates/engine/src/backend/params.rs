@@ -92,7 +92,7 @@ pub struct AttentionShape {
     pub n_heads: usize,
     /// Key and value heads; each serves `n_heads / n_kv_heads` query heads.
     pub n_kv_heads: usize,
-    /// Width of a head.
+    /// Width of a query and of a key.
     pub d_head: usize,
     /// What scores are multiplied with.
     pub scale: f32,
@@ -107,8 +107,8 @@ pub struct AttentionShape {
 /// What attention adds up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Values {
-    /// A vector for each key, as wide as a head.
-    Own,
+    /// A vector for each key, so wide.
+    Own(usize),
     /// The first numbers of each key, so many of them; they are stored with the key alone.
     OfKeys(usize),
 }
@@ -121,14 +121,13 @@ impl AttentionShape {
 
     /// Columns of a row of queries, keys and values side by side.
     pub fn qkv_cols(&self) -> usize {
-        (self.n_heads + 2 * self.n_kv_heads) * self.d_head
+        self.query_cols() + self.n_kv_heads * (self.d_head + self.d_value())
     }
 
     /// Width of a value.
     pub fn d_value(&self) -> usize {
         match self.values {
-            Values::Own => self.d_head,
-            Values::OfKeys(width) => width,
+            Values::Own(width) | Values::OfKeys(width) => width,
         }
     }
 }

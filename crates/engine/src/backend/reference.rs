@@ -288,12 +288,12 @@ impl Backend for Reference {
             norm_heads(held, norms.value);
             clip(held);
             let Some(pages) = pages.as_deref_mut() else { continue };
-            let keys = shape.n_heads * d;
-            let width = n_kv_heads * d;
+            let (keys, width) = (shape.query_cols(), n_kv_heads * d);
+            let held = n_kv_heads * shape.d_value();
             for slot in std::iter::once(plan.slots[row]).chain(plan.echoes(row)) {
                 let (page, offset) = (slot.page as usize, slot.offset as usize);
                 pages.keys[page][offset] = values[keys..keys + width].to_vec();
-                pages.values[page][offset] = values[keys + width..][..width].to_vec();
+                pages.values[page][offset] = values[keys + width..][..held].to_vec();
             }
         }
     }
@@ -331,9 +331,9 @@ impl Backend for Reference {
         out: &mut Grid,
     ) {
         let (d, d_value) = (shape.d_head, shape.d_value());
-        let stored = match shape.values {
-            Values::Own => &pages.values,
-            Values::OfKeys(_) => &pages.keys,
+        let (stored, stride) = match shape.values {
+            Values::Own(_) => (&pages.values, d_value),
+            Values::OfKeys(_) => (&pages.keys, d),
         };
         out.rows.clear();
         for (row, query) in qkv.rows.iter().enumerate() {
@@ -363,7 +363,7 @@ impl Backend for Reference {
                 let sum: f64 = scores.iter().map(|it| (it - largest).exp()).sum();
                 for i in 0..d_value {
                     let weighted = context.iter().zip(&scores).map(|(&(page, offset), score)| {
-                        (score - largest).exp() / sum * f64::from(stored[page][offset][kv * d + i])
+                        (score - largest).exp() / sum * f64::from(stored[page][offset][kv * stride + i])
                     });
                     values[head * d_value + i] = weighted.sum::<f64>() as f32;
                 }

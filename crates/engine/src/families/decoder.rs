@@ -306,7 +306,7 @@ impl<'a> Decoder<'a> {
                 scale: (1.0 / (d_head as f64).sqrt()) as f32,
                 softcap: None,
                 window,
-                values: Values::Own,
+                values: Values::Own(d_head),
             },
             query: projection("self_attn.q_proj", n_heads),
             key: projection("self_attn.k_proj", n_kv_heads),

@@ -125,7 +125,7 @@ impl Preparation {
         let query = self.query_norm.map(|it| it.params(backend, shape.d_head, shape.n_heads, seed));
         let key = self.key_norm.map(|it| it.params(backend, shape.d_head, shape.n_kv_heads, seed + 1));
         let mut angles = self.rope(shape.d_head).map(|it| backend.angles(&it));
-        let value = self.value_norm.map(|it| it.params(backend, shape.d_head, shape.n_kv_heads, seed + 2));
+        let value = self.value_norm.map(|it| it.params(backend, shape.d_value(), shape.n_kv_heads, seed + 2));
         let (query, key, value) = (query.as_ref(), key.as_ref(), value.as_ref());
         let norms = HeadNorms { query, key, value, last: self.last, clip: self.clip };
         backend.rotate_and_store(qkv, shape, norms, angles.as_mut(), plan, pages);
@@ -140,8 +140,18 @@ fn shape(n_kv_heads: usize, group: usize, d_head: usize) -> AttentionShape {
         scale: (1.0 / (d_head as f64).sqrt()) as f32,
         softcap: None,
         window: None,
-        values: Values::Own,
+        values: Values::Own(d_head),
     }
+}
+
+/// With values as wide as keys, or not.
+fn shapes() -> impl Strategy<Value = AttentionShape> {
+    let width = || select(&HEAD_WIDTHS[..]);
+    let of_values = prop::option::weighted(0.4, width());
+    (1..=3_usize, 1..=7_usize, width(), of_values).prop_map(|(kv, group, d_head, d_value)| AttentionShape {
+        values: Values::Own(d_value.unwrap_or(d_head)),
+        ..shape(kv, group, d_head)
+    })
 }
 
 /// Queries, keys and values, normed and rotated in place.
@@ -158,10 +168,8 @@ pub(super) struct Rotate {
 }
 
 pub(super) fn rotations() -> impl Strategy<Value = Rotate> {
-    let shapes =
-        (1..=3_usize, 1..=7_usize, select(&HEAD_WIDTHS[..])).prop_map(|(kv, group, d)| shape(kv, group, d));
     let furthest = select(vec![1, 50, 5000]);
-    (shapes, preparations(), prop::bool::weighted(0.8), 1..30_usize, furthest, any::<u64>()).prop_map(
+    (shapes(), preparations(), prop::bool::weighted(0.8), 1..30_usize, furthest, any::<u64>()).prop_map(
         |(shape, preparation, stored, rows, furthest, seed)| Rotate {
             shape,
             preparation,
@@ -216,6 +224,7 @@ impl Case for Rotate {
     /// number. Values are not rotated. What is normed last is off by what the norm makes of that.
     fn tolerance(&self, exact: &[Vec<f32>]) -> Vec<Vec<f64>> {
         let AttentionShape { n_heads, d_head, .. } = self.shape;
+        let d_value = self.shape.d_value();
         let n_kv_heads = if self.stored { self.shape.n_kv_heads } else { 0 };
         let magnitude = self.preparation.rope.map_or(1.0, |it| f64::from(it.2));
         let rotated_first = self.preparation.last;
@@ -235,19 +244,20 @@ impl Case for Rotate {
             let (queries, rest) = before_norms.split_at(n_heads * d_head);
             let keys = &rest[..n_kv_heads * d_head];
             let values = &raw[(n_heads + n_kv_heads) * d_head..];
-            let errors = |norm: Option<HeadNorm>, heads: &[f32], seed| {
+            let errors = |norm: Option<HeadNorm>, heads: &[f32], width, seed| {
                 let norm = norm.filter(|_| !heads.is_empty());
-                norm.map_or(vec![0.0; heads.len() / d_head], |it| it.errors(heads, roundings, d_head, seed))
+                norm.map_or(vec![0.0; heads.len() / width], |it| it.errors(heads, roundings, width, seed))
             };
-            let mut normed = errors(self.preparation.query_norm, queries, self.seed);
-            normed.extend(errors(self.preparation.key_norm, keys, self.seed + 1));
-            normed.extend(errors(self.preparation.value_norm, values, self.seed + 2));
-            let allowed = exact.chunks(d_head).enumerate().flat_map(|(head, exact)| {
-                let normed = normed.get(head).copied().unwrap_or(0.0);
+            let mut normed = errors(self.preparation.query_norm, queries, d_head, self.seed);
+            normed.extend(errors(self.preparation.key_norm, keys, d_head, self.seed + 1));
+            let rotated = exact[..(n_heads + n_kv_heads) * d_head].chunks(d_head);
+            let of_rotated = rotated.zip(normed).flat_map(|(exact, normed)| {
                 let error = 2.0 * magnitude * normed + 12.0 * UNIT * largest(&widened(exact));
-                vec![if head < n_heads + n_kv_heads { error } else { normed }; d_head]
+                vec![error; d_head]
             });
-            allowed.collect()
+            let of_values = errors(self.preparation.value_norm, values, d_value, self.seed + 2);
+            let of_values = of_values.into_iter().flat_map(|error| vec![error; d_value]);
+            of_rotated.chain(of_values).collect()
         };
         self.qkv().iter().zip(&before_norms).zip(exact).map(row).collect()
     }
@@ -271,12 +281,10 @@ pub(super) struct Scenario {
 }
 
 pub(super) fn scenarios() -> impl Strategy<Value = Scenario> {
-    let shapes =
-        (1..=3_usize, 1..=7_usize, select(&HEAD_WIDTHS[..])).prop_map(|(kv, group, d)| shape(kv, group, d));
     let head = prop_oneof![1 => Just(0), 4 => 1..=40_usize, 1 => 150..=200_usize];
     let window = prop::option::of(prop_oneof![1..=5_usize, 6..=40_usize]);
     (
-        (shapes, prop::option::of(select(vec![1.0, 20.0])), window, preparations(), any::<bool>()),
+        (shapes(), prop::option::of(select(vec![1.0, 20.0])), window, preparations(), any::<bool>()),
         (head, any::<bool>(), prop::collection::vec(1..=40_usize, 1..=4), any::<u64>()),
     )
         .prop_map(|((shape, softcap, window, preparation, sinks), (head, close_head, forks, seed))| {
@@ -315,7 +323,7 @@ impl Scenario {
     /// Columns of a row of queries and of what is stored.
     fn cols(&self) -> usize {
         match self.shape.values {
-            Values::Own => self.shape.qkv_cols(),
+            Values::Own(_) => self.shape.qkv_cols(),
             Values::OfKeys(_) => (self.shape.n_heads + 1) * self.shape.d_head,
         }
     }
@@ -466,7 +474,7 @@ impl Case for Scenario {
         let longest = self.forks.iter().map(|it| self.head + it.1 + 1).max().unwrap_or(0);
         let allowed = 2.0 * score + (longest as f64 + 32.0) * UNIT;
         let allowed = match self.shape.values {
-            Values::Own => allowed,
+            Values::Own(_) => allowed,
             Values::OfKeys(_) => allowed * key.max(1.0) + 40.0 * UNIT * key,
         };
         exact.iter().map(|it| vec![allowed; it.len()]).collect()

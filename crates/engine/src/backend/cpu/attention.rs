@@ -1,7 +1,7 @@
 //! Ragged attention over a paged cache: each row over its own context, nothing padded.
 //!
 //! A page holds 16 positions. Keys lie transposed, `[d_head][16]`, so that the scores of 16 positions come from
-//! one multiply-add per number of the query and no sum across lanes; values lie as `[16][d_head]`. The query
+//! one multiply-add per number of the query and no sum across lanes; values lie as `[16][d_value]`. The query
 //! heads that share a key/value head are computed together: each key and value is read once for all of them.
 //!
 //! Where values are a part of their keys ([`Values::OfKeys`]), positions lie as `[16][d_head]`, once for both uses, and
@@ -32,10 +32,15 @@ pub struct Pages {
 impl Pages {
     pub(super) fn new(shape: &AttentionShape) -> Self {
         let key_lines = match shape.values {
-            Values::Own => shape.d_head,
+            Values::Own(_) => shape.d_head,
             Values::OfKeys(_) => 0,
         };
-        let value_stride = shape.d_head.div_ceil(LANES);
+        // What lies by position: values, or whole keys where these hold them.
+        let by_position = match shape.values {
+            Values::Own(width) => width,
+            Values::OfKeys(_) => shape.d_head,
+        };
+        let value_stride = by_position.div_ceil(LANES);
         let slabs = Slabs::new(shape.n_kv_heads * (key_lines + PAGE * value_stride));
         Self { slabs, key_lines, value_stride, n_kv_heads: shape.n_kv_heads }
     }
@@ -169,7 +174,7 @@ unsafe fn attend_heads<S: Simd, const H: usize>(group: &HeadGroup<'_>, first: us
         let scores: [*mut f32; H] = std::array::from_fn(|h| group.scores.add(h * group.score_stride));
 
         match group.shape.values {
-            Values::Own => for_chunks(group, |page, skip, take, at| {
+            Values::Own(_) => for_chunks(group, |page, skip, take, at| {
                 page_scores::<S, H>(group, page, query, |h, line| {
                     if skip == 0 {
                         // Numbers past `take` are overwritten by the next chunk or by the fill below.
@@ -363,7 +368,7 @@ pub(super) fn attend_all(
     let parts = group.div_ceil(HEADS_OF_TASK);
     let sinks = sinks.map(super::rows::numbers);
     let padded = match shape.values {
-        Values::Own => 0,
+        Values::Own(_) => 0,
         Values::OfKeys(_) => TOGETHER * shape.d_head.next_multiple_of(LANES),
     };
     super::parallel_rows(qkv.rows() * shape.n_kv_heads * parts, 4, |task| {

@@ -413,7 +413,7 @@ impl Backend for Cpu {
         }
         contract::norm(norms.query, shape.n_heads * shape.d_head);
         contract::norm(norms.key, shape.n_kv_heads * shape.d_head);
-        contract::norm(norms.value, shape.n_kv_heads * shape.d_head);
+        contract::norm(norms.value, shape.n_kv_heads * shape.d_value());
         rotary::rotate_and_store(self.isa, qkv, shape, &norms, angles, plan, pages);
     }
 

@@ -77,7 +77,7 @@ pub(super) fn rotate_and_store(
     let pages = pages.map(|it| &*it);
     let expected = if pages.is_some() { shape.qkv_cols() } else { shape.query_cols() };
     assert!(qkv.cols() >= expected, "queries, keys and values side by side");
-    let kept = if pages.is_some() { shape.n_kv_heads * shape.d_head } else { 0 };
+    let kept = if pages.is_some() { shape.n_kv_heads } else { 0 };
     let angles = angles.map(|angles| {
         angles.reach(plan.positions.iter().max().map_or(0, |&it| it as usize + 1));
         &*angles
@@ -87,13 +87,13 @@ pub(super) fn rotate_and_store(
     let (last, clip) = (norms.last, norms.clip);
     let [query_norm, key_norm, value_norm] =
         [norms.query, norms.key, norms.value].map(|it| it.map(super::norm_view));
-    let d = shape.d_head;
+    let (d, d_value) = (shape.d_head, shape.d_value());
     super::parallel_rows(rows, super::ROW_GRAIN, |row| {
         // SAFETY: each task has its own row.
         let row_values = unsafe { std::slice::from_raw_parts_mut(qkv.at(row, 0), cols) };
         let (queries, rest) = row_values.split_at_mut(shape.n_heads * d);
-        let (keys, rest) = rest.split_at_mut(kept);
-        let values = &mut rest[..kept];
+        let (keys, rest) = rest.split_at_mut(kept * d);
+        let values = &mut rest[..kept * d_value];
         for (heads, norm) in [(&mut *queries, &query_norm), (&mut *keys, &key_norm)] {
             if let Some(norm) = norm.as_ref().filter(|_| !last) {
                 norm_heads(isa, heads, norm);
@@ -118,7 +118,7 @@ pub(super) fn rotate_and_store(
             clamp(values, clip);
         }
         for slot in std::iter::once(plan.slots[row]).chain(plan.echoes(row)) {
-            for (head, (key, value)) in keys.chunks_exact(d).zip(values.chunks_exact(d)).enumerate() {
+            for (head, (key, value)) in keys.chunks_exact(d).zip(values.chunks_exact(d_value)).enumerate() {
                 // SAFETY: each row has its own slots.
                 unsafe { pages.store(slot.page, slot.offset, head, key, value) }
             }
