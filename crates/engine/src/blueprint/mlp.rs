@@ -68,6 +68,8 @@ pub struct Beside {
 pub struct Routing {
     /// How many experts a token is sent to; of equal scores the lower expert comes first.
     pub chosen: usize,
+    /// `c` in `c tanh(output / c)`, what the router's outputs go through first.
+    pub softcap: Option<f32>,
     /// What the router's outputs mean.
     pub scores: Scores,
     /// Which groups of experts there is a choice of; `None`: all experts.
@@ -124,6 +126,11 @@ pub enum Activation {
         /// How strongly below.
         negative: f32,
     },
+    /// `x / (1 + e^−x)` up to a limit; what it is multiplied with is kept within ± the limit.
+    CappedSilu {
+        /// Where numbers are cut off.
+        limit: f32,
+    },
     /// `x / (1 + e^(−steepness x))` of x up to a limit; what it is multiplied with is kept within ± the limit, and then
     /// 1 larger.
     ClampedSilu {
@@ -137,7 +144,7 @@ pub enum Activation {
 impl Routing {
     /// Experts by their parts of the softmax, which are made to add up to one.
     pub fn by_softmax(chosen: usize) -> Self {
-        Self { chosen, scores: Scores::Softmax, groups: None, normalized: true, scale: 1.0 }
+        Self { chosen, softcap: None, scores: Scores::Softmax, groups: None, normalized: true, scale: 1.0 }
     }
 }
 

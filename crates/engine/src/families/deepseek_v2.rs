@@ -58,6 +58,7 @@ fn routing(config: &Config<'_>) -> Result<Routing, ConfigError> {
     }
     Ok(Routing {
         chosen,
+        softcap: None,
         scores: Scores::Softmax,
         groups,
         normalized: false,

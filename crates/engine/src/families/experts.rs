@@ -265,6 +265,7 @@ impl Decoder<'_> {
 pub(super) fn in_groups(config: &Config<'_>, scores: Scores, groups: Groups) -> Result<Routing, ConfigError> {
     Ok(Routing {
         chosen: config.size("num_experts_per_tok")?,
+        softcap: None,
         scores,
         groups: Some(groups),
         normalized: config.flag("norm_topk_prob")?.unwrap_or(false),

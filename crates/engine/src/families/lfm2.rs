@@ -121,6 +121,7 @@ fn mixture(decoder: &Decoder<'_>, layer: usize) -> Result<Mlp, ConfigError> {
     let config = &decoder.config;
     let routing = Routing {
         chosen: config.count("num_experts_per_tok")?.unwrap_or(4),
+        softcap: None,
         scores: Scores::Sigmoid,
         groups: None,
         normalized: config.flag("norm_topk_prob")?.unwrap_or(true),

@@ -23,6 +23,7 @@ fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
     let decoder = Decoder { qkv_bias: false, output_bias: false, ..decoder };
     let routing = Routing {
         chosen: config.size("num_experts_per_tok")?,
+        softcap: None,
         scores: Scores::Sigmoid,
         groups: None,
         normalized: true,

@@ -31,6 +31,7 @@ fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
     }
     let routing = Routing {
         chosen: config.count("num_experts_per_tok")?.unwrap_or(CHOSEN),
+        softcap: None,
         scores: Scores::Softmax,
         groups: None,
         normalized: config.flag("norm_topk_prob")?.unwrap_or(false),

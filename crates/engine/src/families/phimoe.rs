@@ -30,6 +30,7 @@ fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
     let tolerance = 2.0 * config.number("router_jitter_noise")?.unwrap_or(NOISE);
     let routing = Routing {
         chosen,
+        softcap: None,
         scores: Scores::OneByOne { tolerance: tolerance as f32 },
         groups: None,
         normalized: false,

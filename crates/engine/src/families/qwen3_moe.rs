@@ -39,6 +39,7 @@ fn blueprint(config: &Config<'_>) -> Result<Blueprint, ConfigError> {
 pub(super) fn routing(config: &Config<'_>) -> Result<Routing, ConfigError> {
     Ok(Routing {
         chosen: config.size("num_experts_per_tok")?,
+        softcap: None,
         scores: Scores::Softmax,
         groups: None,
         normalized: config.flag("norm_topk_prob")?.unwrap_or(false),

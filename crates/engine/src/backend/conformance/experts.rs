@@ -48,15 +48,19 @@ pub(super) fn mixtures() -> impl Strategy<Value = Mixture> {
     let activations = vec![
         Activation::Silu,
         Activation::ClampedSilu { steepness: 1.702, limit: 1.5 },
+        Activation::CappedSilu { limit: 0.7 },
         Activation::GeluTanh,
     ];
     let scores = vec![Scores::Softmax, Scores::Sigmoid, Scores::OneByOne { tolerance: 0.4 }];
     let sizes = (select(vec![1, 16, 23, 40]), select(vec![1, 15, 16, 33]), 1..30_usize);
     let vectors = (any::<bool>(), any::<bool>(), any::<bool>());
-    let how = (select(scores), any::<bool>(), select(vec![1.0, 2.5]), vectors, any::<bool>());
+    let softcap = prop::option::weighted(0.3, select(vec![0.5, 3.0]));
+    let choice = (select(scores), softcap);
+    let how = (choice, any::<bool>(), select(vec![1.0, 2.5]), vectors, any::<bool>());
     (sizes, choices(), how, select(activations), dtypes(), 0..3_usize, any::<u64>()).prop_map(
         |(sizes, (experts, groups, chosen), how, activation, dtype, edits, seed)| {
             let ((d_model, width, rows), (scores, normalized, scale, vectors, biases)) = (sizes, how);
+            let (scores, softcap) = scores;
             let (correction, share_scales, gated) = vectors;
             let one_by_one = matches!(scores, Scores::OneByOne { .. });
             let groups = groups.filter(|_| !one_by_one);
@@ -65,7 +69,14 @@ pub(super) fn mixtures() -> impl Strategy<Value = Mixture> {
                 width,
                 experts,
                 rows,
-                routing: Routing { chosen, scores, groups, normalized: normalized && !one_by_one, scale },
+                routing: Routing {
+                    chosen,
+                    softcap,
+                    scores,
+                    groups,
+                    normalized: normalized && !one_by_one,
+                    scale,
+                },
                 correction: correction && !one_by_one,
                 share_scales,
                 gated,

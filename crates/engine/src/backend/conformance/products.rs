@@ -166,7 +166,8 @@ pub(super) struct Gated {
 
 pub(super) fn gates() -> impl Strategy<Value = Gated> {
     let clamped = Activation::ClampedSilu { steepness: 1.702, limit: 7.0 };
-    let activation = select(vec![Activation::Silu, Activation::GeluTanh, clamped]);
+    let capped = Activation::CappedSilu { limit: 0.8 };
+    let activation = select(vec![Activation::Silu, Activation::GeluTanh, clamped, capped]);
     let sizes = (select(&SIZES[..]), select(&SIZES[..]), row_counts());
     let vectors = (any::<bool>(), any::<bool>());
     (sizes, vectors, activation, dtypes(), select(vec![0.1, 1.0, 100.0]), any::<u64>()).prop_map(

@@ -26,8 +26,12 @@ pub(super) fn route(
     shares: &mut [f32],
 ) {
     let (keys, groups) = keys.split_at_mut(outputs.len());
+    let capped = |output: f32| {
+        let output = f64::from(output);
+        routing.softcap.map_or(output, |cap| f64::from(cap) * (output / f64::from(cap)).tanh())
+    };
     for (key, output) in keys.iter_mut().zip(outputs) {
-        *key = f64::from(*output);
+        *key = capped(*output);
     }
     let largest = keys.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let sum: f64 = keys.iter().map(|it| (it - largest).exp()).sum();
@@ -48,7 +52,7 @@ pub(super) fn route(
         let (index, key) = following(keys, last);
         let value = match routing.scores {
             Scores::OneByOne { tolerance } => 1.0 / sum_of_near(keys, last, key, f64::from(tolerance)),
-            Scores::Softmax | Scores::Sigmoid => score(f64::from(outputs[index])),
+            Scores::Softmax | Scores::Sigmoid => score(capped(outputs[index])),
         };
         last = Some((index, key));
         total += value;

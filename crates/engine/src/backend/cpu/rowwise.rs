@@ -287,6 +287,11 @@ unsafe fn activate<S: Simd>(activation: Activation, gate: S::V, up: S::V) -> S::
                 let e = S::exp(S::mul(S::splat(-2.0), u));
                 S::mul(S::div(gate, S::add(one, e)), up)
             }
+            Activation::CappedSilu { limit } => {
+                // The second of two operands where one is NaN: NaN stays NaN.
+                let up = S::max(S::splat(-limit), S::min(S::splat(limit), up));
+                S::mul(S::min(S::splat(limit), silu::<S>(gate)), up)
+            }
             Activation::ClampedSilu { steepness, limit } => {
                 // The second of two operands where one is NaN: NaN stays NaN.
                 let gate = S::min(S::splat(limit), gate);

@@ -83,6 +83,10 @@ pub(super) fn activate(activation: Activation, x: f64, up: f64) -> f64 {
             let u = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3));
             0.5 * x * (1.0 + u.tanh()) * up
         }
+        Activation::CappedSilu { limit } => {
+            let (x, limit) = (silu(x), f64::from(limit));
+            (if x > limit { limit } else { x }) * up.clamp(-limit, limit)
+        }
         Activation::ClampedSilu { steepness, limit } => {
             let (steepness, limit) = (f64::from(steepness), f64::from(limit));
             let x = if x > limit { limit } else { x };
@@ -107,7 +111,8 @@ pub(crate) fn erf(x: f64) -> f64 {
 
 /// The experts of a row and their shares.
 pub(super) fn route(outputs: &[f32], correction: Option<&Vec<f32>>, routing: &Routing) -> Vec<(usize, f64)> {
-    let outputs: Vec<f64> = outputs.iter().map(|&it| f64::from(it)).collect();
+    let capped = |x: f64| routing.softcap.map_or(x, |cap| f64::from(cap) * (x / f64::from(cap)).tanh());
+    let outputs: Vec<f64> = outputs.iter().map(|&it| capped(f64::from(it))).collect();
     if let Scores::OneByOne { tolerance } = routing.scores {
         let mut left = largest_first(&outputs);
         let shares = (0..routing.chosen).map(|_| {
