@@ -45,6 +45,7 @@ import golden_tiny_gemma3n
 import golden_tiny_gemma4
 import golden_tiny_hybrid
 import golden_tiny_latent
+import golden_tiny_mixtures
 import golden_tiny_recurrent
 import golden_tiny_variants
 from golden_tiny_variants import Variant
@@ -53,6 +54,7 @@ MODULES = [
     golden_tiny_variants,
     golden_tiny_experts,
     golden_tiny_latent,
+    golden_tiny_mixtures,
     golden_tiny_recurrent,
     golden_tiny_hybrid,
     golden_tiny_gemma4,
@@ -101,7 +103,7 @@ def draw_weights(model, variant: Variant, generator: torch.Generator) -> None:
             if "q_norm" in name or "k_norm" in name:
                 value += variant.head_gain
         elif "embed_tokens" in name:
-            usual = 0.3 if model.config.tie_word_embeddings else 1.0
+            usual = 0.3 if getattr(model.config, "tie_word_embeddings", False) else 1.0
             value = (variant.embedding or usual) * normal
         else:
             value = 0.25 * normal
@@ -126,6 +128,8 @@ def respell(config: dict, spelling: int) -> dict:
         return dict(sorted(config.items()))
     if config.get("model_type") in {"gemma4_text", "gemma4_unified_text"}:
         return dict(sorted(first_spelling_of_gemma4(config).items()))
+    if config.get("model_type") in RELEASED:
+        return dict(sorted(RELEASED[config["model_type"]](config).items()))
     if "text_config" in config:
         config["text_config"] = respell(config["text_config"], spelling)
         if config["model_type"] == "exaone4_5":  # as first released
@@ -169,6 +173,105 @@ def first_spelling_of_gemma4(config: dict) -> dict:
     return config
 
 
+def release_of_mimo(config: dict) -> dict:
+    """As the released model has it, which transformers 4 did not know; its own lists go before these."""
+    ropes = config["rope_parameters"]
+    usual = [ropes[kind]["rope_theta"] for kind in ("full_attention", "sliding_attention")] == [5e6, 1e4]
+    kinds = config["layer_types"]
+    if not usual or kinds != ["full_attention"] + ["sliding_attention"] * (len(kinds) - 1):
+        return config
+    for key in ("rope_parameters", "layer_types", "mlp_layer_types"):
+        del config[key]
+    first = [0] + [1] * (len(kinds) - 1)
+    return {
+        **config,
+        "rope_theta": 5000000,
+        "swa_rope_theta": 10000,
+        "partial_rotary_factor": 0.334,
+        "hybrid_layer_pattern": first,
+        "moe_layer_freq": first,
+        "swa_num_key_value_heads": 2 * config["num_key_value_heads"],
+        "swa_head_dim": config["head_dim"],
+        "swa_v_head_dim": config["v_head_dim"],
+        "sliding_window_size": config["sliding_window"] - 1,
+        "sliding_window": config["sliding_window"] - 1,
+        "routed_scaling_factor": None,
+        "n_shared_experts": None,
+        "scoring_func": "sigmoid",
+        "topk_method": "noaux_tc",
+    }
+
+
+def release_of_step(config: dict) -> dict:
+    """As the released model has it: lists with an entry for each layer, and one more for a layer that is not used."""
+    ropes, kinds = config.pop("rope_parameters"), config["layer_types"]
+    experts = [str(layer) for layer, kind in enumerate(config.pop("mlp_layer_types")) if kind == "sparse"]
+    for key in ("per_layer_config", "mtp_layer_types", "mtp_mlp_layer_types"):
+        config.pop(key, None)
+    if config["query_pre_attn_scalar"] == config["head_dim"]:
+        del config["query_pre_attn_scalar"]
+    of_windows = config.pop("num_sliding_attention_heads")
+    more = lambda values, last: None if values is None else [*values, last]
+    renamed = {
+        "num_key_value_heads": "num_attention_groups",
+        "n_routed_experts": "moe_num_experts",
+        "num_experts_per_tok": "moe_top_k",
+    }
+    config.pop("num_local_experts", None)
+    for new, old in renamed.items():
+        config[old] = config.pop(new)
+    return {
+        **config,
+        "num_nextn_predict_layers": 1,
+        "layer_types": more(kinds, "sliding_attention"),
+        "swiglu_limits": more(config["swiglu_limits"], 3.0),
+        "swiglu_limits_shared": more(config["swiglu_limits_shared"], 3.0),
+        "rope_theta": [ropes[kind]["rope_theta"] for kind in kinds] + [1.0],
+        "partial_rotary_factors": [ropes[kind]["partial_rotary_factor"] for kind in kinds] + [1.0],
+        "moe_layers_enum": ",".join(experts),
+        "attention_other_setting": {"num_attention_heads": of_windows},
+    }
+
+
+def release_of_kimi(config: dict) -> dict:
+    """As the released model has it: other names, and a section for the delta nets, which counts layers from 1."""
+    kinds = config.pop("layer_types")
+    layers = {kind: [layer + 1 for layer, it in enumerate(kinds) if it == kind] for kind in kinds}
+    dense = config.pop("mlp_layer_types").count("dense")
+    net = {
+        "full_attn_layers": layers["full_attention"],
+        "kda_layers": layers["linear_attention"],
+        "head_dim": config.pop("linear_head_dim"),
+        "num_heads": config.pop("linear_num_heads"),
+        "short_conv_kernel_size": config.pop("linear_conv_kernel_dim"),
+    }
+    renamed = {
+        "max_position_embeddings": "model_max_length",
+        "norm_topk_prob": "moe_renormalize",
+        "n_group": "num_expert_group",
+        "num_local_experts": "num_experts",
+        "num_experts_per_tok": "num_experts_per_token",
+        "n_shared_experts": "num_shared_experts",
+    }
+    for new, old in renamed.items():
+        if new in config:
+            config[old] = config.pop(new)
+    return {
+        **config,
+        "first_k_dense_replace": dense,
+        "linear_attn_config": net,
+        "mla_use_nope": True,
+        "moe_layer_freq": 1,
+        "moe_router_activation_func": "sigmoid",
+        "rope_scaling": None,
+        "rope_theta": 10000.0,
+    }
+
+
+# Kinds of models that transformers 4 did not know, and how their released configurations are written.
+RELEASED = {"mimo_v2_flash": release_of_mimo, "step3p5": release_of_step, "laguna": lambda config: config}
+
+
 def write_checkpoint(variant: Variant, folder: pathlib.Path) -> None:
     model = untrained(variant)
     draw_weights(model, variant, torch.Generator().manual_seed(variant.seed))
@@ -197,7 +300,7 @@ def write_checkpoint(variant: Variant, folder: pathlib.Path) -> None:
 
 def stored_tensors(model) -> dict[str, torch.Tensor]:
     """What a model holds, without the head where that is the embedding."""
-    tied = {"lm_head.weight"} if model.config.tie_word_embeddings else set()
+    tied = {"lm_head.weight"} if getattr(model.config, "tie_word_embeddings", False) else set()
     return {name: tensor.contiguous() for name, tensor in model.state_dict().items() if name not in tied}
 
 

@@ -10,6 +10,8 @@ use serde_json::Value;
 pub struct Config<'a> {
     value: &'a Value,
     defaults: Option<&'a Value>,
+    /// Keys that count as absent where there is no default for them.
+    hidden: &'static [&'static str],
     tensors: &'a dyn Tensors,
     architecture: &'a str,
 }
@@ -115,7 +117,7 @@ pub(crate) fn kind_of_layer<T: Copy>(
 impl<'a> Config<'a> {
     /// A view of a JSON object and of the tensors that belong to it.
     pub fn new(value: &'a Value, tensors: &'a dyn Tensors) -> Self {
-        Self { value, defaults: None, tensors, architecture: "" }
+        Self { value, defaults: None, hidden: &[], tensors, architecture: "" }
     }
 
     /// The same for a model of this architecture, by the name that `config.json` or a GGUF file has for it.
@@ -151,6 +153,12 @@ impl<'a> Config<'a> {
         self.tensors.any(named)
     }
 
+    /// The same without what the checkpoint has under some keys, because the family says it in another way.
+    #[must_use]
+    pub(crate) fn without(self, hidden: &'static [&'static str]) -> Self {
+        Self { hidden, ..self }
+    }
+
     /// Whether the checkpoint has a tensor.
     pub fn has_tensor(&self, name: &str) -> bool {
         self.tensors.contains(name)
@@ -169,7 +177,8 @@ impl<'a> Config<'a> {
     /// A value, if it is there and not null.
     pub fn get(&self, key: &str) -> Option<&'a Value> {
         let default = || self.defaults.and_then(|it| it.get(key));
-        self.value.get(key).or_else(default).filter(|it| !it.is_null())
+        let own = self.value.get(key).filter(|_| !self.hidden.contains(&key));
+        own.or_else(default).filter(|it| !it.is_null())
     }
 
     /// Whether a key is there and null, where that does not mean the same as an absent one.
@@ -190,7 +199,7 @@ impl<'a> Config<'a> {
     /// An object within the configuration, read by the same rules.
     pub fn section(&self, key: &str) -> Option<Config<'a>> {
         let value = self.get(key).filter(|it| it.is_object())?;
-        Some(Config { value, defaults: None, ..*self })
+        Some(Config { value, defaults: None, hidden: &[], ..*self })
     }
 
     fn read<T>(
@@ -296,6 +305,13 @@ mod tests {
         let config = Config::new(&value, &NoTensors).with_defaults(Some(&defaults));
         let found: Vec<_> = ["a", "b", "c", "d"].map(|it| config.count(it).unwrap()).into();
         assert_eq!(found, [Some(1), None, Some(2), None]);
+    }
+
+    #[test]
+    fn a_key_that_is_hidden_counts_as_absent_and_its_default_stands() {
+        let (value, defaults) = (json!({"a": [1], "b": 1}), json!({"b": 2}));
+        let config = Config::new(&value, &NoTensors).with_defaults(Some(&defaults)).without(&["a", "b"]);
+        assert_eq!((config.count("a").unwrap(), config.count("b").unwrap()), (None, Some(2)));
     }
 
     #[test]

@@ -70,7 +70,8 @@ impl Names {
 }
 
 /// What routers are called within a layer.
-const ROUTERS: [&str; 9] = [
+const ROUTERS: [&str; 10] = [
+    "moe.gate",
     "mlp.gate",
     "mixer.gate",
     "router.proj",
@@ -105,6 +106,12 @@ const TENSORS: &[Tensors] = &[
 /// What Qwen 3 VL calls experts.
 pub(super) const EITHER: &[Tensors] =
     &[Tensors::Either { gate_up: "mlp.experts.gate_up_proj", down: "mlp.experts.down_proj" }];
+
+/// What Step 3.7 calls experts, as it was released and as transformers holds them.
+pub(super) const STEP: &[Tensors] = &[
+    Tensors::Stacked(Names::gated("moe.gate_proj.weight", "moe.up_proj.weight", "moe.down_proj.weight")),
+    Tensors::Fused { gate_up: "mlp.experts.gate_up_proj", down: "mlp.experts.down_proj" },
+];
 
 /// What gpt-oss calls experts, as transformers writes them and as they were released.
 pub(super) const ALTERNATING: &[Tensors] = &[
@@ -248,6 +255,17 @@ impl Decoder<'_> {
     pub(super) fn either(&self, layer: usize, names: [&str; 2]) -> String {
         let [first, second] = names.map(|it| self.name(layer, it));
         if self.config.has_tensor(&second) && !self.config.has_tensor(&first) { second } else { first }
+    }
+
+    /// The one of these modules within a layer that has a tensor of this name; the first where neither has.
+    pub(super) fn either_module<'m>(
+        &self,
+        layer: usize,
+        [first, second]: [&'m str; 2],
+        tensor: &str,
+    ) -> &'m str {
+        let has = |module: &str| self.config.has_tensor(&self.name(layer, &format!("{module}.{tensor}")));
+        if has(second) && !has(first) { second } else { first }
     }
 
     /// An expert of every token with so many hidden numbers, in a module of a layer; `None` without any.

@@ -37,10 +37,12 @@ mod granite_swa;
 mod granitemoe;
 mod helium;
 mod hunyuan;
+mod laguna;
 mod latent;
 mod lfm2;
 mod lfm3;
 mod llama;
+mod mimo_v2_flash;
 mod minicpm3;
 mod minimax_m2;
 mod ministral3;
@@ -67,6 +69,7 @@ mod recurrent;
 mod seed_oss;
 mod stablelm;
 mod starcoder2;
+mod step3p7;
 mod youtu;
 
 use std::collections::BTreeMap;
@@ -125,6 +128,9 @@ pub const FAMILIES: &[&Family] = &[
     &dots1::FAMILY,
     &exaone_moe::FAMILY,
     &minimax_m2::FAMILY,
+    &mimo_v2_flash::FAMILY,
+    &laguna::FAMILY,
+    &step3p7::FAMILY,
     &hunyuan::FAMILY,
     &glm4_moe::SOLAR,
     &deepseek_v2::FAMILY,

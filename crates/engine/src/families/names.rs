@@ -6,6 +6,12 @@ use super::gguf::Stored;
 use super::{Source, architecture, decoder};
 use crate::LoadError;
 
+/// Parts of the names of modules that transformers has under other names than their checkpoints, by family.
+const RENAMED: &[(&str, &str, &str)] = &[
+    ("laguna", ".mlp.shared_expert.", ".mlp.shared_experts."),
+    ("step3p7", ".share_expert.", ".mlp.shared_experts."),
+];
+
 /// The names that other programs have for the weights of a checkpoint.
 pub struct Names<'a>(Source<'a>);
 
@@ -31,7 +37,9 @@ impl<'a> Names<'a> {
         let holds_images = self.0.checkpoint.config().get("vision_config").is_some();
         let alone = within(name, alone).filter(|_| holds_images && within(name, now).is_none());
         let rest = within(name, before).or(alone);
-        Some(rest.map_or_else(|| name.to_owned(), |rest| format!("{now}.{rest}")))
+        let name = rest.map_or_else(|| name.to_owned(), |rest| format!("{now}.{rest}"));
+        let renamed = RENAMED.iter().filter(|it| it.0 == self.0.family.name);
+        Some(renamed.fold(name, |name, (_, stored, module)| name.replace(stored, module)))
     }
 
     /// What GGUF files of this model have as `general.architecture`; `None` where the family has no such files.
@@ -122,6 +130,26 @@ mod tests {
             files += 1;
         }
         assert!(files > 10, "golden files are part of the repository");
+    }
+
+    #[test]
+    fn modules_that_transformers_renames_on_loading_have_its_names() {
+        for (golden, tensor, module) in [
+            ("laguna", "model.layers.1.mlp.shared_expert.", "model.layers.1.mlp.shared_experts."),
+            ("laguna_elements", "model.layers.0.mlp.shared_experts.", "model.layers.0.mlp.shared_experts."),
+            (
+                "step3p7_container",
+                "model.layers.1.share_expert.",
+                "model.language_model.layers.1.mlp.shared_experts.",
+            ),
+        ] {
+            let checkpoint = Checkpoint::open(&goldens("golden").join(golden)).unwrap();
+            let tensor = format!("{tensor}down_proj.weight");
+            let (family, writers) = writers(&checkpoint);
+            assert!(writers.contains(&tensor), "{golden}: {writers:?}");
+            let names = Names::of(&checkpoint, family).unwrap();
+            assert_eq!(names.module(&tensor), Some(format!("{module}down_proj")), "{golden}");
+        }
     }
 
     #[test]
