@@ -236,7 +236,7 @@ impl Mixer {
                 before.chain([query, latent, expansion]).collect()
             }
             Self::ShortConvolution(convolution) => convolution.inputs().to_vec(),
-            Self::Recurrence(recurrence) => recurrence.inputs(),
+            Self::Recurrence(recurrence) => recurrence.projections(),
             Self::Nothing => Vec::new(),
         };
         inputs.into_iter().chain(self.output()).collect()

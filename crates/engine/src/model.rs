@@ -10,7 +10,7 @@ use checkpoint::{Quantization, Tensor};
 pub(crate) use self::streams::{LaurelWeights, StreamsWeights, UpdateWeights};
 pub(crate) use self::weights::{
     BesideWeights, BlockWeights, BranchWeights, LatentWeights, LinearWeights, MixerWeights, MlpWeights,
-    PerLayerWeights,
+    PerLayerWeights, RecurrenceLatents,
 };
 
 use crate::LoadError;
@@ -209,27 +209,49 @@ impl<'a, B: Backend> Loader<'a, B> {
     }
 
     fn recurrence(&self, recurrence: &Recurrence) -> Result<MixerWeights<B>, LoadError> {
-        let Recurrence { shape, convolution, rate, rule, gating, .. } = recurrence;
+        let Recurrence { shape, convolution, latents, rate, rule, gating, .. } = recurrence;
         let heads = shape.heads;
         let rates = match rate {
-            Rate::Logarithm(name) => self.values(name, heads)?.into_iter().map(|it| -it.exp()).collect(),
-            Rate::Negative(name) => self.values(name, heads)?,
+            Rate::Logarithm(name) => self.rates(name, heads)?.into_iter().map(|it| -it.exp()).collect(),
+            Rate::Negative(name) => self.rates(name, heads)?,
         };
-        let gate = shape.channels();
+        let by_channel = matches!(rule, Rule::Delta { by_channel: true, .. });
+        let decays = shape.decays(by_channel);
+        let (gate, decay) = if latents.is_some() {
+            (0, shape.outputs())
+        } else {
+            (shape.channels(), shape.channels() + shape.outputs())
+        };
+        let strength = if latents.is_some() { shape.channels() } else { decay + decays };
         let inputs = recurrence.inputs();
+        let latents = match latents {
+            None => None,
+            Some([of_gate, of_decay]) => Some(RecurrenceLatents {
+                inputs: self.matrix(&[of_gate, of_decay], Stacking::EndToEnd)?,
+                by_head: recurrence
+                    .gate
+                    .iter()
+                    .chain(&recurrence.decay)
+                    .map(|it| self.unquantized(&[it]))
+                    .collect::<Result<_, _>>()?,
+            }),
+        };
         Ok(MixerWeights::Recurrence {
             inputs: self.matrix(&inputs, Stacking::EndToEnd)?,
             bias: self.bias(&inputs, 1)?,
             convolution: self.convolution(convolution)?,
+            latents,
             params: RecurrenceParams {
                 shape: *shape,
-                decay_bias: self.vector(&recurrence.decay_bias, heads)?,
+                decay_bias: self.vector(&recurrence.decay_bias, decays)?,
                 rate: self.backend.vector(&rates),
                 rule: match rule {
                     Rule::StateSpace { skip, limits } => {
                         RuleParams::StateSpace { skip: self.vector(skip, heads)?, limits: *limits }
                     }
-                    Rule::Delta { scale, .. } => RuleParams::Delta { scale: *scale },
+                    Rule::Delta { scale, by_channel, .. } => {
+                        RuleParams::Delta { scale: *scale, by_channel: *by_channel }
+                    }
                 },
                 norm: match &gating.norm {
                     None => None,
@@ -245,11 +267,24 @@ impl<'a, B: Backend> Loader<'a, B> {
                     }
                 },
                 gate_first: gating.gate_first,
+                sigmoid: gating.sigmoid,
                 gate,
-                decay: gate + shape.outputs(),
+                decay,
+                strength,
             },
             output: self.linear(&recurrence.output)?,
         })
+    }
+
+    /// A number for each head, which some files have as `[1, 1, heads, 1]`.
+    fn rates(&self, name: &str, heads: usize) -> Result<Vec<f32>, LoadError> {
+        let tensor = self.source.whole(name)?;
+        if tensor.shape() != [1, 1, heads, 1] {
+            return self.values(name, heads);
+        }
+        let values = tensor.to_f32();
+        crate::backend::cpu::check_finite(&tensor, 0, &values)?;
+        Ok(values)
     }
 
     /// The weights of a convolution, tap by tap.

@@ -225,12 +225,12 @@ pub trait Backend: Sized + Send {
 
     /// A recurrence over the rows of each run, and its gate: `out [rows, heads * d_value]`.
     ///
-    /// `convolved` are queries, keys and values; gates, decays and strengths lie in `x`. States `[heads, d_key,
-    /// d_value]` go on.
+    /// `convolved` are queries, keys and values; gates and decays lie in `x`. States `[heads, d_key, d_value]` go on.
     fn recur(
         &mut self,
         convolved: &Self::Rows,
         x: &Self::Rows,
+        strengths: &Self::Rows,
         params: &RecurrenceParams<Self::Vector>,
         plan: &Plan,
         states: &mut Self::States,

@@ -303,7 +303,7 @@ pub struct Convolved {
 pub struct RecurrenceParams<V> {
     /// Sizes.
     pub shape: RecurrenceShape,
-    /// `[heads]`, added to what decays depend on.
+    /// Added to what decays depend on: `[heads]`, or `[heads * d_key]` of decays by channel.
     pub decay_bias: V,
     /// A, `[heads]`, negative.
     pub rate: V,
@@ -313,10 +313,14 @@ pub struct RecurrenceParams<V> {
     pub norm: Option<GatedNormParams<V>>,
     /// Whether the gate is multiplied before the norm.
     pub gate_first: bool,
+    /// Whether the gate goes through the logistic function, and not through a `SiLU`.
+    pub sigmoid: bool,
     /// The first column of the gates.
     pub gate: usize,
-    /// The first column of what decays depend on; what strengths depend on follows it.
+    /// The first column of what decays depend on.
     pub decay: usize,
+    /// The first column of what strengths depend on.
+    pub strength: usize,
 }
 
 /// See [`Rule`](crate::blueprint::Rule).
@@ -332,6 +336,8 @@ pub enum RuleParams<V> {
     Delta {
         /// The largest strength.
         scale: f32,
+        /// Whether every number of a key decays by itself.
+        by_channel: bool,
     },
 }
 

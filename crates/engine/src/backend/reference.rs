@@ -397,12 +397,13 @@ impl Backend for Reference {
         &mut self,
         convolved: &Grid,
         x: &Grid,
+        strengths: &Grid,
         params: &RecurrenceParams<Vec<f32>>,
         plan: &Plan,
         states: &mut Vec<Vec<f32>>,
         out: &mut Grid,
     ) {
-        recurrent::recur(convolved, x, params, plan, states, out);
+        recurrent::recur(convolved, x, strengths, params, plan, states, out);
     }
 
     fn gate_by(&mut self, y: &mut Grid, gates: &Grid, first: usize, each: usize, activation: GateActivation) {

@@ -52,11 +52,14 @@ pub struct Recurrence {
     pub convolved: Vec<Projection>,
     /// Over these, with a `SiLU` after it.
     pub convolution: Convolution,
+    /// What gates and decays are made of where that is not what the branch reads: a projection of it for each. Then there
+    /// is one of each, and the two have the same shape.
+    pub latents: Option<[Projection; 2]>,
     /// What the output is gated with, end to end: `[heads * d_value]`.
     pub gate: Vec<Projection>,
-    /// What decays depend on, end to end: `[heads]`.
+    /// What decays depend on, end to end: `[heads]`, or `[heads * d_key]` where every number of a key decays by itself.
     pub decay: Vec<Projection>,
-    /// Added to it: a tensor `[heads]`.
+    /// Added to it: a tensor of the same width.
     pub decay_bias: String,
     /// How fast states decay: a tensor `[heads]`.
     pub rate: Rate,
@@ -114,16 +117,20 @@ pub enum Rule {
         /// The largest strength: 1, or 2 where states may change the sign of what they hold (Grazzi et al. 2024,
         /// arXiv:2411.12537).
         scale: f32,
+        /// Whether every number of a key decays by itself (Kimi Team 2025, arXiv:2510.26692): `S ← diag(a) S`.
+        by_channel: bool,
     },
 }
 
-/// How a recurrence's output meets its gate: there is a `SiLU` of the gate in each case.
+/// How a recurrence's output meets its gate.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Gating {
     /// A norm of the output by the root of the mean square.
     pub norm: Option<GatedNorm>,
     /// Whether the gate is multiplied before the norm.
     pub gate_first: bool,
+    /// Whether the gate goes through the logistic function, and not through a `SiLU`.
+    pub sigmoid: bool,
 }
 
 /// A norm of groups of numbers.
@@ -161,6 +168,11 @@ impl RecurrenceShape {
     pub fn outputs(&self) -> usize {
         self.heads * self.d_value
     }
+
+    /// Numbers that decay at rates of their own.
+    pub fn decays(&self, by_channel: bool) -> usize {
+        if by_channel { self.heads * self.d_key } else { self.heads }
+    }
 }
 
 impl ShortConvolution {
@@ -171,13 +183,20 @@ impl ShortConvolution {
 }
 
 impl Recurrence {
-    /// What the stream is multiplied with, in the order in which it is laid out: what is convolved, the gate, decays,
-    /// strengths.
+    /// All that takes part in products for a token but the writer.
+    pub fn projections(&self) -> Vec<&Projection> {
+        let of_latents = self.latents.iter().flat_map(|it| it.iter().chain(&self.gate).chain(&self.decay));
+        self.inputs().into_iter().chain(of_latents).collect()
+    }
+
+    /// What the stream is multiplied with, in the order in which it is laid out: what is convolved, the gate and decays
+    /// unless they are made of something else, strengths.
     pub fn inputs(&self) -> Vec<&Projection> {
+        let own = self.latents.is_none().then_some([&self.gate, &self.decay]);
         let strength = match &self.rule {
             Rule::StateSpace { .. } => &[][..],
             Rule::Delta { strength, .. } => strength,
         };
-        self.convolved.iter().chain(&self.gate).chain(&self.decay).chain(strength).collect()
+        self.convolved.iter().chain(own.into_iter().flatten().flatten()).chain(strength).collect()
     }
 }

@@ -52,6 +52,9 @@ pub(super) struct Buffers<B: Backend> {
     /// What a mixer makes of what it reads: queries, keys and values, or what is convolved.
     pub(super) inputs: PerBlock<B::Rows>,
     pub(super) convolved: PerBlock<B::Rows>,
+    /// What gates and decays of a recurrence are made of, and these themselves, where they are not among the inputs.
+    pub(super) narrow: PerBlock<B::Rows>,
+    pub(super) wide: PerBlock<B::Rows>,
     pub(super) latent: latent::Buffers<B>,
     /// The logits of the share of the expert that every token is sent to.
     pub(super) shared_gate: B::Rows,
@@ -93,6 +96,8 @@ impl<B: Backend> Buffers<B> {
             shared: backend.rows(d),
             inputs: of_mixers(&Mixer::input_cols),
             convolved: of_mixers(&convolved_cols),
+            narrow: of_mixers(&|it| beside_cols(it)[0]),
+            wide: of_mixers(&|it| beside_cols(it)[1]),
             latent: latent::Buffers::new(backend, &mixers),
             mixed: of_mixers(&mixed_cols),
             shared_gate: backend.rows(1),
@@ -167,6 +172,14 @@ pub(super) fn experts(block: &Block) -> &[FeedForward] {
 /// Numbers that a mixer's writer reads.
 fn mixed_cols(mixer: &Mixer) -> usize {
     mixer.output().map_or(0, |it| it.inputs)
+}
+
+/// Numbers that gates and decays of a recurrence are made of, and of these, where they are not among the inputs.
+fn beside_cols(mixer: &Mixer) -> [usize; 2] {
+    let Mixer::Recurrence(recurrence) = mixer else { return [0; 2] };
+    let Some(latents) = &recurrence.latents else { return [0; 2] };
+    let wide = recurrence.gate.iter().chain(&recurrence.decay);
+    [latents.iter().map(|it| it.outputs).sum(), wide.map(|it| it.outputs).sum()]
 }
 
 fn convolved_cols(mixer: &Mixer) -> usize {

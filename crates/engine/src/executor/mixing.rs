@@ -125,8 +125,9 @@ impl<B: Backend> Executor<B> {
         self.project(number);
         let mut start = Instant::now();
         let Self { backend, model, memory, buffers, times, .. } = self;
+        let through_norm = model.mixer(number).is_some_and(|it| it.pre_norm.is_some());
         let (
-            Some(MixerWeights::Recurrence { convolution, params, .. }),
+            Some(MixerWeights::Recurrence { convolution, latents, params, .. }),
             Memory::States { window, state: Some(state) },
         ) = (model.mixer(number).map(|it| &it.inner), &mut memory[number])
         else {
@@ -135,7 +136,17 @@ impl<B: Backend> Executor<B> {
         let how = Convolved { input: 0, before: None, after: None, silu: true };
         let (inputs, convolved) = (buffers.inputs.get(number), buffers.convolved.get(number));
         backend.convolve(inputs, how, convolution, plan, window, convolved);
-        backend.recur(convolved, inputs, params, plan, state, buffers.mixed.get(number));
+        let beside = match latents {
+            None => &*inputs,
+            Some(latents) => {
+                let (narrow, wide) = (buffers.narrow.get(number), buffers.wide.get(number));
+                let input = if through_norm { &buffers.x } else { &buffers.residual };
+                backend.linear(input, &latents.inputs, None, narrow);
+                backend.linear_by_head(narrow, &latents.by_head, wide);
+                &*wide
+            }
+        };
+        backend.recur(convolved, beside, inputs, params, plan, state, buffers.mixed.get(number));
         lap(&mut times.attention, &mut start);
         self.write_all(number, plan, keep);
     }

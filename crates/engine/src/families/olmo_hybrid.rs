@@ -119,7 +119,11 @@ fn recurrence(net: &DeltaNet, decoder: &Decoder<'_>, layer: usize) -> Result<Rec
     let norm = inner.gating.norm.map(|it| GatedNorm { gain: name("o_norm.weight"), ..it });
     Ok(Recurrence {
         convolution: Convolution { weights, ..inner.convolution },
-        rule: Rule::Delta { strength: vec![strength], scale: if negative { 2.0 } else { 1.0 } },
+        rule: Rule::Delta {
+            strength: vec![strength],
+            scale: if negative { 2.0 } else { 1.0 },
+            by_channel: false,
+        },
         gating: Gating { norm, ..inner.gating },
         output: decoder.projection(layer, "linear_attn.o_proj", false, decoder.d_model, values),
         ..inner

@@ -190,11 +190,12 @@ impl DeltaNet {
                 channels: self.shape.channels(),
                 taps: self.taps,
             },
+            latents: None,
             gate,
             decay: vec![decay],
             decay_bias: name("dt_bias"),
             rate: Rate::Logarithm(name("A_log")),
-            rule: Rule::Delta { strength: vec![strength], scale: 1.0 },
+            rule: Rule::Delta { strength: vec![strength], scale: 1.0, by_channel: false },
             gating: Gating {
                 norm: Some(GatedNorm {
                     gain: name("norm.weight"),
@@ -203,6 +204,7 @@ impl DeltaNet {
                     epsilon: self.epsilon,
                 }),
                 gate_first: false,
+                sigmoid: false,
             },
             output: decoder.projection(layer, "linear_attn.out_proj", false, decoder.d_model, width),
         }

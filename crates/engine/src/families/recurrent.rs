@@ -152,6 +152,7 @@ impl Mamba {
                 channels,
                 taps: self.taps,
             },
+            latents: None,
             gate: vec![part(0, width, of_gates)],
             decay: vec![part(width + channels, heads, of_steps)],
             decay_bias: name("dt_bias"),
@@ -165,6 +166,7 @@ impl Mamba {
                     epsilon: it.epsilon,
                 }),
                 gate_first: self.norm.is_some_and(|it| it.gate_first),
+                sigmoid: false,
             },
             output: decoder.projection(
                 layer,

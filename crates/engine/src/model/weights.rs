@@ -40,6 +40,7 @@ pub(crate) enum MixerWeights<B: Backend> {
         inputs: B::Matrix,
         bias: Option<B::Vector>,
         convolution: ConvolutionParams<B::Vector>,
+        latents: Option<RecurrenceLatents<B>>,
         params: RecurrenceParams<B::Vector>,
         output: LinearWeights<B>,
     },
@@ -49,6 +50,12 @@ pub(crate) enum MixerWeights<B: Backend> {
 pub(crate) struct LinearWeights<B: Backend> {
     pub(crate) matrix: B::Matrix,
     pub(crate) bias: Option<B::Vector>,
+}
+
+/// What gates and decays are made of, and they of it, each as a head.
+pub(crate) struct RecurrenceLatents<B: Backend> {
+    pub(crate) inputs: B::Matrix,
+    pub(crate) by_head: Vec<B::Matrix>,
 }
 
 pub(crate) struct LatentWeights<B: Backend> {

@@ -24,8 +24,10 @@ enum Layer {
     Recurrence {
         shape: RecurrenceShape,
         delta: Option<f32>,
+        by_channel: bool,
         norm: Option<usize>,
         gate_first: bool,
+        sigmoid: bool,
     },
 }
 
@@ -50,15 +52,16 @@ fn convolutions() -> impl Strategy<Value = Layer> {
 fn recurrences() -> impl Strategy<Value = Layer> {
     let sizes = (1..=3_usize, 1..=3_usize, select(vec![1, 7, 16, 33]), select(vec![1, 15, 16, 50, 80]));
     let delta = select(vec![None, Some(1.0), Some(2.0)]);
-    (sizes, delta, any::<[bool; 2]>(), 0..3_usize).prop_map(
-        |((groups, each, d_key, d_value), delta, [gate_first, order], norm)| {
+    (sizes, delta, any::<[bool; 4]>(), 0..3_usize).prop_map(
+        |((groups, each, d_key, d_value), delta, [gate_first, order, by_channel, sigmoid], norm)| {
+            let by_channel = by_channel && delta.is_some();
             let (heads, keys) = (groups * each, groups * d_key);
             let values = if order { 0 } else { 2 * keys };
             let first = if order { heads * d_value } else { 0 };
             let shape =
                 RecurrenceShape { heads, groups, d_key, d_value, queries: first, keys: first + keys, values };
             let norm = [None, Some(d_value), Some(heads * d_value / groups)][norm];
-            Layer::Recurrence { shape, delta, norm, gate_first }
+            Layer::Recurrence { shape, delta, by_channel, norm, gate_first, sigmoid }
         },
     )
 }
@@ -148,11 +151,12 @@ impl<'a, B: Backend> Memory<'a, B> {
                     recurrence: None,
                 }
             }
-            Layer::Recurrence { shape, delta, norm, gate_first } => {
+            Layer::Recurrence { shape, delta, by_channel, norm, gate_first, sigmoid } => {
+                let decays = shape.decays(by_channel);
                 let mut vector = |width: usize| noise.row(width, 1.0);
                 let rate: Vec<f32> = vector(shape.heads).into_iter().map(|it| -it.exp()).collect();
                 let rule = match delta {
-                    Some(scale) => RuleParams::Delta { scale },
+                    Some(scale) => RuleParams::Delta { scale, by_channel },
                     None => RuleParams::StateSpace {
                         skip: backend.vector(&vector(shape.heads)),
                         limits: (0.1, 1.0),
@@ -160,7 +164,7 @@ impl<'a, B: Backend> Memory<'a, B> {
                 };
                 let params = RecurrenceParams {
                     shape,
-                    decay_bias: backend.vector(&vector(shape.heads)),
+                    decay_bias: backend.vector(&vector(decays)),
                     rate: backend.vector(&rate),
                     rule,
                     norm: norm.map(|width| GatedNormParams {
@@ -169,8 +173,10 @@ impl<'a, B: Backend> Memory<'a, B> {
                         epsilon: 0.01,
                     }),
                     gate_first,
+                    sigmoid,
                     gate: 3,
                     decay: 3 + shape.outputs(),
+                    strength: 2,
                 };
                 Self {
                     case,
@@ -219,16 +225,18 @@ impl<'a, B: Backend> Memory<'a, B> {
                 backend.convolve(&x, how, params, &plan, &mut self.states, &mut out);
                 out
             }
-            (Layer::Recurrence { shape, .. }, _, Some(params)) => {
-                let all = shape.channels() + 3 + shape.outputs() + 2 * shape.heads;
+            (Layer::Recurrence { shape, by_channel, .. }, _, Some(params)) => {
+                let beside = shape.channels() + 3 + shape.outputs() + shape.decays(*by_channel);
+                let all = beside + 2 + shape.heads;
                 let rows = grid(all);
                 let part = |range: std::ops::Range<usize>| -> Vec<Vec<f32>> {
                     rows.iter().map(|it| it[range.clone()].to_vec()).collect()
                 };
                 let convolved = upload(backend, &part(0..shape.channels()));
-                let x = upload(backend, &part(shape.channels()..all));
+                let x = upload(backend, &part(shape.channels()..beside));
+                let strengths = upload(backend, &part(beside..all));
                 let mut out = backend.rows(shape.outputs());
-                backend.recur(&convolved, &x, params, &plan, &mut self.states, &mut out);
+                backend.recur(&convolved, &x, &strengths, params, &plan, &mut self.states, &mut out);
                 out
             }
             _ => unreachable!("a layer has its parameters"),

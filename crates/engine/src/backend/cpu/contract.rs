@@ -125,6 +125,7 @@ pub(super) fn convolve(
 pub(super) fn recur(
     convolved: &Rows,
     x: &Rows,
+    strengths: &Rows,
     params: &RecurrenceParams<Vector>,
     rows: usize,
     states: &States,
@@ -139,9 +140,14 @@ pub(super) fn recur(
     wide("what was convolved", convolved, last.into_iter().max().unwrap_or(0));
     wide("a recurrence's output", out, outputs);
     wide("what recurs", x, params.gate + outputs);
-    let strengths = if matches!(params.rule, RuleParams::Delta { .. }) { 2 } else { 1 };
-    wide("what recurs", x, params.decay + strengths * shape.heads);
-    covers("a recurrence's steps", Some(&params.decay_bias), shape.heads);
+    let by_channel = matches!(params.rule, RuleParams::Delta { by_channel: true, .. });
+    let decays = shape.decays(by_channel);
+    wide("what recurs", x, params.decay + decays);
+    if let RuleParams::Delta { .. } = params.rule {
+        rows_of("strengths", strengths, rows);
+        wide("strengths", strengths, params.strength + shape.heads);
+    }
+    covers("a recurrence's steps", Some(&params.decay_bias), decays);
     covers("a recurrence's rates", Some(&params.rate), shape.heads);
     if let RuleParams::StateSpace { skip, .. } = &params.rule {
         covers("a recurrence's skips", Some(skip), shape.heads);

@@ -470,13 +470,14 @@ impl Backend for Cpu {
         &mut self,
         convolved: &Self::Rows,
         x: &Self::Rows,
+        strengths: &Self::Rows,
         params: &RecurrenceParams<Vector>,
         plan: &Plan,
         states: &mut Self::States,
         out: &mut Self::Rows,
     ) {
-        contract::recur(convolved, x, params, plan.rows(), states, out);
-        recurrent::recur(self.isa, convolved, x, params, plan, states, out);
+        contract::recur(convolved, x, strengths, params, plan.rows(), states, out);
+        recurrent::recur(self.isa, convolved, x, strengths, params, plan, states, out);
     }
 
     fn gate_by(

@@ -33,7 +33,7 @@ impl Angles {
     /// Makes sure that positions below `count` are there.
     pub(super) fn reach(&mut self, count: usize) {
         let known = self.cos.len() / self.frequencies.len().max(1);
-        if known >= count {
+        if known >= count || self.frequencies.is_empty() {
             return;
         }
         // Doubled, so that a growing context does not allocate at every token.

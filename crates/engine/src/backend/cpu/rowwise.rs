@@ -240,6 +240,13 @@ pub(super) fn gate_groups(y: &mut [f32], gates: &[f32], each: usize, activation:
     }
 }
 
+/// `1 / (1 + e^−x)`.
+#[inline(always)]
+pub(super) unsafe fn sigmoid<S: Simd>(x: S::V) -> S::V {
+    // SAFETY: register arithmetic; the caller promises the instruction set.
+    unsafe { S::div(S::splat(1.0), S::add(S::splat(1.0), S::exp(S::sub(S::splat(0.0), x)))) }
+}
+
 /// `x / (1 + e^−x)`.
 #[inline(always)]
 pub(super) unsafe fn silu<S: Simd>(x: S::V) -> S::V {

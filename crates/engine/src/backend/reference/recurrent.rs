@@ -68,6 +68,7 @@ pub(super) fn convolve(
 pub(super) fn recur(
     convolved: &Grid,
     x: &Grid,
+    strengths: &Grid,
     params: &RecurrenceParams<Vec<f32>>,
     plan: &Plan,
     states: &mut [Vec<f32>],
@@ -90,27 +91,33 @@ pub(super) fn recur(
                 let mut query = part(shape.queries, group, d_key);
                 let mut key = part(shape.keys, group, d_key);
                 let mut value = part(shape.values, head, d_value);
-                let rate = softplus(f64::from(inputs[params.decay + head] + params.decay_bias[head]));
+                let rate = |index: usize| {
+                    softplus(f64::from(inputs[params.decay + index] + params.decay_bias[index]))
+                };
                 let mut skip = vec![0.0; d_value];
-                let decay = match &params.rule {
+                // Of each number of a key.
+                let decays: Vec<f64> = match &params.rule {
                     RuleParams::StateSpace { skip: direct, limits } => {
-                        let step = rate.clamp(f64::from(limits.0), f64::from(limits.1));
+                        let step = rate(head).clamp(f64::from(limits.0), f64::from(limits.1));
                         skip = value.iter().map(|it| it * f64::from(direct[head])).collect();
                         scale(&mut value, step);
-                        (step * f64::from(params.rate[head])).exp()
+                        vec![(step * f64::from(params.rate[head])).exp(); d_key]
                     }
-                    RuleParams::Delta { .. } => {
+                    RuleParams::Delta { by_channel, .. } => {
                         for vector in [&mut query, &mut key] {
                             let square: f64 = vector.iter().map(|it| it * it).sum();
                             scale(vector, 1.0 / (square + UNIT_LENGTH_EPSILON).sqrt());
                         }
                         scale(&mut query, 1.0 / (d_key as f64).sqrt());
-                        (rate * f64::from(params.rate[head])).exp()
+                        let of = |key| if *by_channel { rate(head * d_key + key) } else { rate(head) };
+                        (0..d_key).map(|key| (of(key) * f64::from(params.rate[head])).exp()).collect()
                     }
                 };
-                scale(state, decay);
-                if let RuleParams::Delta { scale } = params.rule {
-                    let strength = f64::from(inputs[params.decay + shape.heads + head]);
+                for (numbers, decay) in state.chunks_mut(d_value).zip(decays) {
+                    scale(numbers, decay);
+                }
+                if let RuleParams::Delta { scale, .. } = params.rule {
+                    let strength = f64::from(strengths.rows[row][params.strength + head]);
                     let strength = f64::from(scale) * sigmoid(strength);
                     for (i, value) in value.iter_mut().enumerate() {
                         let known: f64 =
@@ -133,9 +140,10 @@ pub(super) fn recur(
     }
 }
 
-/// `norm(y) ∘ silu(gate)`, or `norm(y ∘ silu(gate))`.
+/// `norm(y) ∘ silu(gate)`, or `norm(y ∘ silu(gate))`; or the logistic function in place of the `SiLU`.
 fn gated(y: &[f64], gates: &[f32], params: &RecurrenceParams<Vec<f32>>) -> Vec<f32> {
-    let gates: Vec<f64> = gates[..y.len()].iter().map(|&it| silu(f64::from(it))).collect();
+    let activation = if params.sigmoid { sigmoid } else { silu };
+    let gates: Vec<f64> = gates[..y.len()].iter().map(|&it| activation(f64::from(it))).collect();
     let times = |y: &[f64]| -> Vec<f64> { y.iter().zip(&gates).map(|(y, gate)| y * gate).collect() };
     let mut y = if params.gate_first { times(y) } else { y.to_vec() };
     if let Some(norm) = &params.norm {
