@@ -269,7 +269,7 @@ def release_of_kimi(config: dict) -> dict:
 
 
 # Kinds of models that transformers 4 did not know, and how their released configurations are written.
-RELEASED = {"mimo_v2_flash": release_of_mimo, "step3p5": release_of_step, "laguna": lambda config: config}
+RELEASED = {"mimo_v2_flash": release_of_mimo, "step3p5": release_of_step, "laguna": lambda config: config, "kimi_linear": release_of_kimi}
 
 
 def write_checkpoint(variant: Variant, folder: pathlib.Path) -> None:

@@ -362,4 +362,55 @@ DEEPSEEK_V32 = [
     ),
 ]
 
-VARIANTS = [*DEEPSEEK_V2, *DEEPSEEK_V3, *GLM4_MOE_LITE, *MINICPM3, *YOUTU, *MISTRAL4, *DEEPSEEK_V32]
+KIMI_CONFIG = {
+    **LATENT,
+    "num_experts": 6,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 8,
+    "n_shared_experts": 1,
+    "norm_topk_prob": True,
+    "routed_scaling_factor": 1.7,
+    "linear_head_dim": 10,
+    "linear_num_heads": 2,
+    "linear_conv_kernel_dim": 3,
+    "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+}
+
+KIMI = [
+    Variant(
+        name="kimi_linear",
+        seed=4101,
+        architecture="KimiLinear",
+        config=KIMI_CONFIG,
+        about="delta nets whose keys decay number by number, and latent attention without a rotation; a dense layer, then "
+        "experts; three convolutions",
+        embedding=0.4,
+        spelling=4,
+        misread={
+            "experts of a token": {"num_experts_per_tok": 1},
+            "routed_scaling_factor": {"routed_scaling_factor": 1.0},
+            "shares that add up to one": {"norm_topk_prob": False},
+        },
+    ),
+    Variant(
+        name="kimi_linear_fused",
+        seed=4113,
+        architecture="KimiLinear",
+        config={
+            **KIMI_CONFIG,
+            "q_lora_rank": 12,
+            "num_hidden_layers": 2,
+            "linear_head_dim": 17,
+            "n_group": 3,
+            "topk_group": 2,
+            "layer_types": ["full_attention", "linear_attention"],
+            "mlp_layer_types": ["sparse", "sparse"],
+        },
+        about="queries of low rank, groups of experts; one tensor for all experts, one for all convolutions",
+        embedding=0.4,
+        fused=True,
+        misread={"groups": {"n_group": 1, "topk_group": 1}},
+    ),
+]
+
+VARIANTS = [*DEEPSEEK_V2, *DEEPSEEK_V3, *GLM4_MOE_LITE, *MINICPM3, *YOUTU, *MISTRAL4, *DEEPSEEK_V32, *KIMI]

@@ -260,7 +260,12 @@ fn of_latent_attention_the_cache_holds_latents_and_shared_keys_alone() {
         };
         seen.insert(golden.name.clone());
         let engine = golden.engine(Device::Cpu);
-        let numbers = engine.info().n_layers * (latent + key) as usize;
+        // Delta nets keep nothing of single tokens.
+        let listed = text["linear_attn_config"]["full_attn_layers"].as_array().map(Vec::len);
+        let attends = |it: &&Value| *it != "linear_attention";
+        let of_types = text["layer_types"].as_array().map(|it| it.iter().filter(attends).count());
+        let layers = listed.or(of_types).unwrap_or(engine.info().n_layers);
+        let numbers = layers * (latent + key) as usize;
         assert_eq!(engine.info().cache_bytes_per_token, numbers * size_of::<f32>(), "{}", golden.name);
     }
     assert_eq!(seen, names(has_tensor("kv_a_proj_with_mqa")));
@@ -443,6 +448,32 @@ fn a_configuration_that_asks_for_something_unknown_is_refused_by_name() {
         let quantized: &dyn Fn(&mut Value) =
             &|it| it["quantization_config"] = serde_json::json!({"quant_method": "aqlm"});
         refused(quantized, "quant_method", "aqlm");
+    }
+}
+
+#[test]
+fn what_a_family_does_not_do_is_refused_by_name() {
+    let one_list = serde_json::json!({"full_attn_layers": [2], "kda_layers": [1, 2, 3]});
+    let no_list = serde_json::json!({"full_attn_layers": [2], "kda_layers": [1]});
+    for (name, key, value, found) in [
+        ("laguna", "gating", false.into(), "`false`"),
+        ("laguna", "gating", "per-layer".into(), "`per-layer`"),
+        ("laguna", "moe_apply_router_weight_on_input", true.into(), "`true`"),
+        ("laguna", "num_attention_heads_per_layer", vec![4, 3, 6].into(), "[1]` is `3`"),
+        ("mimo_v2_flash", "swa_head_dim", 10.into(), "known are head_dim = 12"),
+        ("mimo_v2_flash", "swa_num_key_value_heads", 3.into(), "`3`"),
+        ("mimo_v2_flash", "scoring_func", "softmax".into(), "`softmax`"),
+        ("step3p7_container", "moe_layers_enum", "1,x".into(), "moe_layers_enum"),
+        ("step3p7_container", "swiglu_limits", vec![0.0, -1.0, 0.0].into(), "[1]` is `-1.0`"),
+        ("step3p7_container", "use_bidirectional_attention", true.into(), "`true`"),
+        ("kimi_linear", "mla_use_nope", false.into(), "`false`"),
+        ("kimi_linear", "linear_attn_config", one_list, "layer 2 in both lists"),
+        ("kimi_linear", "linear_attn_config", no_list, "layer 3 in none"),
+        ("deepseek_v32", "index_topk", Value::from(0), "index_topk"),
+    ] {
+        let golden = goldens().into_iter().find(|it| it.name == name).unwrap();
+        let error = changed(&golden, |it| it[key] = value.clone()).expect_err(&format!("{name}, {key}"));
+        assert!(error.contains(key) && error.contains(found), "{name}, {key}: {error}");
     }
 }
 

@@ -37,6 +37,7 @@ mod granite_swa;
 mod granitemoe;
 mod helium;
 mod hunyuan;
+mod kimi_linear;
 mod laguna;
 mod latent;
 mod lfm2;
@@ -130,6 +131,7 @@ pub const FAMILIES: &[&Family] = &[
     &minimax_m2::FAMILY,
     &mimo_v2_flash::FAMILY,
     &laguna::FAMILY,
+    &kimi_linear::FAMILY,
     &step3p7::FAMILY,
     &hunyuan::FAMILY,
     &glm4_moe::SOLAR,

@@ -8,6 +8,7 @@ use crate::LoadError;
 
 /// Parts of the names of modules that transformers has under other names than their checkpoints, by family.
 const RENAMED: &[(&str, &str, &str)] = &[
+    ("kimi_linear", ".block_sparse_moe.", ".mlp."),
     ("laguna", ".mlp.shared_expert.", ".mlp.shared_experts."),
     ("step3p7", ".share_expert.", ".mlp.shared_experts."),
 ];
@@ -135,6 +136,11 @@ mod tests {
     #[test]
     fn modules_that_transformers_renames_on_loading_have_its_names() {
         for (golden, tensor, module) in [
+            (
+                "kimi_linear",
+                "model.layers.1.block_sparse_moe.shared_experts.",
+                "model.layers.1.mlp.shared_experts.",
+            ),
             ("laguna", "model.layers.1.mlp.shared_expert.", "model.layers.1.mlp.shared_experts."),
             ("laguna_elements", "model.layers.0.mlp.shared_experts.", "model.layers.0.mlp.shared_experts."),
             (
