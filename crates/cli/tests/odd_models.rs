@@ -80,7 +80,7 @@ fn ablate(arguments: &[&str]) -> Output {
         .env("NO_COLOR", "1")
         .env("HF_HUB_OFFLINE", "1")
         .env("HF_HOME", "no/such/cache");
-    command.args(arguments).arg("--isolated").output().unwrap()
+    command.args(arguments).output().unwrap()
 }
 
 fn said(output: &Output) -> String {
@@ -89,7 +89,8 @@ fn said(output: &Output) -> String {
 
 fn evaluate(model: &Path, against: &Path) -> Output {
     let [model, against] = [model, against].map(|it| it.to_str().unwrap());
-    let mut arguments = vec!["evaluate", model, "--against", against, "--json", "--max-response-length", "8"];
+    let mut arguments = vec!["evaluate", model, "--against", against, "--json", "--isolated"];
+    arguments.extend(["--max-response-length", "8"]);
     arguments.extend(["--kl-prompts", "embedded:demo-answered-eval[:4]"]);
     arguments.extend(["--refusal-prompts", "embedded:demo-refused-eval[:4]"]);
     arguments.extend(["--scorer", "kl_divergence", "--scorer", "sequence_kl", "--batch-size", "8"]);
@@ -187,7 +188,7 @@ fn an_adapter_may_have_any_rank() {
         ]);
         arguments.extend(["--max-response-length", "8", "--batch-size", "8", "--response-prefix", ""]);
         arguments.extend(["--export-strategy", "adapter", "--adapter-kind", "lora", "--lora-rank", rank]);
-        arguments.extend(["--save", out.to_str().unwrap()]);
+        arguments.extend(["--save", out.to_str().unwrap(), "--isolated"]);
         let output = ablate(&arguments);
         assert!(output.status.success(), "{rank}: {}", said(&output));
         let config = std::fs::read(out.join("adapter_config.json")).unwrap();

@@ -255,14 +255,16 @@ impl Collector {
         if !plan.answers.as_ref().is_some_and(|it| it.judged) {
             return Ok(Vec::new());
         }
-        let judged: Vec<usize> = (0..answers.len()).filter(|&it| !answers[it].tokens.is_empty()).collect();
+        let rows = model.engine.info().vocab;
+        let answers: Vec<Vec<TokenId>> = answers.iter().map(|it| known(&it.tokens, rows)).collect();
+        let judged: Vec<usize> = (0..answers.len()).filter(|&it| !answers[it].is_empty()).collect();
         let mut nats = vec![0.0; answers.len()];
         for chunk in judged.chunks(self.batch_size.max(1)) {
             let requests: Vec<Continuation> = chunk
                 .iter()
                 .map(|&it| Continuation {
                     prompt: prompts[it % prompts.len()].clone(),
-                    continuation: answers[it].tokens.clone(),
+                    continuation: answers[it].clone(),
                     edit: 0,
                 })
                 .collect();
@@ -270,8 +272,8 @@ impl Collector {
                 nats[chunk[it.request]] -= log_probability(&it);
             })?;
         }
-        for (nats, answer) in nats.iter_mut().zip(answers) {
-            *nats /= answer.tokens.len().max(1) as f64;
+        for (nats, answer) in nats.iter_mut().zip(&answers) {
+            *nats /= answer.len().max(1) as f64;
         }
         Ok(nats)
     }
@@ -351,8 +353,14 @@ impl Collector {
     ) -> Result<ForcedAnswers, PipelineError> {
         let mut forced = vec![Vec::new(); self.sets[set].prompts.len()];
         let mut held = Held::default();
+        let rows = other.engine.info().vocab;
         for prompt in self.answered(set) {
-            let request = [self.continuation(set, prompt, 0)];
+            let Continuation { prompt: tokens, continuation, edit } = self.continuation(set, prompt, 0);
+            let continuation = known(&continuation, rows);
+            if continuation.is_empty() {
+                continue;
+            }
+            let request = [Continuation { prompt: tokens, continuation, edit }];
             visit_forced(&mut original.engine, cancel, &request, true, &mut |it| held.keep(&it))?;
             visit_forced(&mut other.engine, cancel, &request, true, &mut |it| {
                 forced[prompt].push(held.compare(&it));
@@ -459,6 +467,12 @@ impl Held {
             log_probability: log_probability(it),
         }
     }
+}
+
+/// The beginning of an answer that a model has rows for: another model of the same tokenizer may have more, and say what is
+/// no token.
+fn known(answer: &[TokenId], rows: usize) -> Vec<TokenId> {
+    answer.iter().copied().take_while(|it| it.index() < rows).collect()
 }
 
 fn log_probability(it: &Forced<'_>) -> f64 {
