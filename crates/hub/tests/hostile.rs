@@ -1,5 +1,12 @@
 //! What a hub that means no good, or does not work, can do: nothing but make us say so, and soon.
 
+#![allow(
+    clippy::format_push_string,
+    clippy::format_collect,
+    clippy::type_complexity,
+    reason = "a server for tests, which is to be short"
+)]
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -247,7 +254,7 @@ fn bodies_that_stall_are_given_up() {
             return about(stream, "abc", 1000);
         }
         send(stream, 200, &[("content-length", "1000")], b"{");
-        std::thread::sleep(Duration::from_secs(60));
+        std::thread::sleep(Duration::from_mins(1));
     });
     let cache = cache();
     let client = server.client(cache.path());
@@ -287,7 +294,7 @@ fn a_body_without_end_is_cut_at_the_size_that_was_promised_and_not_kept() {
             return about(stream, "abc", 1000);
         }
         drop(stream.write_all(b"HTTP/1.1 200 X\r\ntransfer-encoding: chunked\r\n\r\n"));
-        let chunk = [b"10000\r\n".as_slice(), &[b'x'; 65536], b"\r\n"].concat();
+        let chunk = [b"10000\r\n".as_slice(), &vec![b'x'; 65536], b"\r\n"].concat();
         while stream.write_all(&chunk).is_ok() {}
     });
     let cache = cache();
@@ -372,13 +379,13 @@ fn whatever_is_waited_for_it_can_be_stopped_at_once() {
         if asked.method == "HEAD" {
             return about(stream, "abc", 1000);
         }
-        std::thread::sleep(Duration::from_secs(60));
+        std::thread::sleep(Duration::from_mins(1));
     });
     let cache = cache();
     let stopped = Arc::new(AtomicBool::new(false));
     let of_client = stopped.clone();
     let patient =
-        Patience { response: Duration::from_secs(60), read: Duration::from_secs(60), ..Patience::default() };
+        Patience { response: Duration::from_mins(1), read: Duration::from_mins(1), ..Patience::default() };
     let client =
         server.client(cache.path()).patient(patient).stopping_when(move || of_client.load(Ordering::Relaxed));
     let stop = || {
