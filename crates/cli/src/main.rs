@@ -43,7 +43,17 @@ enum Command {
     Generate(commands::generate::Arguments),
     Chat(commands::chat::Arguments),
     Bench(commands::bench::Arguments),
+    /// Runs a scorer's program and ends it with the run that wants it; not for people
+    #[command(name = SUPERVISE, hide = true, disable_help_flag = true)]
+    Supervise {
+        /// The number of the process that wants it, the program, its arguments
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<std::ffi::OsString>,
+    },
 }
+
+/// The command that this program calls itself with to run a scorer's program.
+const SUPERVISE: &str = "supervise-scorer";
 
 fn main() -> std::process::ExitCode {
     if model::renders_templates() {
@@ -55,6 +65,9 @@ fn main() -> std::process::ExitCode {
         Ok(arguments) => arguments,
         Err(error) => return terminal::report_usage(&error),
     };
+    if let Ok(own) = std::env::current_exe() {
+        scorers::use_supervisor(vec![own.into(), SUPERVISE.into()]);
+    }
     let result = match arguments.command {
         Command::Run(arguments) => commands::run::run(&arguments),
         Command::Evaluate(arguments) => commands::evaluate::run(&arguments),
@@ -67,6 +80,7 @@ fn main() -> std::process::ExitCode {
         Command::Generate(arguments) => commands::generate::run(&arguments),
         Command::Chat(arguments) => commands::chat::run(&arguments),
         Command::Bench(arguments) => commands::bench::run(&arguments),
+        Command::Supervise { words } => return scorers::supervise(&words),
     };
     match result {
         Ok(()) if interrupt::requested() => std::process::ExitCode::from(interrupt::exit_code()),

@@ -96,11 +96,10 @@ pub(crate) fn configure(settings: &Settings) -> Result<Vec<Configured>, Pipeline
 }
 
 /// The same, with everything done that could fail later, such as starting a program.
-pub(crate) fn prepared(settings: &Settings) -> Result<Vec<Configured>, PipelineError> {
+pub(crate) fn prepared(settings: &Settings, cancel: &Cancel<'_>) -> Result<Vec<Configured>, PipelineError> {
     let scorers = configure(settings)?;
     for it in &scorers {
-        let failed = |source| PipelineError::Score { scorer: it.name().to_owned(), source };
-        it.scorer.prepare().map_err(failed)?;
+        it.scorer.prepare(&|| cancel.requested()).map_err(|error| score_error(it, error))?;
     }
     Ok(scorers)
 }
@@ -141,7 +140,7 @@ impl Evaluator {
         let plan = Plan::merge(scorers.iter().flat_map(|it| it.scorer.needs()));
         let mut collector = Collector::new(model, settings, calibration, &plan, texts)?;
         let evidence = collector.original(model, cancel)?;
-        let baseline = scorers.iter().map(|it| score(it, &evidence)).collect::<Result<_, _>>()?;
+        let baseline = scorers.iter().map(|it| score(it, &evidence, cancel)).collect::<Result<_, _>>()?;
         Ok(Self { scorers, collector, baseline })
     }
 
@@ -160,7 +159,13 @@ impl Evaluator {
         model.engine.set_edits(sets)?;
         let evidence = self.collector.candidates(model, sets.len(), cancel);
         model.engine.set_edits(&[])?;
-        Ok(evidence?.iter().map(|it| self.score(it)).collect())
+        let evidence = evidence?;
+        let scored = evidence.iter().map(|it| match self.score(it, cancel) {
+            // What was interrupted says nothing of the candidate.
+            Err(PipelineError::Interrupted) => Err(PipelineError::Interrupted),
+            scored => Ok(scored),
+        });
+        scored.collect()
     }
 
     /// Scores another model, of the same tokenizer; `model` is the original. One of the two may have more rows for tokens that
@@ -175,11 +180,12 @@ impl Evaluator {
         if expected != found && !same_tokens(model, other) {
             return Err(PipelineError::Vocabulary { expected, found });
         }
-        self.score(&self.collector.other(model, other, cancel)?)
+        self.score(&self.collector.other(model, other, cancel)?, cancel)
     }
 
-    fn score(&self, evidence: &Evidence) -> Result<Evaluation, PipelineError> {
-        let scores = self.scorers.iter().map(|it| score(it, evidence)).collect::<Result<Vec<_>, _>>()?;
+    fn score(&self, evidence: &Evidence, cancel: &Cancel<'_>) -> Result<Evaluation, PipelineError> {
+        let scores =
+            self.scorers.iter().map(|it| score(it, evidence, cancel)).collect::<Result<Vec<_>, _>>()?;
         Ok(self.records(&scores))
     }
 
@@ -213,6 +219,13 @@ fn same_tokens(one: &Model, other: &Model) -> bool {
         && (0..rows as u32).all(|it| a.token(TokenId(it)) == b.token(TokenId(it)))
 }
 
-fn score(scorer: &Configured, evidence: &Evidence) -> Result<Score, PipelineError> {
-    scorer.score(evidence).map_err(|source| PipelineError::Score { scorer: scorer.name().to_owned(), source })
+fn score(scorer: &Configured, evidence: &Evidence, cancel: &Cancel<'_>) -> Result<Score, PipelineError> {
+    scorer.score_until(evidence, &|| cancel.requested()).map_err(|error| score_error(scorer, error))
+}
+
+fn score_error(scorer: &Configured, error: scorers::ScoreError) -> PipelineError {
+    match error {
+        scorers::ScoreError::Stopped { .. } => PipelineError::Interrupted,
+        source => PipelineError::Score { scorer: scorer.name().to_owned(), source },
+    }
 }

@@ -37,7 +37,7 @@ impl Session {
         events: &mut Events<'_>,
         cancel: &Cancel<'_>,
     ) -> Result<Self, PipelineError> {
-        let scorers = evaluate::prepared(&settings)?;
+        let scorers = evaluate::prepared(&settings, cancel)?;
         let rules = model.obey_generation_config(settings.obey_generation_config)?;
         if !rules.is_empty() {
             events(Event::GenerationRules { rules });

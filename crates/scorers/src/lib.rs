@@ -22,11 +22,13 @@ mod score;
 pub mod scorers;
 mod settings;
 pub mod statistics;
+mod supervise;
 
 pub use evidence::{Evidence, ForcedToken, JudgedAnswer};
 pub use markers::{DEFAULT_MARKERS, MarkerError, Markers, StopRule};
 pub use need::{AnswerPlan, EvidenceKind, Need, Plan, PromptSet, SetPlan};
-pub use program::{LastLines, ProgramError, ProgramFailure};
+pub use program::{LastLines, ProgramError, ProgramFailure, Stop};
 pub use score::{Details, Goal, Score, ScoreError};
 pub use scorers::{Configured, DefaultSets, MEMBERS, Scorer, configure};
 pub use settings::{ConfigureError, SettingHelp, Settings};
+pub use supervise::{supervise, use_supervisor};

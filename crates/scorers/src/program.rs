@@ -2,20 +2,25 @@
 //!
 //! The program is started once and stays. Every request has a time limit. What goes wrong is told with the last
 //! lines that the program wrote to stderr. A program that failed is killed, and the next request starts it anew.
-//! Dropping the handle kills it.
+//! Dropping the handle kills it, together with whatever it started ([`supervise`](crate::supervise)).
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// A reply longer than this, in bytes, is taken for a program gone wild: a thousand times what a score of a
+use crate::supervise::{Supervised, cannot_be_started};
+
+/// A reply longer than this, in bytes, is taken for a program gone wild: some hundred times what a score of a
 /// thousand prompts needs.
-const LONGEST_REPLY: u64 = 64 << 20;
+const LONGEST_REPLY: u64 = 16 << 20;
+/// Replies that wait to be read; a program that writes more of them has to wait as well.
+const WAITING_REPLIES: usize = 2;
+/// How often a wait for a reply looks up to see whether it is still wanted.
+const LOOK_UP: Duration = Duration::from_millis(50);
 /// Lines of stderr that an error shows.
 const STDERR_LINES: usize = 20;
 /// Bytes of one line of stderr, or of a reply, that an error shows.
@@ -117,7 +122,7 @@ impl std::fmt::Display for LastLines {
 #[derive(Debug)]
 pub(crate) struct Program {
     name: String,
-    child: Child,
+    child: Supervised,
     requests: Sender<Vec<u8>>,
     replies: Receiver<io::Result<Vec<u8>>>,
     stderr: Arc<Mutex<VecDeque<String>>>,
@@ -134,16 +139,8 @@ impl Program {
             failure: ProgramFailure::Start { reason: error.to_string() },
             stderr: LastLines::default(),
         };
-        let mut child = Command::new(&name)
-            .args(command.iter().skip(1))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(failed)?;
-        let mut stdin = child.stdin.take().expect("stdin was asked to be a pipe");
-        let stdout = child.stdout.take().expect("stdout was asked to be a pipe");
-        let stderr_pipe = child.stderr.take().expect("stderr was asked to be a pipe");
+        let (child, pipes) = Supervised::start(command).map_err(failed)?;
+        let (mut stdin, stdout, stderr_pipe) = pipes;
 
         // A thread per pipe, so that neither side can block the other: a program that answers before it has read
         // everything, or one that fills stderr, would otherwise hang together with us. They end with the pipes.
@@ -155,7 +152,7 @@ impl Program {
                 }
             }
         });
-        let (incoming, replies) = channel();
+        let (incoming, replies) = sync_channel(WAITING_REPLIES);
         std::thread::spawn(move || read_replies(stdout, &incoming));
         let stderr = Arc::new(Mutex::new(VecDeque::new()));
         let lines = Arc::clone(&stderr);
@@ -167,14 +164,27 @@ impl Program {
         Ok(Self { name, child, requests, replies, stderr, stderr_end, time_limit })
     }
 
-    /// Sends a request and waits for its reply. After an error the program is dead.
-    pub(crate) fn ask(&mut self, request: &Value) -> Result<Value, ProgramError> {
+    /// Sends a request and waits for its reply, or until `stop` says that nobody waits any longer. After an error the
+    /// program is dead.
+    pub(crate) fn ask(&mut self, request: &Value, stop: Stop<'_>) -> Result<Value, NoReply> {
         let mut line = request.to_string().into_bytes();
         line.push(b'\n');
         // A failure to send shows as the end of the replies.
         let _ = self.requests.send(line);
         let kind = request["type"].as_str().unwrap_or_default().to_owned();
-        let failure = match self.replies.recv_timeout(self.time_limit) {
+        let deadline = Instant::now() + self.time_limit;
+        let reply = loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.replies.recv_timeout(left.min(LOOK_UP)) {
+                Err(RecvTimeoutError::Timeout) if stop() => {
+                    self.child.kill();
+                    return Err(NoReply::Stopped);
+                }
+                Err(RecvTimeoutError::Timeout) if !left.is_zero() => {}
+                reply => break reply,
+            }
+        };
+        let failure = match reply {
             Ok(Ok(reply)) => match parsed(kind, &reply) {
                 Ok(value) => return Ok(value),
                 Err(failure) => failure,
@@ -186,48 +196,49 @@ impl Program {
                 ProgramFailure::TimeLimit { request: kind, seconds: self.time_limit.as_secs_f64() }
             }
             Err(RecvTimeoutError::Disconnected) => {
-                ProgramFailure::Ended { request: kind, status: self.exit_status() }
+                ProgramFailure::Ended { request: kind, status: self.child.exit_status(LAST_WORDS) }
             }
         };
-        Err(self.error(failure))
+        Err(self.error(failure).into())
     }
 
     /// The error of a reply that is not what was asked for.
-    pub(crate) fn protocol_error(&mut self, request: &str, reason: String) -> ProgramError {
-        self.error(ProgramFailure::Protocol { request: request.to_owned(), reason })
+    pub(crate) fn protocol_error(&mut self, request: &str, reason: String) -> NoReply {
+        self.error(ProgramFailure::Protocol { request: request.to_owned(), reason }).into()
     }
 
     /// Kills the program, and tells what it wrote to stderr last.
     fn error(&mut self, failure: ProgramFailure) -> ProgramError {
-        self.kill();
+        self.child.kill();
         let _ = self.stderr_end.recv_timeout(LAST_WORDS);
         let lines = self.stderr.lock().unwrap_or_else(PoisonError::into_inner);
-        let stderr = LastLines(lines.iter().cloned().collect());
+        let failure = match lines.iter().rev().find_map(|it| cannot_be_started(it)) {
+            Some(reason) => ProgramFailure::Start { reason: reason.to_owned() },
+            None => failure,
+        };
+        let stderr = match failure {
+            ProgramFailure::Start { .. } => LastLines::default(),
+            _ => LastLines(lines.iter().cloned().collect()),
+        };
         ProgramError { program: self.name.clone(), failure, stderr }
-    }
-
-    /// How it ended; waits a moment, because pipes close before a process is gone.
-    fn exit_status(&mut self) -> String {
-        let deadline = Instant::now() + LAST_WORDS;
-        loop {
-            match self.child.try_wait() {
-                Ok(Some(status)) => return status.to_string(),
-                Ok(None) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
-                _ => return "stdout closed".to_owned(),
-            }
-        }
-    }
-
-    fn kill(&mut self) {
-        // It may be dead already; a killed one has to be waited for, or it stays as a zombie.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
-impl Drop for Program {
-    fn drop(&mut self) {
-        self.kill();
+/// Says that a reply is no longer waited for.
+pub type Stop<'a> = &'a dyn Fn() -> bool;
+
+/// Why there is no reply.
+#[derive(Debug)]
+pub(crate) enum NoReply {
+    /// Nobody waits for it any longer.
+    Stopped,
+    /// The program failed.
+    Failed(Box<ProgramError>),
+}
+
+impl From<ProgramError> for NoReply {
+    fn from(error: ProgramError) -> Self {
+        Self::Failed(Box::new(error))
     }
 }
 
@@ -246,7 +257,7 @@ fn parsed(request: String, reply: &[u8]) -> Result<Value, ProgramFailure> {
     Ok(value)
 }
 
-fn read_replies(stdout: impl Read, replies: &Sender<io::Result<Vec<u8>>>) {
+fn read_replies(stdout: impl Read, replies: &SyncSender<io::Result<Vec<u8>>>) {
     let mut stdout = BufReader::new(stdout);
     loop {
         let mut line = Vec::new();

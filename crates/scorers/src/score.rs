@@ -168,6 +168,12 @@ pub enum ScoreError {
         /// What it is.
         value: f64,
     },
+    /// It was no longer waited for.
+    #[error("scorer `{scorer}`: stopped before it answered")]
+    Stopped {
+        /// The scorer's instance.
+        scorer: String,
+    },
     /// A program that the score comes from failed.
     #[error("scorer `{scorer}`: {source}")]
     Program {

@@ -62,7 +62,7 @@ fn a_program_scores_many_candidates_and_is_started_once() {
             echo "{\"type\":\"score\",\"id\":$(id "$line"),\"value\":$n,\"objective\":9,\"display\":\"run $n of $$\"}"
         done"#,
     );
-    scorer.scorer.prepare().unwrap();
+    scorer.scorer.prepare(&|| false).unwrap();
     let first = scorer.score(&two()).unwrap();
     let second = scorer.score(&two()).unwrap();
     assert_eq!((first.value, second.value, second.objective), (1.0, 2.0, 9.0));
@@ -106,7 +106,8 @@ fn without_a_display_the_value_is_shown_and_details_are_kept() {
 #[test]
 fn a_program_that_does_not_exist_is_found_out_before_the_run() {
     let scorer = scorer(&json!({"command": ["/no/such/program"]}));
-    let error = program_error(scorer.scorer.prepare().map(|()| unreachable!("it cannot have been started")));
+    let error =
+        program_error(scorer.scorer.prepare(&|| false).map(|()| unreachable!("it cannot have been started")));
     assert!(matches!(error.failure, ProgramFailure::Start { .. }), "{error}");
     assert_eq!(error.program, "/no/such/program");
 }
@@ -194,7 +195,7 @@ fn a_failure_that_the_program_reports_is_passed_on() {
 #[test]
 fn a_program_of_another_version_is_refused_before_the_run() {
     let script = r#"read -r hello; echo '{"type":"hello","version":2}'; cat >/dev/null"#;
-    let error = scorer(&json!({"command": ["sh", "-c", script]})).scorer.prepare().unwrap_err();
+    let error = scorer(&json!({"command": ["sh", "-c", script]})).scorer.prepare(&|| false).unwrap_err();
     assert!(error.to_string().contains(r#""version":1"#), "{error}");
 }
 
@@ -213,6 +214,90 @@ fn large_requests_and_a_talkative_stderr_do_not_block_each_other() {
     let answer = "long ".repeat(100_000);
     let score = scorer.score(&evidence(&["a", "b", "c"], &[&answer, &answer, &answer])).unwrap();
     assert_eq!(score.value.to_bits(), 0.25_f64.to_bits());
+}
+
+#[test]
+fn a_wait_ends_when_nobody_wants_the_score_any_longer() {
+    let scorer = script("echo $$ >&2; read -r line; exec sleep 600");
+    let asked = std::sync::atomic::AtomicUsize::new(0);
+    let stop = || asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) >= 3;
+    let start = Instant::now();
+    let error = scorer.score_until(&two(), &stop).unwrap_err();
+    assert_eq!(error, ScoreError::Stopped { scorer: "mine".into() });
+    assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
+}
+
+#[test]
+fn what_a_program_started_does_not_outlive_it() {
+    let note = tempfile::NamedTempFile::new().unwrap();
+    let path = note.path().display();
+    let scorer = script(&format!("sleep 600 >/dev/null 2>&1 & echo $! > {path}\n{GOOD}"));
+    assert_eq!(scorer.score(&two()).unwrap().value.to_bits(), 0.25_f64.to_bits());
+    let child = std::fs::read_to_string(note.path()).unwrap();
+    assert!(lives(child.trim()));
+    drop(scorer);
+    // A killed process that nobody waited for yet still has its number.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while lives(child.trim()) {
+        assert!(Instant::now() < deadline, "the child of a program outlives it");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn the_child_of_a_program_that_ended_by_itself_does_not_outlive_the_error() {
+    let note = tempfile::NamedTempFile::new().unwrap();
+    let path = note.path().display();
+    let scorer =
+        script(&format!("sleep 600 >/dev/null 2>&1 </dev/null & echo $! > {path}; read -r line; exit 4"));
+    let error = program_error(scorer.score(&two()));
+    assert!(
+        matches!(&error.failure, ProgramFailure::Ended { status, .. } if status.contains('4')),
+        "{error}"
+    );
+    let child = std::fs::read_to_string(note.path()).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while lives(child.trim()) {
+        assert!(Instant::now() < deadline, "the child of a program outlives it");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn details_and_displays_that_a_study_has_no_room_for_are_refused() {
+    let long = "x".repeat(70_000);
+    for (more, reason) in [
+        (format!(r#""details":{{"a":"{long}"}}"#), "`details` of 70008 bytes, at most 65536"),
+        (format!(r#""display":"{}""#, &long[..201]), "`display` of 201 characters, expected at most 200"),
+    ] {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), more).unwrap();
+        let scorer = script(&format!(
+            r#"read -r line; echo "{{\"type\":\"score\",\"id\":$(id "$line"),\"value\":1,$(cat {})}}"; cat >/dev/null"#,
+            file.path().display()
+        ));
+        let error = program_error(scorer.score(&two()));
+        assert!(error.to_string().contains(reason), "{error}");
+    }
+}
+
+#[test]
+fn a_display_cannot_control_a_terminal() {
+    let scorer = script(
+        r#"read -r line; printf '{"type":"score","id":%s,"value":1,"display":"a\\u001b[2Jb\\u000ac"}\n' "$(id "$line")""#,
+    );
+    assert_eq!(scorer.score(&two()).unwrap().display, "a\u{fffd}[2Jb\u{fffd}c");
+}
+
+#[test]
+fn replies_that_nobody_asked_for_are_not_collected() {
+    // Were they, a second of this would take gigabytes.
+    let scorer = script(r#"yes '{"type":"score","id":7,"value":1}'"#);
+    let error = program_error(scorer.score(&two()));
+    assert!(
+        matches!(&error.failure, ProgramFailure::Protocol { reason, .. } if reason.contains("id 7")),
+        "{error}"
+    );
 }
 
 #[test]

@@ -7,12 +7,16 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{DefaultSets, Member, Scorer};
-use crate::program::{Program, ProgramError};
+use crate::program::{NoReply, Program, Stop};
 use crate::settings::settings;
 use crate::{ConfigureError, Evidence, EvidenceKind, Goal, Need, PromptSet, Score, ScoreError};
 
 /// The version of the protocol.
 const VERSION: u64 = 1;
+/// Bytes of `details`, as JSON: they are stored with every trial.
+const LARGEST_DETAILS: usize = 64 << 10;
+/// Characters of `display`: it stands in tables.
+const LONGEST_DISPLAY: usize = 200;
 
 settings! {
     /// Settings of `command`.
@@ -112,11 +116,15 @@ impl Scorer for Command {
         vec![Need::Answers { prompts: self.prompts.clone(), until: None }]
     }
 
-    fn prepare(&self) -> Result<(), ScoreError> {
-        self.with_program(|_, _| Ok(()))
+    fn prepare(&self, stop: Stop<'_>) -> Result<(), ScoreError> {
+        self.with_program(stop, |_, _| Ok(()))
     }
 
     fn score(&self, evidence: &Evidence) -> Result<Score, ScoreError> {
+        self.score_until(evidence, &|| false)
+    }
+
+    fn score_until(&self, evidence: &Evidence, stop: Stop<'_>) -> Result<Score, ScoreError> {
         let answers = evidence.answers(&self.prompts)?;
         let prompts = evidence.prompts(&self.prompts)?;
         if prompts.len() != answers.len() {
@@ -128,9 +136,9 @@ impl Scorer for Command {
                 right: answers.len(),
             });
         }
-        let reply = self.with_program(|program, id| {
+        let reply = self.with_program(stop, |program, id| {
             let request = json!({"type": "score", "id": id, "prompts": prompts, "responses": answers});
-            let reply = program.ask(&request)?;
+            let reply = program.ask(&request, stop)?;
             let reply: Reply = serde_json::from_value(reply)
                 .map_err(|it| program.protocol_error("score", it.to_string()))?;
             let wrong = if reply.kind != "score" {
@@ -140,11 +148,16 @@ impl Scorer for Command {
             } else if !reply.per_prompt.is_empty() && reply.per_prompt.len() != prompts.len() {
                 Some(format!("{} values per prompt, expected {}", reply.per_prompt.len(), prompts.len()))
             } else {
-                None
+                too_much(&reply)
             };
             wrong.map_or(Ok(reply), |reason| Err(program.protocol_error("score", reason)))
         })?;
         let display = reply.display.unwrap_or_else(|| format!("{:.4}", reply.value));
+        // It stands in tables of one line, and no program writes to the user's terminal but through them.
+        let display: String = display
+            .chars()
+            .map(|it| if it.is_control() { char::REPLACEMENT_CHARACTER } else { it })
+            .collect();
         let mut score = Score::plain(reply.value, display);
         score.objective = reply.objective.unwrap_or(reply.value);
         score.details.per_prompt = reply.per_prompt;
@@ -159,34 +172,51 @@ impl Command {
     /// Does something with the running program, started if it must be; after an error it is gone.
     fn with_program<T>(
         &self,
-        work: impl FnOnce(&mut Program, u64) -> Result<T, ProgramError>,
+        stop: Stop<'_>,
+        work: impl FnOnce(&mut Program, u64) -> Result<T, NoReply>,
     ) -> Result<T, ScoreError> {
         // A panic elsewhere while the lock was held leaves at worst a program that is in the middle of something;
         // its next reply has the wrong id.
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let attempt = || {
-            let mut program = running.program.take().map_or_else(|| self.start(), Ok)?;
+            let mut program = running.program.take().map_or_else(|| self.start(stop), Ok)?;
             running.asked += 1;
             let result = work(&mut program, running.asked)?;
             running.program = Some(program);
             Ok(result)
         };
-        attempt()
-            .map_err(|source| ScoreError::Program { scorer: self.name.clone(), source: Box::new(source) })
+        attempt().map_err(|error| match error {
+            NoReply::Stopped => ScoreError::Stopped { scorer: self.name.clone() },
+            NoReply::Failed(source) => ScoreError::Program { scorer: self.name.clone(), source },
+        })
     }
 
-    fn start(&self) -> Result<Program, ProgramError> {
+    fn start(&self, stop: Stop<'_>) -> Result<Program, NoReply> {
         let mut program = Program::start(&self.words, self.time_limit)?;
-        let reply = program.ask(&json!({"type": "hello", "version": VERSION}))?;
+        let reply = program.ask(&json!({"type": "hello", "version": VERSION}), stop)?;
         if reply["type"] != "hello" || reply["version"] != VERSION {
             let expected = json!({"type": "hello", "version": VERSION});
             return Err(program.protocol_error("hello", format!("`{reply}`, expected `{expected}`")));
         }
-        let reply = program.ask(&json!({"type": "init", "name": self.name, "settings": self.settings}))?;
+        let init = json!({"type": "init", "name": self.name, "settings": self.settings});
+        let reply = program.ask(&init, stop)?;
         if reply["type"] != "ready" {
             let expected = json!({"type": "ready"});
             return Err(program.protocol_error("init", format!("`{reply}`, expected `{expected}`")));
         }
         Ok(program)
+    }
+}
+
+/// What is larger in a reply than a study can hold for each of its trials.
+fn too_much(reply: &Reply) -> Option<String> {
+    let details = serde_json::to_string(&reply.details).map_or(0, |it| it.len());
+    let display = reply.display.as_ref().map_or(0, |it| it.chars().count());
+    if details > LARGEST_DETAILS {
+        Some(format!("`details` of {details} bytes, at most {LARGEST_DETAILS} are stored with a trial"))
+    } else if display > LONGEST_DISPLAY {
+        Some(format!("`display` of {display} characters, expected at most {LONGEST_DISPLAY}"))
+    } else {
+        None
     }
 }

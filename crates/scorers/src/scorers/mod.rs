@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use crate::program::Stop;
 use crate::settings::{ConfigureError, SettingHelp, Settings, help};
 use crate::{Evidence, Goal, Need, PromptSet, Score, ScoreError};
 
@@ -48,8 +49,16 @@ pub trait Scorer: Send + Sync + fmt::Debug {
     /// The score of the candidate that the evidence is about.
     fn score(&self, evidence: &Evidence) -> Result<Score, ScoreError>;
 
+    /// The same for a scorer that waits for something else than the processor, which it does no longer than until
+    /// `stop` says so: then the error is [`ScoreError::Stopped`].
+    fn score_until(&self, evidence: &Evidence, stop: Stop<'_>) -> Result<Score, ScoreError> {
+        let _ = stop;
+        self.score(evidence)
+    }
+
     /// Does early what could fail late, such as starting a program; asked once, before a long run.
-    fn prepare(&self) -> Result<(), ScoreError> {
+    fn prepare(&self, stop: Stop<'_>) -> Result<(), ScoreError> {
+        let _ = stop;
         Ok(())
     }
 }
@@ -179,7 +188,12 @@ impl Configured {
 
     /// The score of the candidate that the evidence is about; value and objective are finite.
     pub fn score(&self, evidence: &Evidence) -> Result<Score, ScoreError> {
-        let score = self.scorer.score(evidence)?;
+        self.score_until(evidence, &|| false)
+    }
+
+    /// The same, waiting for a scorer's program no longer than until `stop` says so.
+    pub fn score_until(&self, evidence: &Evidence, stop: Stop<'_>) -> Result<Score, ScoreError> {
+        let score = self.scorer.score_until(evidence, stop)?;
         for (what, value) in [("value", score.value), ("objective", score.objective)] {
             if !value.is_finite() {
                 return Err(ScoreError::Infinite { scorer: self.name().to_owned(), what, value });
