@@ -140,7 +140,10 @@ fn in_words(event: &Event) -> Option<String> {
                 trial.front.len(),
             )
         }
-        Event::TrialFailed { number, reason } => format!("trial {number:>3} failed: {reason}"),
+        Event::TrialFailed { number, reason, hints } => {
+            let hints: String = hints.iter().map(|it| format!("\n\nhint: {it}")).collect();
+            format!("trial {number:>3} failed: {reason}{hints}")
+        }
         Event::HeldOut { number, scores } => {
             format!("trial {number:>3} on prompts that the search did not see: {}", summary(scores))
         }

@@ -12,8 +12,8 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use pipeline::PipelineError;
 use pipeline::pick::PickError;
+use pipeline::{Explanation, PipelineError};
 
 pub(crate) use printable::printable;
 
@@ -109,35 +109,12 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     if error.chain().any(closed) {
         return ExitCode::SUCCESS;
     }
-    let (message, hints) = told(error.chain().map(ToString::to_string));
+    let Explanation { message, hints } = Explanation::of_chain(error.chain().map(ToString::to_string));
     remark(&format!("error: {message}"));
     for hint in hints {
         remark(&format!("\nhint: {hint}"));
     }
     if is_misuse(error) { ExitCode::from(NOT_UNDERSTOOD) } else { ExitCode::FAILURE }
-}
-
-/// The chain of an error's causes as one text, and the hints, which stand last whatever the depth of the error that
-/// has them. What a cause repeats of the errors above it is told once.
-fn told(chain: impl Iterator<Item = String>) -> (String, Vec<String>) {
-    let mut parts: Vec<String> = Vec::new();
-    let mut hints: Vec<String> = Vec::new();
-    for text in chain {
-        let (what, hint) = text.split_once("\n\nhint: ").unwrap_or((&text, ""));
-        if !(hint.is_empty() || hints.iter().any(|it| it == hint)) {
-            hints.push(hint.to_owned());
-        }
-        let begins_with =
-            |above: &String| what.strip_prefix(above.as_str()).is_some_and(|it| it.starts_with(':'));
-        if parts.last().is_some_and(|above| above.ends_with(what)) {
-            continue;
-        }
-        if parts.last().is_some_and(begins_with) {
-            parts.pop();
-        }
-        parts.push(what.to_owned());
-    }
-    (parts.join(": "), hints)
 }
 
 /// How far some work has come, told once it has taken two seconds.
@@ -202,18 +179,5 @@ mod tests {
         assert!(!is_misuse(&pick("min kl").unwrap().choose(&[]).unwrap_err().into()));
         assert!(is_misuse(&Misuse::error("no model is given").context("somewhere")));
         assert!(!is_misuse(&anyhow::anyhow!("the disk is full")));
-    }
-
-    #[test]
-    fn what_a_cause_repeats_is_told_once_and_so_is_its_hint() {
-        let chain = [
-            "scoring",
-            "scorer `command`",
-            "scorer `command`: `false` ended\n\nhint: give the program as a list",
-            "`false` ended\n\nhint: give the program as a list",
-        ];
-        let (message, hints) = told(chain.into_iter().map(str::to_owned));
-        assert_eq!(message, "scoring: scorer `command`: `false` ended");
-        assert_eq!(hints, ["give the program as a list"]);
     }
 }

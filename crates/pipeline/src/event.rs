@@ -102,6 +102,8 @@ pub enum Event {
         number: usize,
         /// Why.
         reason: String,
+        /// What can be done.
+        hints: Vec<String>,
     },
     /// Trials of the front were scored on prompts that the search did not see.
     HeldOut {

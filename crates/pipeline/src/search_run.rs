@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::evaluate::{self, Evaluation};
 use crate::event::TrialEvent;
-use crate::{Cancel, Event, Events, PipelineError, ScoreRecord, Session, candidates};
+use crate::{Cancel, Event, Events, Explanation, PipelineError, ScoreRecord, Session, candidates};
 
 /// Candidates that are in memory together at most: a larger number brings nothing but their edits.
 const MOST_PARALLEL: usize = 1024;
@@ -137,7 +137,8 @@ fn evaluate_batch(
     }
     for (number, error) in failed {
         study.fail(number)?;
-        events(Event::TrialFailed { number, reason: chain(&error) });
+        let Explanation { message: reason, hints } = Explanation::of(&error);
+        events(Event::TrialFailed { number, reason, hints });
     }
     Ok(())
 }
@@ -222,17 +223,6 @@ pub fn evaluated_sets(settings: &crate::Settings) -> Result<Vec<String>, Pipelin
     let needs = evaluate::configure(settings)?.into_iter().flat_map(|it| it.scorer.needs());
     let sets = scorers::Plan::merge(needs).sets;
     Ok(sets.iter().map(|it| it.prompts.as_str().to_owned()).collect())
-}
-
-fn chain(error: &PipelineError) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(source) = cause {
-        text += ": ";
-        text += &source.to_string();
-        cause = source.source();
-    }
-    text
 }
 
 #[cfg(test)]
