@@ -33,7 +33,9 @@ impl Adapting {
         let mut tell = |it| teller.tell(&it);
         let adapter = Adapter::of(session, parameters, self.kind, self.rank, &mut tell, &cancel)?;
         let scored = match adapter.relative_error() {
-            Some(_) if self.check => Some(session.evaluate_edits(adapter.edit_set(), &cancel)?.scores),
+            Some(_) if self.check => {
+                Some(session.evaluate_edits(adapter.edit_set(), &mut tell, &cancel)?.scores)
+            }
             _ => None,
         };
         // Scores on other prompts are those of the exact edit.

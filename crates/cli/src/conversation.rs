@@ -7,6 +7,7 @@ use prompts::Message;
 use rustyline::error::ReadlineError;
 
 use crate::interrupt;
+use crate::overflow;
 use crate::terminal::{line, piece, remark};
 
 /// Who answers.
@@ -82,7 +83,7 @@ fn stream(
     let mut decoder = encoder.tokenizer().decoder(true);
     let mut text = String::new();
     let mut failure: Option<anyhow::Error> = None;
-    engine.reply(conversation, prompt, how, &mut |answer| {
+    let answer = engine.reply(conversation, prompt, how, &mut |answer| {
         let Some(&last) = answer.last() else { return false };
         let told = decoder.push(last).map_err(anyhow::Error::from).and_then(|new| {
             text.push_str(&new);
@@ -99,6 +100,9 @@ fn stream(
     let rest = decoder.finish()?;
     text.push_str(&rest);
     line(&rest)?;
+    if let Err(error) = overflow::check(std::slice::from_ref(&answer), engine.info().dtype.name()) {
+        remark(&error.to_string());
+    }
     if interrupt::requested() {
         remark("(stopped)");
     }

@@ -10,6 +10,7 @@ mod menu;
 mod model;
 mod naming;
 mod noting;
+mod overflow;
 mod program;
 mod report;
 mod saving;

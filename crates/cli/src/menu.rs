@@ -363,7 +363,7 @@ fn other_prompts(session: &mut Session, parameters: &Parameters, teller: &mut Te
         sets.push((name, set));
     }
     let cancel = Cancel(&interrupt::requested);
-    let outcome = session.evaluate_on(&sets, parameters, &cancel);
+    let outcome = session.evaluate_on(&sets, parameters, &mut |it| teller.tell(&it), &cancel);
     teller.done();
     match outcome {
         Ok(evaluation) => {

@@ -3,11 +3,11 @@
 use ablation::{SiteGeometry, SiteSpread};
 use pipeline::search_run::{HeldOut, scores_of};
 use pipeline::settings::ScorerSettings;
-use pipeline::{Event, Quantized, ScoreRecord, Settings, Stage};
+use pipeline::{Event, Quantized, ScoreRecord, Settings, Stage, TrialEvent};
 use search::Trial;
 use serde_json::Value;
 
-use crate::terminal::{Progress, line, remark};
+use crate::terminal::{Progress, SearchLine, line, remark};
 
 /// How events are told.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -22,13 +22,15 @@ pub(crate) enum Style {
 pub(crate) struct Teller {
     style: Style,
     progress: Option<(Stage, Progress)>,
+    search: Option<SearchLine>,
+    best: Option<Best>,
     /// Standard output was closed, or another failure to write there.
     failure: Option<std::io::Error>,
 }
 
 impl Teller {
     pub(crate) fn new(style: Style) -> Self {
-        Self { style, progress: None, failure: None }
+        Self { style, progress: None, search: None, best: None, failure: None }
     }
 
     /// Tells one event.
@@ -39,34 +41,101 @@ impl Teller {
                 self.failure = Some(error);
             }
         }
-        if let Event::Progress { stage, done, all } = event {
-            if self.progress.as_ref().is_none_or(|it| it.0 != *stage) {
-                self.progress = Some((*stage, Progress::new(stage_name(*stage), *all)));
-            }
-            if let Some((_, progress)) = &mut self.progress {
-                progress.at(*done, "");
-            }
+        if let Event::Progress { stage, done, all, tokens } = event {
+            self.progress(*stage, *done, *all, *tokens);
             return;
         }
         self.progress = None;
         if let Some(text) = in_words(event) {
-            remark(&text);
+            self.say(&text);
+        }
+        for text in responses(event) {
+            self.say(&text);
         }
         if let Event::Directions { geometry, spread: Some(spread) } = event {
             for row in geometry_table(geometry, spread) {
-                remark(&row);
+                self.say(&row);
             }
+        }
+        self.follow(event);
+    }
+
+    fn progress(&mut self, stage: Stage, done: usize, all: usize, tokens: usize) {
+        if let (Stage::Candidates, Some(search)) = (stage, &mut self.search) {
+            search.under_way(done, all, tokens);
+            return;
+        }
+        self.search = None;
+        if self.progress.as_ref().is_none_or(|it| it.0 != stage) {
+            self.progress = Some((stage, Progress::new(stage_name(stage), all)));
+        }
+        if let Some((_, progress)) = &mut self.progress {
+            progress.at_tokens(done, tokens);
+        }
+    }
+
+    /// Says something, above the line of a search if there is one.
+    fn say(&self, text: &str) {
+        match &self.search {
+            Some(search) => search.above(text),
+            None => remark(text),
+        }
+    }
+
+    /// Keeps the line of a search up to date.
+    fn follow(&mut self, event: &Event) {
+        match event {
+            Event::SearchBegun { complete, n_trials } => {
+                self.search = SearchLine::new(*complete, *n_trials);
+                self.best = None;
+            }
+            Event::Trial(trial) => {
+                let new = Best::of(trial);
+                if self.best.as_ref().is_none_or(|it| new.losses < it.losses) {
+                    self.best = Some(new);
+                }
+                let best = self.best.as_ref().map_or(String::new(), |it| it.text.clone());
+                if let Some(search) = &mut self.search {
+                    search.complete(best);
+                }
+            }
+            Event::TrialFailed { .. } => {
+                if let Some(search) = &mut self.search {
+                    search.failed();
+                }
+            }
+            _ => {}
         }
     }
 
     /// No more events come.
     pub(crate) fn done(&mut self) {
         self.progress = None;
+        self.search = None;
     }
 
     /// The failure to write, if there was one.
     pub(crate) fn finish(self) -> std::io::Result<()> {
         self.failure.map_or(Ok(()), Err)
+    }
+}
+
+/// The trial of a search that is best in the first objective, and of those equal there in the next.
+struct Best {
+    losses: Vec<f64>,
+    text: String,
+}
+
+impl Best {
+    fn of(trial: &TrialEvent) -> Self {
+        let losses = trial.objectives.iter().map(|it| match it.goal {
+            scorers::Goal::Maximize => -it.value,
+            _ => it.value,
+        });
+        Self {
+            losses: losses.collect(),
+            text: format!("best: trial {}, {}", trial.number, summary(&trial.scores)),
+        }
     }
 }
 
@@ -147,10 +216,13 @@ fn in_words(event: &Event) -> Option<String> {
         Event::HeldOut { number, scores } => {
             format!("trial {number:>3} on prompts that the search did not see: {}", summary(scores))
         }
-        Event::NoHeldOut => {
-            "the sources have too few more prompts to score the front on others than the search saw"
-                .to_owned()
+        Event::NoHeldOut { scores } => {
+            format!(
+                "no held-out scores of {}: fewer than 20 unused prompts, or none, in what they are measured on",
+                scores.join(", ")
+            )
         }
+        Event::Warning(warning) => format!("warning: {warning}"),
         Event::Approximated { rank, relative_error, tensors } => {
             let worst = tensors.iter().max_by(|a, b| a.relative_error.total_cmp(&b.relative_error))?;
             format!(
@@ -189,6 +261,24 @@ fn chain_of_thought(event: &Event) -> Option<String> {
         format!("; the template has a variable for it: --chat-template-kwargs '{{\"{it}\": false}}'")
     });
     Some(format!("{scored}{by_itself}"))
+}
+
+/// The answers that scorers were told to show (`print_responses`), each with its prompt and verdict.
+fn responses(event: &Event) -> Vec<String> {
+    let scores = match event {
+        Event::Baseline { scores, .. } | Event::HeldOut { scores, .. } => scores,
+        Event::Trial(trial) => &trial.scores,
+        _ => return Vec::new(),
+    };
+    let indented = |text: &str| text.trim().replace('\n', "\n    ");
+    let shown = scores.iter().flat_map(|score| {
+        score.responses().into_iter().map(|it| {
+            let verdict = if it.matches { "counts" } else { "does not count" };
+            let prompt = indented(&it.prompt.unwrap_or_default());
+            format!("  {} ({verdict})\n    > {prompt}\n    {}", score.name, indented(&it.response))
+        })
+    });
+    shown.collect()
 }
 
 /// Scores in one line.

@@ -314,7 +314,7 @@ impl SaveArguments {
         let plain = PromptSettings { format: PromptFormat::Plain, ..PromptSettings::default() };
         let encoder = PromptEncoder::from_checkpoint(&checkpoint, plain)?;
         let mut saved = Model { checkpoint, engine, encoder };
-        let evaluation = session.evaluate_other(&mut saved, &cancel)?;
+        let evaluation = session.evaluate_other(&mut saved, &mut |it| teller.tell(&it), &cancel)?;
         teller.done();
         let held = quantize.map_or(String::new(), |it| format!(", held in {} as the original", it.name()));
         remark(&format!("as written{held}: {}", report::summary(&evaluation.scores)));

@@ -5,17 +5,17 @@
 //! program; remarks and errors are for people to read, wherever they go, since logs are shown in terminals later.
 
 mod printable;
+mod progress;
 
 use std::borrow::Cow;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use pipeline::pick::PickError;
 use pipeline::{Explanation, PipelineError};
 
 pub(crate) use printable::printable;
+pub(crate) use progress::{Progress, SearchLine};
 
 /// One line of a result.
 ///
@@ -115,57 +115,6 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
         remark(&format!("\nhint: {hint}"));
     }
     if is_misuse(error) { ExitCode::from(NOT_UNDERSTOOD) } else { ExitCode::FAILURE }
-}
-
-/// How far some work has come, told once it has taken two seconds.
-pub(crate) struct Progress {
-    bar: Option<ProgressBar>,
-    what: &'static str,
-    all: usize,
-    started: Instant,
-    told: Instant,
-}
-
-/// How long work may take without a word.
-const PATIENCE: Duration = Duration::from_secs(2);
-
-/// How often a log that is no terminal is told.
-const LOG_INTERVAL: Duration = Duration::from_secs(15);
-
-impl Progress {
-    /// Work of `all` parts.
-    pub(crate) fn new(what: &'static str, all: usize) -> Self {
-        let now = Instant::now();
-        Self { bar: None, what, all, started: now, told: now }
-    }
-
-    /// `done` parts are done; `detail` says more.
-    pub(crate) fn at(&mut self, done: usize, detail: &str) {
-        if self.started.elapsed() < PATIENCE {
-            return;
-        }
-        if std::io::stderr().is_terminal() {
-            let bar = self.bar.get_or_insert_with(|| {
-                let style = ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} {msg}")
-                    .expect("the template is written correctly");
-                let bar = ProgressBar::with_draw_target(Some(self.all as u64), ProgressDrawTarget::stderr());
-                bar.with_style(style).with_prefix(self.what)
-            });
-            bar.set_position(done as u64);
-            bar.set_message(printable(detail).into_owned());
-        } else if self.told.elapsed() >= LOG_INTERVAL {
-            self.told = Instant::now();
-            remark(&format!("{}: {done}/{} {detail}", self.what, self.all));
-        }
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
-    }
 }
 
 #[cfg(test)]

@@ -108,6 +108,16 @@ pub trait Watch {
         let _ = (request, logits);
     }
 
+    /// The prompt of a request is computed.
+    fn began(&mut self, request: usize) {
+        let _ = request;
+    }
+
+    /// The answer of a request has ended, for whatever reason.
+    fn ended(&mut self, request: usize, answer: &Answer) {
+        let _ = (request, answer);
+    }
+
     /// Whether the answer of a request ends here. It is asked after every token and sees all tokens so far,
     /// which is how answers are streamed, too.
     fn ends(&mut self, request: usize, answer: &[TokenId]) -> bool;
@@ -204,6 +214,9 @@ impl Engine {
                     return true;
                 }
                 let ended = take_token(it, how, watch, &mut answers[it.request]);
+                if ended {
+                    watch.ended(it.request, &answers[it.request]);
+                }
                 match (ended, keep) {
                     (true, true) => kept.push(it.sequence),
                     (true, false) => self.table.close(it.sequence),
@@ -332,6 +345,7 @@ impl Engine {
             for (row, place) in places.iter().enumerate() {
                 let request = groups[place.feed][place.variant];
                 let answer = &mut answers[request];
+                watch.began(request);
                 if watched {
                     watch.first_logits(request, &out.head.logits[row * vocab..][..vocab]);
                 }
@@ -431,11 +445,11 @@ fn wants_first(how: &Generation) -> bool {
 
 /// Adds a sequence's next token to its answer; true when the answer has ended.
 fn take_token(active: &Active, how: &Generation, watch: &mut dyn Watch, answer: &mut Answer) -> bool {
-    if how.max_tokens == 0 {
-        return true;
-    }
     if !active.logit.is_finite() {
         answer.stop = StopReason::Overflow;
+        return true;
+    }
+    if how.max_tokens == 0 {
         return true;
     }
     if how.stop_tokens.contains(&active.next) {

@@ -7,14 +7,15 @@
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use engine::{Answer, Continuation, Engine, Forced, Generation, Request, Watch};
+use engine::{Answer, Continuation, Engine, Forced, Generation, Request, StopReason, Watch};
 use glossary::TokenId;
 use prompts::{Decoder, SpecialTokens, TokenizerError};
 use scorers::divergence::{kl_from_logits, log_probability_of_any};
 use scorers::{Evidence, ForcedToken, JudgedAnswer, Plan, SetPlan, StopRule};
 
 use crate::model::{Model, PromptTexts};
-use crate::{Calibration, Cancel, PipelineError, Settings};
+use crate::work::Work;
+use crate::{Calibration, PipelineError, Settings};
 
 /// Prompts put to the model and the original's behaviour on them: all that evidence of candidates is made from.
 pub(crate) struct Collector {
@@ -86,21 +87,23 @@ impl Collector {
     pub(crate) fn original(
         &mut self,
         model: &mut Model,
-        cancel: &Cancel<'_>,
+        work: &mut Work<'_, '_>,
     ) -> Result<Evidence, PipelineError> {
+        work.of(self.tokens(1));
         let mut evidence = [Evidence::new()];
         for index in 0..self.sets.len() {
-            let mut observed = self.observe(model, index, 0..=0, As::Original, cancel)?;
+            let mut observed = self.observe(model, index, 0..=0, As::Original, work)?;
+            overflow(model, &self.sets[index], &observed.answers)?;
             let set = &mut self.sets[index];
             set.original_logits = std::mem::take(&mut observed.logits);
             if set.plan.original_answers {
                 set.original_answers = observed.answers.iter().map(|it| it.tokens.clone()).collect();
-                observed.forced = vec![self.force_itself(model, index, cancel)?];
+                observed.forced = vec![self.force_itself(model, index, work)?];
             }
-            observed.nats = self.judge(model, index, &observed.answers, cancel)?;
+            observed.nats = self.judge(model, index, &observed.answers, work)?;
             self.add(model, index, &observed, &mut evidence)?;
         }
-        self.add_texts(model, 0..=0, &mut evidence, cancel)?;
+        self.add_texts(model, 0..=0, &mut evidence, work)?;
         let [evidence] = evidence;
         Ok(evidence)
     }
@@ -110,18 +113,19 @@ impl Collector {
         &self,
         model: &mut Model,
         count: usize,
-        cancel: &Cancel<'_>,
+        work: &mut Work<'_, '_>,
     ) -> Result<Vec<Evidence>, PipelineError> {
+        work.of(self.tokens(count));
         let mut evidence = vec![Evidence::new(); count];
         for index in 0..self.sets.len() {
-            let mut observed = self.observe(model, index, 1..=count, As::Candidate, cancel)?;
+            let mut observed = self.observe(model, index, 1..=count, As::Candidate, work)?;
             if self.sets[index].plan.original_answers {
-                observed.forced = self.force(model, index, count, cancel)?;
+                observed.forced = self.force(model, index, count, work)?;
             }
-            observed.nats = self.judge(model, index, &observed.answers, cancel)?;
+            observed.nats = self.judge(model, index, &observed.answers, work)?;
             self.add(model, index, &observed, &mut evidence)?;
         }
-        self.add_texts(model, 1..=count, &mut evidence, cancel)?;
+        self.add_texts(model, 1..=count, &mut evidence, work)?;
         Ok(evidence)
     }
 
@@ -130,20 +134,46 @@ impl Collector {
         &self,
         original: &mut Model,
         other: &mut Model,
-        cancel: &Cancel<'_>,
+        work: &mut Work<'_, '_>,
     ) -> Result<Evidence, PipelineError> {
+        work.of(self.tokens(1));
         let mut evidence = [Evidence::new()];
         for index in 0..self.sets.len() {
-            let mut observed = self.observe(other, index, 0..=0, As::Candidate, cancel)?;
+            let mut observed = self.observe(other, index, 0..=0, As::Candidate, work)?;
             if self.sets[index].plan.original_answers {
-                observed.forced = vec![self.force_other(original, other, index, cancel)?];
+                observed.forced = vec![self.force_other(original, other, index, work)?];
             }
-            observed.nats = self.judge(original, index, &observed.answers, cancel)?;
+            observed.nats = self.judge(original, index, &observed.answers, work)?;
             self.add(other, index, &observed, &mut evidence)?;
         }
-        self.add_texts(other, 0..=0, &mut evidence, cancel)?;
+        self.add_texts(other, 0..=0, &mut evidence, work)?;
         let [evidence] = evidence;
         Ok(evidence)
+    }
+
+    /// How many tokens evidence of so many models takes at most, by and large: answers that end early end it earlier.
+    fn tokens(&self, models: usize) -> usize {
+        let sets = self.sets.iter().map(|set| {
+            let prompts: usize = set.prompts.iter().map(Vec::len).sum();
+            let answers = set.prompts.len() * self.max_response_length;
+            let (plan, forced) = (&set.plan, &set.original_answers);
+            let observed = match plan.answers {
+                Some(_) => prompts + answers,
+                None if plan.original_answers && forced.is_empty() => prompts + answers,
+                None if plan.first_token || !plan.openings.is_empty() => prompts,
+                None => 0,
+            };
+            let along = |answers: usize| prompts + answers;
+            let forced = match plan.original_answers {
+                false => 0,
+                true if forced.is_empty() => along(answers),
+                true => along(forced.iter().map(Vec::len).sum()),
+            };
+            let judged = plan.answers.as_ref().is_some_and(|it| it.judged);
+            observed + forced + if judged { along(answers) } else { 0 }
+        });
+        let texts = self.texts.iter().map(|it| it.1.len());
+        models * sets.chain(texts).sum::<usize>()
     }
 
     /// First-token distributions and answers of a set, of all edits in one batch.
@@ -153,7 +183,7 @@ impl Collector {
         set: usize,
         edits: RangeInclusive<usize>,
         role: As,
-        cancel: &Cancel<'_>,
+        work: &mut Work<'_, '_>,
     ) -> Result<Observed, PipelineError> {
         let set = &self.sets[set];
         // The original's answers are forced through candidates whole.
@@ -176,6 +206,7 @@ impl Collector {
         let Model { engine, encoder, .. } = model;
         let mut watcher = Watcher {
             set,
+            longest_answer: how.max_tokens,
             keep_logits: role == As::Original && set.plan.first_token,
             vocab: engine.info().vocab,
             divergences: vec![0.0; requests.len()],
@@ -186,17 +217,17 @@ impl Collector {
                 requests.iter().map(|_| (encoder.tokenizer().decoder(true), String::new())).collect()
             }),
             failure: None,
-            cancel,
+            work,
         };
         if watcher.keep_logits {
             watcher.logits = vec![0.0; requests.len() * watcher.vocab];
         }
         let answers = engine.generate_watched(&requests, &how, &mut watcher)?;
-        cancel.check()?;
-        if let Some(failure) = watcher.failure {
+        let Watcher { divergences, openings, logits, failure, work, .. } = watcher;
+        work.check()?;
+        if let Some(failure) = failure {
             return Err(failure.into());
         }
-        let Watcher { divergences, openings, logits, .. } = watcher;
         Ok(Observed { divergences, openings, logits, answers, ..Observed::default() })
     }
 
@@ -249,7 +280,7 @@ impl Collector {
         model: &mut Model,
         set: usize,
         answers: &[Answer],
-        cancel: &Cancel<'_>,
+        work: &mut Work<'_, '_>,
     ) -> Result<Vec<f64>, PipelineError> {
         let CollectedSet { plan, prompts, .. } = &self.sets[set];
         if !plan.answers.as_ref().is_some_and(|it| it.judged) {
@@ -268,7 +299,7 @@ impl Collector {
                     edit: 0,
                 })
                 .collect();
-            visit_forced(&mut model.engine, cancel, &requests, false, &mut |it| {
+            visit_forced(&mut model.engine, work, &requests, false, &mut |it| {
                 nats[chunk[it.request]] -= log_probability(&it);
             })?;
         }
@@ -295,12 +326,12 @@ impl Collector {
         &self,
         model: &mut Model,
         set: usize,
-        cancel: &Cancel<'_>,
+        work: &mut Work<'_, '_>,
     ) -> Result<ForcedAnswers, PipelineError> {
         let mut forced = vec![Vec::new(); self.sets[set].prompts.len()];
         for chunk in self.answered(set).chunks(self.batch_size.max(1)) {
             let requests: Vec<Continuation> = chunk.iter().map(|&it| self.continuation(set, it, 0)).collect();
-            visit_forced(&mut model.engine, cancel, &requests, false, &mut |it| {
+            visit_forced(&mut model.engine, work, &requests, false, &mut |it| {
                 forced[chunk[it.request]].push(ForcedToken {
                     kl_original_edited: 0.0,
                     flipped: false,
@@ -319,7 +350,7 @@ impl Collector {
         model: &mut Model,
         set: usize,
         count: usize,
-        cancel: &Cancel<'_>,
+        work: &mut Work<'_, '_>,
     ) -> Result<Vec<ForcedAnswers>, PipelineError> {
         let mut forced = vec![vec![Vec::new(); self.sets[set].prompts.len()]; count];
         let of_prompt = count + 1;
@@ -329,16 +360,10 @@ impl Collector {
                 .iter()
                 .flat_map(|&prompt| (0..of_prompt).map(move |edit| self.continuation(set, prompt, edit)))
                 .collect();
-            visit_forced(
-                &mut model.engine,
-                cancel,
-                &requests,
-                true,
-                &mut |it| match it.request % of_prompt {
-                    0 => held.keep(&it),
-                    edit => forced[edit - 1][chunk[it.request / of_prompt]].push(held.compare(&it)),
-                },
-            )?;
+            visit_forced(&mut model.engine, work, &requests, true, &mut |it| match it.request % of_prompt {
+                0 => held.keep(&it),
+                edit => forced[edit - 1][chunk[it.request / of_prompt]].push(held.compare(&it)),
+            })?;
         }
         Ok(forced)
     }
@@ -349,7 +374,7 @@ impl Collector {
         original: &mut Model,
         other: &mut Model,
         set: usize,
-        cancel: &Cancel<'_>,
+        work: &mut Work<'_, '_>,
     ) -> Result<ForcedAnswers, PipelineError> {
         let mut forced = vec![Vec::new(); self.sets[set].prompts.len()];
         let mut held = Held::default();
@@ -361,8 +386,8 @@ impl Collector {
                 continue;
             }
             let request = [Continuation { prompt: tokens, continuation, edit }];
-            visit_forced(&mut original.engine, cancel, &request, true, &mut |it| held.keep(&it))?;
-            visit_forced(&mut other.engine, cancel, &request, true, &mut |it| {
+            visit_forced(&mut original.engine, work, &request, true, &mut |it| held.keep(&it))?;
+            visit_forced(&mut other.engine, work, &request, true, &mut |it| {
                 forced[prompt].push(held.compare(&it));
             })?;
         }
@@ -375,7 +400,7 @@ impl Collector {
         model: &mut Model,
         edits: RangeInclusive<usize>,
         evidence: &mut [Evidence],
-        cancel: &Cancel<'_>,
+        work: &mut Work<'_, '_>,
     ) -> Result<(), PipelineError> {
         let window = model.engine.info().context_length.map_or(WINDOW, |it| it.min(WINDOW));
         for (text, tokens) in &self.texts {
@@ -390,7 +415,7 @@ impl Collector {
                         continuation: tokens[start + 1..end].to_vec(),
                         edit,
                     };
-                    visit_forced(&mut model.engine, cancel, &[request], false, &mut |it| {
+                    visit_forced(&mut model.engine, work, &[request], false, &mut |it| {
                         values.push(log_probability(&it));
                     })?;
                     start = end - 1;
@@ -402,16 +427,34 @@ impl Collector {
     }
 }
 
+/// An error if the original overflows: its empty answers would count as refusals.
+fn overflow(model: &Model, set: &CollectedSet, answers: &[Answer]) -> Result<(), PipelineError> {
+    match answers.iter().filter(|it| it.stop == StopReason::Overflow).count() {
+        0 => Ok(()),
+        count => Err(PipelineError::Overflow {
+            set: set.plan.prompts.as_str().to_owned(),
+            answers: count,
+            of: answers.len(),
+            dtype: model.engine.info().dtype.name(),
+        }),
+    }
+}
+
 /// What a model makes of continuations, unless that is interrupted.
 fn visit_forced(
     engine: &mut Engine,
-    cancel: &Cancel<'_>,
+    work: &mut Work<'_, '_>,
     requests: &[Continuation],
     logits: bool,
     visit: &mut dyn FnMut(Forced<'_>),
 ) -> Result<(), PipelineError> {
-    engine.force_while(requests, logits, &|| !cancel.requested(), visit)?;
-    cancel.check()
+    let cancel = work.cancel;
+    engine.force_while(requests, logits, &|| !cancel.requested(), &mut |it| {
+        let prompt = if it.position == 0 { requests[it.request].prompt.len() } else { 0 };
+        work.advance(prompt + 1, prompt + 1);
+        visit(it);
+    })?;
+    work.check()
 }
 
 /// Tokens of a long text that are seen at once.
@@ -480,8 +523,9 @@ fn log_probability(it: &Forced<'_>) -> f64 {
 }
 
 /// Reduces distributions as they come, and cuts answers whose verdict is known.
-struct Watcher<'a> {
+struct Watcher<'a, 'w, 'e> {
     set: &'a CollectedSet,
+    longest_answer: usize,
     keep_logits: bool,
     vocab: usize,
     divergences: Vec<f64>,
@@ -490,10 +534,10 @@ struct Watcher<'a> {
     until: Option<&'a StopRule>,
     streams: Vec<(Decoder<'a>, String)>,
     failure: Option<TokenizerError>,
-    cancel: &'a Cancel<'a>,
+    work: &'a mut Work<'w, 'e>,
 }
 
-impl Watch for Watcher<'_> {
+impl Watch for Watcher<'_, '_, '_> {
     fn wants_logits(&self) -> bool {
         self.set.plan.first_token || !self.set.openings.is_empty()
     }
@@ -514,8 +558,18 @@ impl Watch for Watcher<'_> {
         }
     }
 
+    fn began(&mut self, request: usize) {
+        let prompt = self.set.prompts[request % self.set.prompts.len()].len();
+        self.work.advance(prompt, prompt);
+    }
+
+    fn ended(&mut self, _: usize, answer: &Answer) {
+        self.work.advance(self.longest_answer.saturating_sub(answer.tokens.len()), 0);
+    }
+
     fn ends(&mut self, request: usize, answer: &[TokenId]) -> bool {
-        if self.failure.is_some() || self.cancel.requested() {
+        self.work.advance(1, 1);
+        if self.failure.is_some() || self.work.cancel.requested() {
             return true;
         }
         let (Some(until), Some(&token)) = (self.until, answer.last()) else { return false };

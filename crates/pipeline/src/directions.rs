@@ -54,7 +54,7 @@ pub(crate) fn find(
     let mut done = 0;
     let mut progress = |more| {
         done += more;
-        events(Event::Progress { stage: Stage::Residuals, done, all });
+        events(Event::Progress { stage: Stage::Residuals, done, all, tokens: 0 });
     };
     let info = model.engine.info();
     let cloud = settings.print_residual_geometry.then(|| Cloud::new(info.n_layers + 1, info.d_model));

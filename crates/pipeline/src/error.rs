@@ -95,6 +95,20 @@ pub enum PipelineError {
         /// All names.
         known: Vec<String>,
     },
+    /// The original's numbers grow beyond what they are held in.
+    #[error(
+        "prompt set `{set}`: {answers} of {of} answers of the original end in numbers that have overflowed (weights in {dtype})\n\nhint: choose another --dtype: bf16 and f32 have a wider range than f16"
+    )]
+    Overflow {
+        /// The set.
+        set: String,
+        /// Answers that end so.
+        answers: usize,
+        /// Answers in all.
+        of: usize,
+        /// What weights are held in.
+        dtype: &'static str,
+    },
     /// Settings of a scorer, or its evidence.
     #[error("scorer `{scorer}`")]
     Score {

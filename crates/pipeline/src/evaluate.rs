@@ -9,6 +9,7 @@ use crate::collect::Collector;
 use crate::event::ObjectiveValue;
 use crate::model::{Model, PromptTexts};
 use crate::settings::{KL_PROMPTS, REFUSAL_PROMPTS};
+use crate::work::Work;
 use crate::{Calibration, Cancel, PipelineError, Settings};
 
 /// A score as it is stored and shown.
@@ -28,11 +29,18 @@ pub struct ScoreRecord {
 }
 
 impl ScoreRecord {
-    /// The score without the values of every prompt.
+    /// The score without what is known of every prompt: values and answers.
     #[must_use]
     pub fn without_prompts(mut self) -> Self {
         self.details.per_prompt.clear();
+        self.details.facts.remove(RESPONSES);
         self
+    }
+
+    /// The answers with their verdicts, where the scorer was told to show them.
+    pub fn responses(&self) -> Vec<Response> {
+        let shown = self.details.facts.get(RESPONSES).cloned();
+        shown.and_then(|it| serde_json::from_value(it).ok()).unwrap_or_default()
     }
 
     /// What the original scores, for people: a count where the score counts.
@@ -54,6 +62,21 @@ impl ScoreRecord {
             _ => String::new(),
         }
     }
+}
+
+/// The fact of a score that holds answers (`print_responses`).
+const RESPONSES: &str = "responses";
+
+/// An answer, and what a scorer makes of it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Response {
+    /// What was asked.
+    pub prompt: Option<String>,
+    /// What the model answered; where the verdict was known early, its beginning.
+    pub response: String,
+    /// Whether it counts.
+    #[serde(rename = "match")]
+    pub matches: bool,
 }
 
 /// The scorers of a run, and what they compare with.
@@ -123,9 +146,9 @@ impl Evaluator {
         settings: &Settings,
         calibration: &Calibration,
         texts: &PromptTexts,
-        cancel: &Cancel<'_>,
+        work: Work<'_, '_>,
     ) -> Result<Self, PipelineError> {
-        Self::with(configure(settings)?, model, settings, calibration, texts, cancel)
+        Self::with(configure(settings)?, model, settings, calibration, texts, work)
     }
 
     /// The same with scorers that are configured already.
@@ -135,12 +158,13 @@ impl Evaluator {
         settings: &Settings,
         calibration: &Calibration,
         texts: &PromptTexts,
-        cancel: &Cancel<'_>,
+        mut work: Work<'_, '_>,
     ) -> Result<Self, PipelineError> {
         let plan = Plan::merge(scorers.iter().flat_map(|it| it.scorer.needs()));
         let mut collector = Collector::new(model, settings, calibration, &plan, texts)?;
-        let evidence = collector.original(model, cancel)?;
-        let baseline = scorers.iter().map(|it| score(it, &evidence, cancel)).collect::<Result<_, _>>()?;
+        let evidence = collector.original(model, &mut work)?;
+        let baseline =
+            scorers.iter().map(|it| score(it, &evidence, work.cancel)).collect::<Result<_, _>>()?;
         Ok(Self { scorers, collector, baseline })
     }
 
@@ -154,13 +178,13 @@ impl Evaluator {
         &self,
         model: &mut Model,
         sets: &[EditSet],
-        cancel: &Cancel<'_>,
+        mut work: Work<'_, '_>,
     ) -> Result<Vec<Result<Evaluation, PipelineError>>, PipelineError> {
         model.engine.set_edits(sets)?;
-        let evidence = self.collector.candidates(model, sets.len(), cancel);
+        let evidence = self.collector.candidates(model, sets.len(), &mut work);
         model.engine.set_edits(&[])?;
         let evidence = evidence?;
-        let scored = evidence.iter().map(|it| match self.score(it, cancel) {
+        let scored = evidence.iter().map(|it| match self.score(it, work.cancel) {
             // What was interrupted says nothing of the candidate.
             Err(PipelineError::Interrupted) => Err(PipelineError::Interrupted),
             scored => Ok(scored),
@@ -174,13 +198,13 @@ impl Evaluator {
         &self,
         model: &mut Model,
         other: &mut Model,
-        cancel: &Cancel<'_>,
+        mut work: Work<'_, '_>,
     ) -> Result<Evaluation, PipelineError> {
         let (expected, found) = (model.engine.info().vocab, other.engine.info().vocab);
         if expected != found && !same_tokens(model, other) {
             return Err(PipelineError::Vocabulary { expected, found });
         }
-        self.score(&self.collector.other(model, other, cancel)?, cancel)
+        self.score(&self.collector.other(model, other, &mut work)?, work.cancel)
     }
 
     fn score(&self, evidence: &Evidence, cancel: &Cancel<'_>) -> Result<Evaluation, PipelineError> {

@@ -7,6 +7,7 @@ use crate::PipelineError;
 use crate::adapter::Approximation;
 use crate::calibrate::Quantized;
 use crate::evaluate::ScoreRecord;
+use crate::warning::Warning;
 
 /// Something that happened.
 #[derive(Clone, Debug, Serialize)]
@@ -69,6 +70,8 @@ pub enum Event {
         done: usize,
         /// Parts in all.
         all: usize,
+        /// Tokens that were computed for them; 0 where that is not counted.
+        tokens: usize,
     },
     /// Directions were found.
     Directions {
@@ -94,6 +97,13 @@ pub enum Event {
         /// Numbers of complete trials that do not have one value per objective, and are compared with nothing.
         incomparable: Vec<usize>,
     },
+    /// A search begins.
+    SearchBegun {
+        /// Trials that are complete already.
+        complete: usize,
+        /// Trials wanted in all.
+        n_trials: usize,
+    },
     /// A trial is complete.
     Trial(Box<TrialEvent>),
     /// A trial came to nothing.
@@ -112,8 +122,13 @@ pub enum Event {
         /// Its scores there.
         scores: Vec<ScoreRecord>,
     },
-    /// The sources of the prompts have too few more for a second look at the front.
-    NoHeldOut,
+    /// Scores of the front that have no value on prompts that the search did not see.
+    NoHeldOut {
+        /// Their names.
+        scores: Vec<String>,
+    },
+    /// Something that makes results worth less than they look.
+    Warning(Warning),
     /// The edit was approximated by factors of low rank.
     Approximated {
         /// Their rank.

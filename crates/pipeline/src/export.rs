@@ -64,7 +64,7 @@ pub(crate) fn to_disk(
     let written = write(&mut |progress| {
         let mebibytes = |it: u64| (it >> 20) as usize;
         let (done, all) = (mebibytes(progress.done), mebibytes(progress.total));
-        events(Event::Progress { stage: Stage::Saving, done, all });
+        events(Event::Progress { stage: Stage::Saving, done, all, tokens: 0 });
         if cancel.requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     let written = match written {

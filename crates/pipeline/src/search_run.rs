@@ -68,13 +68,15 @@ pub fn search(
         batch: settings.parallel_trials.clamp(1, MOST_PARALLEL),
     };
     let mut batch = study.running(&search)?;
+    let complete = study.snapshot().comparable_trials().len();
     if !study.trials().is_empty() {
         events(Event::Resumed {
-            complete: study.snapshot().comparable_trials().len(),
+            complete,
             running: batch.len(),
             incomparable: study.snapshot().incomparable_trials(),
         });
     }
+    events(Event::SearchBegun { complete, n_trials });
     loop {
         cancel.check()?;
         // What was left behind is told first: the next batch is proposed from all that came before it.
@@ -112,7 +114,7 @@ fn evaluate_batch(
         }
     }
     let parameters: Vec<Parameters> = tried.iter().map(|it| it.1.clone()).collect();
-    let outcomes = session.evaluate(&parameters, cancel)?;
+    let outcomes = session.evaluate(&parameters, events, cancel)?;
     let seconds = started.elapsed().as_secs_f64() / batch.len() as f64;
     for ((trial, parameters), outcome) in tried.into_iter().zip(outcomes) {
         match outcome {

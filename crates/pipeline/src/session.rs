@@ -1,20 +1,19 @@
 //! A model with everything found of it: what evaluation, search and saving start from.
 
-use std::collections::HashSet;
-
 use ablation::Parameters;
 use glossary::EditSet;
-use prompts::sources;
 use search::Study;
 use serde_json::json;
 
 use crate::calibrate::{self, Calibration};
 use crate::candidates::{Candidates, WriterEdit};
 use crate::evaluate::{self, Evaluation, Evaluator};
+use crate::held_out::HeldOutPlan;
 use crate::model::{Model, PromptTexts};
 use crate::search_run::{attributes, held_out_of, parameters_of};
-use crate::settings::{KL_PROMPTS, PromptSetSettings, REFUSAL_PROMPTS};
-use crate::{Cancel, Event, Events, PipelineError, Settings, Stage, directions};
+use crate::settings::PromptSetSettings;
+use crate::work::Work;
+use crate::{Cancel, Event, Events, PipelineError, Settings, Stage, directions, warning};
 
 /// A calibrated model whose original behaviour is known.
 pub struct Session {
@@ -49,13 +48,27 @@ impl Session {
             }
             None => calibrate::calibrate(&mut model, &settings, &texts, events, cancel)?,
         };
+        for warning in
+            warning::overlaps(&texts).into_iter().chain(warning::long_prompts(&model, &settings, &texts)?)
+        {
+            events(Event::Warning(warning));
+        }
         let started = std::time::Instant::now();
-        events(Event::Progress { stage: Stage::Baseline, done: 0, all: 1 });
-        let evaluator = Evaluator::with(scorers, &mut model, &settings, &calibration, &texts, cancel)?;
+        let evaluator = Evaluator::with(
+            scorers,
+            &mut model,
+            &settings,
+            &calibration,
+            &texts,
+            Work::new(Stage::Baseline, events, cancel),
+        )?;
         events(Event::Baseline {
             scores: evaluator.baseline().scores,
             seconds: started.elapsed().as_secs_f64(),
         });
+        if let Some(warning) = warning::nothing_to_remove(&evaluator.baseline()) {
+            events(Event::Warning(warning));
+        }
         Ok(Self { model, settings, texts, calibration, evaluator, candidates: None })
     }
 
@@ -118,6 +131,7 @@ impl Session {
     pub fn evaluate(
         &mut self,
         candidates: &[Parameters],
+        events: &mut Events<'_>,
         cancel: &Cancel<'_>,
     ) -> Result<Vec<Result<Evaluation, PipelineError>>, PipelineError> {
         let sets: Vec<Result<EditSet, PipelineError>> =
@@ -125,7 +139,10 @@ impl Session {
         let valid: Vec<EditSet> = sets.iter().flatten().cloned().collect();
         let mut evaluations = match valid.is_empty() {
             true => Vec::new(),
-            false => self.evaluator.evaluate(&mut self.model, &valid, cancel)?,
+            false => {
+                let work = Work::new(Stage::Candidates, events, cancel);
+                self.evaluator.evaluate(&mut self.model, &valid, work)?
+            }
         }
         .into_iter();
         // As many evaluations as valid sets, in their order.
@@ -139,9 +156,14 @@ impl Session {
     pub fn evaluate_edits(
         &mut self,
         edits: EditSet,
+        events: &mut Events<'_>,
         cancel: &Cancel<'_>,
     ) -> Result<Evaluation, PipelineError> {
-        let mut evaluations = self.evaluator.evaluate(&mut self.model, &[edits], cancel)?;
+        let mut evaluations = self.evaluator.evaluate(
+            &mut self.model,
+            &[edits],
+            Work::new(Stage::Candidates, events, cancel),
+        )?;
         evaluations.pop().expect("one candidate has one evaluation")
     }
 
@@ -149,11 +171,13 @@ impl Session {
     pub fn evaluate_other(
         &mut self,
         other: &mut Model,
+        events: &mut Events<'_>,
         cancel: &Cancel<'_>,
     ) -> Result<Evaluation, PipelineError> {
         other.encoder.set_response_prefix(self.calibration.response_prefix.clone());
         other.obey_generation_config(self.settings.obey_generation_config)?;
-        self.evaluator.evaluate_other(&mut self.model, other, cancel)
+        let work = Work::new(Stage::Candidates, events, cancel);
+        self.evaluator.evaluate_other(&mut self.model, other, work)
     }
 
     /// Scores a candidate on other prompts: those of `sets` replace the session's.
@@ -161,6 +185,7 @@ impl Session {
         &mut self,
         sets: &[(&str, PromptSetSettings)],
         parameters: &Parameters,
+        events: &mut Events<'_>,
         cancel: &Cancel<'_>,
     ) -> Result<Evaluation, PipelineError> {
         let mut settings = self.settings.clone();
@@ -168,15 +193,17 @@ impl Session {
             *settings.set_mut(name) = set.clone();
         }
         let texts = PromptTexts::load(&mut settings, &hub::Client::from_environment())?;
-        let evaluator = Evaluator::new(&mut self.model, &settings, &self.calibration, &texts, cancel)?;
+        let original = Work::new(Stage::HeldOut, events, cancel);
+        let evaluator = Evaluator::new(&mut self.model, &settings, &self.calibration, &texts, original)?;
         let set = self.edit_set(parameters)?;
-        let mut evaluations = evaluator.evaluate(&mut self.model, &[set], cancel)?;
+        let work = Work::new(Stage::HeldOut, events, cancel);
+        let mut evaluations = evaluator.evaluate(&mut self.model, &[set], work)?;
         evaluations.pop().expect("one candidate has one evaluation")
     }
 
-    /// Scores the front once more, on prompts of the same sources that the search did not see, where there are
-    /// enough: what was best of many on the prompts of the search is a little worse elsewhere. The scores are stored
-    /// beside the study; trials that have some are left alone.
+    /// Scores the front once more, on prompts of the same sources that the search did not see: what was best of many on
+    /// the prompts of the search is a little worse elsewhere. A score is among these only if all that it is measured on
+    /// is replaced. They are stored beside the study; trials that have some are left alone.
     pub(crate) fn score_held_out(
         &mut self,
         study: &mut Study,
@@ -190,15 +217,19 @@ impl Session {
         if new.is_empty() {
             return Ok(());
         }
-        let Some(texts) = held_out(&self.settings, &self.texts)? else {
-            events(Event::NoHeldOut);
+        let HeldOutPlan { settings, texts, left_out } = HeldOutPlan::of(&self.settings, &self.texts)?;
+        if !left_out.is_empty() {
+            events(Event::NoHeldOut { scores: left_out });
+        }
+        if settings.scorers.is_empty() {
             return Ok(());
-        };
-        let evaluator = Evaluator::new(&mut self.model, &self.settings, &self.calibration, &texts, cancel)?;
-        for (done, (number, parameters)) in new.iter().enumerate() {
-            events(Event::Progress { stage: Stage::HeldOut, done, all: new.len() });
+        }
+        let original = Work::new(Stage::HeldOut, events, cancel);
+        let evaluator = Evaluator::new(&mut self.model, &settings, &self.calibration, &texts, original)?;
+        for (number, parameters) in &new {
             let set = self.edit_set(parameters)?;
-            for evaluation in evaluator.evaluate(&mut self.model, &[set], cancel)?.into_iter().flatten() {
+            let work = Work::new(Stage::HeldOut, events, cancel);
+            for evaluation in evaluator.evaluate(&mut self.model, &[set], work)?.into_iter().flatten() {
                 known.insert(*number, evaluation.stored_scores());
                 study.set_user_attr(attributes::HELD_OUT, json!(known))?;
                 events(Event::HeldOut { number: *number, scores: evaluation.scores });
@@ -206,25 +237,4 @@ impl Session {
         }
         Ok(())
     }
-}
-
-/// Prompts that are worth scoring on.
-const ENOUGH: usize = 20;
-
-/// For the sets that are scored, prompts of the same sources that no set of the run has, as many as it has at most;
-/// `None` where one of them has too few.
-fn held_out(settings: &Settings, texts: &PromptTexts) -> Result<Option<PromptTexts>, PipelineError> {
-    let seen: HashSet<&String> = texts.all().collect();
-    let mut found = Vec::new();
-    for name in [REFUSAL_PROMPTS, KL_PROMPTS] {
-        let source = sources::open(settings.set(name)?.source());
-        let Ok(all) = source.and_then(|it| it.load_all()) else { return Ok(None) };
-        let used = texts.of(name)?.len();
-        let unseen: Vec<String> = all.into_iter().filter(|it| !seen.contains(it)).take(used).collect();
-        if unseen.len() < ENOUGH {
-            return Ok(None);
-        }
-        found.push((name.to_owned(), unseen));
-    }
-    Ok(Some(texts.with(found)))
 }

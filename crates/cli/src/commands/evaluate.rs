@@ -124,10 +124,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let mut session =
         Session::start(original, settings, texts, None, &mut |event| teller.tell(&event), &cancel)?;
     let evaluation = match (&mut edited, parameters) {
-        (Some(edited), _) => session.evaluate_other(edited, &cancel)?,
+        (Some(edited), _) => session.evaluate_other(edited, &mut |it| teller.tell(&it), &cancel)?,
         (None, Some(parameters)) => {
             session.find_directions(&mut |event| teller.tell(&event), &cancel)?;
-            let mut evaluations = session.evaluate(std::slice::from_ref(&parameters), &cancel)?;
+            let mut evaluations =
+                session.evaluate(std::slice::from_ref(&parameters), &mut |it| teller.tell(&it), &cancel)?;
             let evaluation = evaluations.pop().context("no evaluation")??;
             save.save(&mut session, &parameters, &evaluation.scores, &[], &mut teller)?;
             evaluation

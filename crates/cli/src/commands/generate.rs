@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::interrupt;
 use crate::model::{ModelArguments, QuantizeArgument, TextArguments};
+use crate::overflow;
 use crate::terminal::{Progress, line, remark};
 
 /// Answer prompts, all of them in one batch
@@ -108,7 +109,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if interrupt::requested() {
         remark("interrupted: answers are as far as they had come");
     }
-    Ok(())
+    overflow::check(&answers, engine.info().dtype.name())
 }
 
 /// Answers with progress, until done or interrupted.

@@ -230,7 +230,11 @@ impl Job {
         let directions = record.as_ref().map(|it| -> anyhow::Result<Compared> {
             Ok(Compared { recorded: it.directions.clone(), here: session.digest_of_directions()? })
         });
-        let mut evaluations = session.evaluate(std::slice::from_ref(&recipe.parameters), &cancel)?;
+        let mut evaluations = session.evaluate(
+            std::slice::from_ref(&recipe.parameters),
+            &mut |it| teller.tell(&it),
+            &cancel,
+        )?;
         let evaluation = evaluations.pop().context("no evaluation")??;
         let passing = match self.output {
             // heretic's bits are not to be had here: nothing is written only to be compared.

@@ -89,7 +89,12 @@ impl Adapter {
             cancel.check()?;
             let adapted = some.par_iter().map(|it| adapt(it, &names, kind, truncates.then_some(rank)));
             writers.extend(adapted.collect::<Result<Vec<_>, _>>()?);
-            events(Event::Progress { stage: Stage::Factors, done: writers.len(), all: edits.len() });
+            events(Event::Progress {
+                stage: Stage::Factors,
+                done: writers.len(),
+                all: edits.len(),
+                tokens: 0,
+            });
         }
         writers.retain(|it| !it.factors.changes_nothing());
         if writers.is_empty() {
