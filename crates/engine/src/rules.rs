@@ -158,7 +158,14 @@ impl LogitRules {
 
     /// Whether they change anything.
     pub fn is_empty(&self) -> bool {
-        self.names().is_empty()
+        // The ends of answers are no rule by themselves.
+        let Self { end: _, min_length: 0, min_new_tokens: 0, .. } = self else { return false };
+        self.repetition_penalty.is_none()
+            && self.no_repeat_ngram_size.is_none()
+            && self.length_penalty.is_none()
+            && self.sequence_bias.is_empty()
+            && [&self.suppressed, &self.suppressed_first].iter().all(|it| it.is_empty())
+            && self.bad_words.is_empty()
     }
 
     /// The names of the rules that there are, with their values where these are numbers.
@@ -342,7 +349,22 @@ mod tests {
             json!({"min_new_tokens": 4}),
             json!({"suppress_tokens": null, "no_repeat_ngram_size": 0}),
         ] {
-            assert!(rules(&config).is_empty(), "{config}");
+            assert!(rules(&config).is_empty() && rules(&config).names().is_empty(), "{config}");
+        }
+        for config in [
+            json!({"sequence_bias": [[[1], 2.0]]}),
+            json!({"repetition_penalty": 1.05}),
+            json!({"no_repeat_ngram_size": 2}),
+            json!({"bad_words_ids": [[1]]}),
+            json!({"min_length": 3, "eos_token_id": 1}),
+            json!({"min_new_tokens": 3, "eos_token_id": 1}),
+            json!({"exponential_decay_length_penalty": [1, 2.0], "eos_token_id": 1}),
+            json!({"suppress_tokens": [1]}),
+            json!({"begin_suppress_tokens": [1]}),
+        ] {
+            let key = config.as_object().unwrap().keys().next().unwrap();
+            assert!(!rules(&config).is_empty(), "{config}");
+            assert!(rules(&config).names()[0].starts_with(key.as_str()), "{config}");
         }
         assert_eq!(rules(&json!({"repetition_penalty": 1.05})).names(), ["repetition_penalty 1.05"]);
         for (key, value) in [
