@@ -157,7 +157,7 @@ pub(crate) struct TextArguments {
     /// The date that the chat template prints where it prints today's: 2026-11-30, 2026-11-30T12:00:00
     #[arg(long, value_name = "DATE")]
     template_date: Option<String>,
-    /// Obey the rules of the model's generation_config.json that count in greedy decoding (repetition_penalty, …)
+    /// Obey the rules of `generation_config.json` that count in greedy decoding: repetition penalty, suppressed tokens, …
     #[arg(
         long,
         value_name = "BOOL",

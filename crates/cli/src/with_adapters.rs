@@ -110,10 +110,8 @@ fn describe(adapter: &Adapter) -> String {
     let count = |kind: fn(&Values) -> bool| adapter.parts().iter().filter(|it| kind(&it.values)).count();
     let added = count(|it| matches!(it, Values::Factors(_)));
     let replaced = count(|it| !matches!(it, Values::Factors(_)));
-    let mut text = format!("adapter `{}`: changes {added} weights", adapter.path().display());
-    if replaced > 0 {
-        text.push_str(&format!(", replaces parts of {replaced} tensors"));
-    }
-    text.push_str("; merged in f32 as they are read");
-    text
+    let replaced =
+        if replaced > 0 { format!(", replaces parts of {replaced} tensors") } else { String::new() };
+    let path = adapter.path().display();
+    format!("adapter `{path}`: changes {added} weights{replaced}; merged in f32 as they are read")
 }

@@ -15,7 +15,7 @@ pub enum LoadError {
     Checkpoint(#[from] CheckpointError),
     /// An adapter is not in order, or not for this model.
     #[error(transparent)]
-    Adapter(#[from] AdapterError),
+    Adapter(Box<AdapterError>),
     /// The hyper-parameters are not in order.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -144,6 +144,12 @@ pub enum LoadError {
         #[source]
         source: rayon::ThreadPoolBuildError,
     },
+}
+
+impl From<AdapterError> for LoadError {
+    fn from(error: AdapterError) -> Self {
+        Self::Adapter(Box::new(error))
+    }
 }
 
 /// Why a request cannot be served.

@@ -100,7 +100,8 @@ impl LogitRules {
             Some(it) => it.as_u64().and_then(|it| u32::try_from(it).ok()).into_iter().collect(),
             None => Vec::new(),
         };
-        let penalty = number("repetition_penalty")?;
+        // 1 changes nothing.
+        let penalty = number("repetition_penalty")?.filter(|it| it.to_bits() != 1.0_f64.to_bits());
         if let (Some(penalty), Some(found)) = (penalty, get("repetition_penalty"))
             && penalty <= 0.0
         {
@@ -144,7 +145,7 @@ impl LogitRules {
         };
         Ok(Self {
             sequence_bias,
-            repetition_penalty: penalty.map(|it| it as f32).filter(|&it| it != 1.0),
+            repetition_penalty: penalty.map(|it| it as f32),
             no_repeat_ngram_size: Some(count("no_repeat_ngram_size")?).filter(|&it| it > 0),
             bad_words,
             min_length: if end.is_empty() { 0 } else { count("min_length")? },

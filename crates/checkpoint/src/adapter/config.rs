@@ -356,6 +356,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::float_cmp, reason = "the same divisions")]
     fn scales_follow_rank_alpha_and_their_patterns() {
         let config = json!({
             "peft_type": "LORA", "r": 4, "lora_alpha": 6,

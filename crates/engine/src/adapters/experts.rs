@@ -79,7 +79,7 @@ impl OfExperts {
     ) -> Result<Vec<Change>, LoadError> {
         let count = self.count;
         let all = factors.down.rows();
-        if all % count != 0 || factors.magnitude.is_some() || factors.bias.is_some() {
+        if !all.is_multiple_of(count) || factors.magnitude.is_some() || factors.bias.is_some() {
             let what = format!("factors of rank {all} are none of {count} experts");
             return Err(adapter.unusable(part, what).into());
         }

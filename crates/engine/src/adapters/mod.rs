@@ -78,7 +78,7 @@ impl<'a> Plan<'a> {
         let mut plan = Self::default();
         for part in adapter.parts() {
             let mut found = places.of(adapter, part)?;
-            let is_head = tied && places.is_head(&part.module);
+            let is_head = tied && Places::is_head(&part.module);
             let is_embedding = tied && found.iter().any(|it| it.is_of(&places.embedding()));
             let for_both = match &part.values {
                 Values::Whole { of_base, .. } => *of_base,
@@ -97,7 +97,9 @@ impl<'a> Plan<'a> {
                 }
                 let head = places.head();
                 if is_head {
-                    found.iter_mut().for_each(|it| it.rename(&head));
+                    for it in &mut found {
+                        it.rename(&head);
+                    }
                 }
                 plan.untied = Some((places.embedding(), head));
             }

@@ -183,7 +183,7 @@ impl<'a> Places<'a> {
         if container { "language_model.lm_head.weight" } else { "lm_head.weight" }.to_owned()
     }
 
-    pub(super) fn is_head(&self, module: &str) -> bool {
+    pub(super) fn is_head(module: &str) -> bool {
         tail(module) == "lm_head"
     }
 
@@ -215,7 +215,7 @@ impl<'a> Places<'a> {
             return Ok(vec![Place::Tensor { name, order: order.map(|it| inverse(&it)) }]);
         }
         // A tied head has no tensor yet.
-        if self.is_head(&part.module) && parameter == "weight" {
+        if Self::is_head(&part.module) && parameter == "weight" {
             let (name, order) = self.stored(&self.blueprint.head.weight).ok_or_else(missing)?;
             return Ok(vec![Place::Tensor { name, order }]);
         }
