@@ -210,7 +210,7 @@ fn in_words(event: &Event) -> Option<String> {
             )
         }
         Event::TrialFailed { number, reason, hints } => {
-            let hints: String = hints.iter().map(|it| format!("\n\nhint: {it}")).collect();
+            let hints = hints.iter().fold(String::new(), |text, it| text + "\n\nhint: " + it);
             format!("trial {number:>3} failed: {reason}{hints}")
         }
         Event::HeldOut { number, scores } => {

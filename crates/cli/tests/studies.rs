@@ -165,13 +165,18 @@ fn rewritten(file: &str, change: impl Fn(Value) -> Vec<Value>) -> String {
     for record in lines(file) {
         let of_trial = record["trial_id"] == 1;
         for it in if of_trial { change(record) } else { vec![record] } {
-            out += &format!("{it}\n");
+            out.push_str(&it.to_string());
+            out.push('\n');
         }
     }
     out
 }
 
+/// What is done to a line of a trial.
+type LineChange<'a> = Box<dyn Fn(Value) -> Vec<Value> + 'a>;
+
 #[test]
+#[expect(clippy::too_many_lines, reason = "a list of what can be wrong")]
 fn trials_that_other_programs_wrote_wrongly_are_named_and_left_out() {
     let place = Place::new();
     succeeded(&place.run("3", &[]));
@@ -185,8 +190,7 @@ fn trials_that_other_programs_wrote_wrongly_are_named_and_left_out() {
         move |it: Value| if told(&it) { with(it, "values", values.clone()) } else { vec![it] }
     };
     let left_out = "left out, for want of one value per objective: trial 1";
-    type Change<'a> = Box<dyn Fn(Value) -> Vec<Value> + 'a>;
-    let parameter = |name: &'static str, change: fn(&mut Value)| -> Change<'_> {
+    let parameter = |name: &'static str, change: fn(&mut Value)| -> LineChange<'_> {
         Box::new(move |mut it: Value| {
             if it["param_name"] == name {
                 change(&mut it);
@@ -194,7 +198,7 @@ fn trials_that_other_programs_wrote_wrongly_are_named_and_left_out() {
             vec![it]
         })
     };
-    let cases: Vec<(&str, Change<'_>, &str)> = vec![
+    let cases: Vec<(&str, LineChange<'_>, &str)> = vec![
         ("one value of two", Box::new(values(json!([0.5]))), left_out),
         ("three values", Box::new(values(json!([0.5, 0.1, 7.0]))), left_out),
         ("no values", Box::new(values(json!([]))), left_out),
@@ -364,10 +368,9 @@ fn a_date_that_is_none_is_refused_wherever_it_is_given() {
         "{said}"
     );
     assert!(!said.contains("loaded in"), "{said}");
-    for command in [&["generate", "model", "--prompt", "a", "--template-date", "26 Jul 2024"][..]] {
-        let said = failed(&place.ablate(command));
-        assert!(said.contains("`26 Jul 2024` is not a date"), "{said}");
-    }
+    let said =
+        failed(&place.ablate(&["generate", "model", "--prompt", "a", "--template-date", "26 Jul 2024"]));
+    assert!(said.contains("`26 Jul 2024` is not a date"), "{said}");
 }
 
 #[test]
@@ -406,6 +409,9 @@ fn json_file(place: &Place, name: &str, change: impl FnOnce(&mut Value)) {
     });
 }
 
+/// What somebody does to files between two runs.
+type DiskChange = fn(&Place);
+
 #[test]
 fn a_study_is_not_continued_when_what_it_scores_has_changed_on_the_disk() {
     let place = Place::new();
@@ -414,17 +420,16 @@ fn a_study_is_not_continued_when_what_it_scores_has_changed_on_the_disk() {
     copy(&place.at("model"), &place.at("kept"));
     let files = ["good.txt", "bad.txt", "refusals.txt", "kl.txt"];
     let before: Vec<String> = files.iter().map(|it| std::fs::read_to_string(place.at(it)).unwrap()).collect();
-    type Change = fn(&Place);
-    let changes: [(&str, Change); 11] = [
+    let changes: [(&str, DiskChange); 11] = [
         ("weights: ", flip_a_bit),
         ("configuration (config.json): ", |it| {
-            json_file(it, "model/config.json", |it| it["rms_norm_eps"] = json!(1e-3))
+            json_file(it, "model/config.json", |it| it["rms_norm_eps"] = json!(1e-3));
         }),
         ("tokenizer: ", |it| {
-            json_file(it, "model/tokenizer.json", |it| it["normalizer"] = json!({"type": "NFC"}))
+            json_file(it, "model/tokenizer.json", |it| it["normalizer"] = json!({"type": "NFC"}));
         }),
         ("tokenizer: ", |it| {
-            json_file(it, "model/tokenizer_config.json", |it| it["pad_token"] = json!("<|user|>"))
+            json_file(it, "model/tokenizer_config.json", |it| it["pad_token"] = json!("<|user|>"));
         }),
         ("generation settings (generation_config.json): ", |it| {
             json_file(it, "model/generation_config.json", |it| it["repetition_penalty"] = json!(1.5));
@@ -435,17 +440,17 @@ fn a_study_is_not_continued_when_what_it_scores_has_changed_on_the_disk() {
             });
         }),
         ("chat template: ", |it| {
-            std::fs::write(it.at("model/chat_template.jinja"), "{{ messages[0].content }}").unwrap()
+            std::fs::write(it.at("model/chat_template.jinja"), "{{ messages[0].content }}").unwrap();
         }),
         ("prompts of `good_prompts`: the study has 6 prompts, ", |it| {
-            it.edit("good.txt", |it| it.replacen('a', "e", 1))
+            it.edit("good.txt", |it| it.replacen('a', "e", 1));
         }),
         ("prompts of `bad_prompts`: ", |it| {
-            it.edit("bad.txt", |it| it.lines().rev().collect::<Vec<_>>().join("\n"))
+            it.edit("bad.txt", |it| it.lines().rev().collect::<Vec<_>>().join("\n"));
         }),
         ("prompts of `refusal_prompts`: ", |it| it.edit("refusals.txt", |it| it + "\nOne more?")),
         ("prompts of `kl_prompts`: ", |it| {
-            it.edit("kl.txt", |it| it.lines().skip(1).collect::<Vec<_>>().join("\n"))
+            it.edit("kl.txt", |it| it.lines().skip(1).collect::<Vec<_>>().join("\n"));
         }),
     ];
     for (expected, change) in changes {
@@ -605,7 +610,7 @@ fn every_model_and_behavior_has_a_study_of_its_own() {
         let mut names: Vec<String> = std::fs::read_dir(place.at("checkpoints"))
             .unwrap()
             .map(|it| it.unwrap().file_name().into_string().unwrap())
-            .filter(|it| it.ends_with(".jsonl"))
+            .filter(|it| Path::new(it).extension().is_some_and(|it| it == "jsonl"))
             .collect();
         names.sort();
         names

@@ -144,16 +144,15 @@ impl Ingredients {
                 changes.push(Change { what, study: shown(study), here: shown(here) });
             }
         };
-        let of_model: [(&str, fn(&Self) -> &String); 4] = [
-            ("weights", |it| &it.weights),
-            ("configuration (config.json)", |it| &it.configuration),
-            ("tokenizer", |it| &it.tokenizer),
-            ("generation settings (generation_config.json)", |it| &it.generation),
-        ];
-        for (what, part) in of_model {
-            let shown = |it: &Self| Some(format!("{} of `{}`", short(part(it)), it.name()));
-            if part(self) != part(here) {
-                compare(what.to_owned(), shown(self), shown(here));
+        for (what, before, now) in [
+            ("weights", &self.weights, &here.weights),
+            ("configuration (config.json)", &self.configuration, &here.configuration),
+            ("tokenizer", &self.tokenizer, &here.tokenizer),
+            ("generation settings (generation_config.json)", &self.generation, &here.generation),
+        ] {
+            if before != now {
+                let shown = |part: &str, of: &Self| Some(format!("{} of `{}`", short(part), of.name()));
+                compare(what.to_owned(), shown(before, self), shown(now, here));
             }
         }
         let template = |it: &Self| it.chat_template.as_deref().map(short);

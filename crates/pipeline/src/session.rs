@@ -137,14 +137,13 @@ impl Session {
         let sets: Vec<Result<EditSet, PipelineError>> =
             candidates.iter().map(|it| self.edit_set(it)).collect();
         let valid: Vec<EditSet> = sets.iter().flatten().cloned().collect();
-        let mut evaluations = match valid.is_empty() {
-            true => Vec::new(),
-            false => {
-                let work = Work::new(Stage::Candidates, events, cancel);
-                self.evaluator.evaluate(&mut self.model, &valid, work)?
-            }
-        }
-        .into_iter();
+        let evaluations = if valid.is_empty() {
+            Vec::new()
+        } else {
+            let work = Work::new(Stage::Candidates, events, cancel);
+            self.evaluator.evaluate(&mut self.model, &valid, work)?
+        };
+        let mut evaluations = evaluations.into_iter();
         // As many evaluations as valid sets, in their order.
         Ok(sets
             .into_iter()

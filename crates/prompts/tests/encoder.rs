@@ -134,11 +134,11 @@ fn one_of_several_templates_is_chosen_by_name_or_by_the_tools() {
 
 #[test]
 fn a_prompt_that_the_template_leaves_out_is_an_error_that_names_template_and_prompt() {
+    const SILENT: &str = "{% for m in messages %}<{{ m.role }}>{% endfor %}";
     let lost = |assets: &TextAssets, settings: PromptSettings| {
         let encoder = PromptEncoder::new(assets, &json!({}), settings).unwrap();
         encoder.encode_prompt("Tell me more.", Some("Be nice.")).unwrap_err().to_string()
     };
-    const SILENT: &str = "{% for m in messages %}<{{ m.role }}>{% endfor %}";
     let said = lost(&assets(Some(SILENT)), PromptSettings::default());
     assert!(said.starts_with("the model's chat template leaves out the user's words"), "{said}");
     assert!(said.contains("`Tell me more.`") && said.contains("`<system><user>`"), "{said}");

@@ -2,7 +2,7 @@
 //!
 //! The program is started once and stays. Every request has a time limit. What goes wrong is told with the last
 //! lines that the program wrote to stderr. A program that failed is killed, and the next request starts it anew.
-//! Dropping the handle kills it, together with whatever it started ([`supervise`](crate::supervise)).
+//! Dropping the handle kills it, together with whatever it started ([`supervise`](fn@crate::supervise)).
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, Read, Write};

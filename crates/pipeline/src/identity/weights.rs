@@ -123,7 +123,7 @@ mod tests {
         let bytes = vec![0; 10 * PAGE + 17];
         let first = bytes.as_ptr() as usize;
         let places: Vec<usize> = sampled(&bytes, 3).iter().map(|it| it.as_ptr() as usize - first).collect();
-        assert_eq!(places, [0, (9 * PAGE + 17) / 2, 9 * PAGE + 17]);
+        assert_eq!(places, [0, (9 * PAGE + 17).div_euclid(2), 9 * PAGE + 17]);
         assert_eq!(sampled(&bytes, 11).len(), 1, "whole");
         assert_eq!(sampled(&[], 2), [&[0_u8; 0][..]]);
     }

@@ -164,19 +164,11 @@ impl Begun {
         let unreadable = |what: &str, why: &dyn std::fmt::Display| {
             anyhow::anyhow!("its {what} cannot be read: {why}{ANEW}")
         };
-        let calibration = match attribute(attributes::CALIBRATION) {
-            Some(found) => {
-                Some(serde_json::from_value(found.clone()).map_err(|it| unreadable("calibration", &it))?)
-            }
-            None => {
-                if complete > 0 {
-                    remark(
-                        "the study has no calibration: it is made anew, and need not be what its trials had",
-                    );
-                }
-                None
-            }
-        };
+        let calibration = attribute(attributes::CALIBRATION).cloned().map(serde_json::from_value).transpose();
+        let calibration = calibration.map_err(|it| unreadable("calibration", &it))?;
+        if calibration.is_none() && complete > 0 {
+            remark("the study has no calibration: it is made anew, and need not be what its trials had");
+        }
         let identity = attribute(attributes::IDENTITY).map(Identity::read).transpose();
         let identity = identity.map_err(|it| unreadable("identity", &it))?;
         let commit = attribute(MODEL).and_then(|it| it.get("model_commit")?.as_str());
