@@ -206,4 +206,11 @@ fn numbers_that_no_machine_can_serve_are_errors_or_do_no_harm() {
         assert_eq!(output.status.code(), Some(2), "{said}");
         assert!(said.contains(threads) && said.contains("at most"), "{said}");
     }
+    let mut arguments = vec!["run", model.to_str().unwrap(), "--isolated", "--parallel-trials", "1000000"];
+    arguments.extend(["--good-prompts", "text:a", "--bad-prompts", "text:b"]);
+    arguments.extend(["--refusal-prompts", "text:b", "--kl-prompts", "text:a"]);
+    let output = output_of(ablate(folder.path(), None, &arguments));
+    let said = said(&output);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("`parallel_trials` is 1000000, expected 1 to 1024"), "{said}");
 }

@@ -109,6 +109,16 @@ pub enum PipelineError {
         /// What weights are held in.
         dtype: &'static str,
     },
+    /// More candidates together than there is use of.
+    #[error(
+        "`parallel_trials` is {found}, expected 1 to {most}\n\nhint: more than the batch size brings nothing"
+    )]
+    ParallelTrials {
+        /// As set.
+        found: usize,
+        /// The largest number.
+        most: usize,
+    },
     /// Settings of a scorer, or its evidence.
     #[error("scorer `{scorer}`")]
     Score {
@@ -162,6 +172,7 @@ impl PipelineError {
             Self::UnknownSet { .. }
                 | Self::Configure(_)
                 | Self::TwoScorers { .. }
+                | Self::ParallelTrials { .. }
                 | Self::UnknownSampler { .. }
                 | Self::TemplateDate(_)
                 | Self::NoObjective

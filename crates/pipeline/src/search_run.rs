@@ -12,7 +12,8 @@ use crate::evaluate::{self, Evaluation};
 use crate::event::TrialEvent;
 use crate::{Cancel, Event, Events, Explanation, PipelineError, ScoreRecord, Session, candidates};
 
-/// Candidates that are in memory together at most: a larger number brings nothing but their edits.
+/// Candidates that are in memory together at most: a larger number brings nothing but their edits, and proposing them takes
+/// long.
 const MOST_PARALLEL: usize = 1024;
 
 /// Scores by trial number.
@@ -61,12 +62,8 @@ pub fn search(
     let space = candidates::space(session.model.engine.info())?;
     let settings = session.settings().clone();
     let sampler = sampler(&settings)?;
-    let search = Search {
-        sampler: &*sampler,
-        space: &space,
-        seed: settings.seed,
-        batch: settings.parallel_trials.clamp(1, MOST_PARALLEL),
-    };
+    let search =
+        Search { sampler: &*sampler, space: &space, seed: settings.seed, batch: parallel_trials(&settings)? };
     let mut batch = study.running(&search)?;
     let complete = study.snapshot().comparable_trials().len();
     if !study.trials().is_empty() {
@@ -203,8 +200,19 @@ fn sampler(settings: &crate::Settings) -> Result<Box<dyn Sampler>, PipelineError
     Ok((member.build)(&Options { n_startup_trials: Some(settings.n_startup_trials) }))
 }
 
+fn parallel_trials(settings: &crate::Settings) -> Result<usize, PipelineError> {
+    match settings.parallel_trials {
+        found @ 1..=MOST_PARALLEL => Ok(found),
+        found => Err(PipelineError::ParallelTrials { found, most: MOST_PARALLEL }),
+    }
+}
+
 /// The objectives of a study under these settings.
+///
+/// # Errors
+/// When a scorer, or the search, cannot be what the settings say.
 pub fn objectives(settings: &crate::Settings) -> Result<Vec<search::Objective>, PipelineError> {
+    parallel_trials(settings)?;
     let objectives = evaluate::objectives(&evaluate::configure(settings)?);
     if objectives.is_empty() { Err(PipelineError::NoObjective) } else { Ok(objectives) }
 }
