@@ -66,7 +66,7 @@ fn main() -> std::process::ExitCode {
         Ok(arguments) => arguments,
         Err(error) => return terminal::report_usage(&error),
     };
-    if let Ok(own) = std::env::current_exe() {
+    if let Ok(own) = model::this_program() {
         scorers::use_supervisor(vec![own.into(), SUPERVISE.into()]);
     }
     let result = match arguments.command {

@@ -494,15 +494,16 @@ pub(crate) fn renders_templates() -> bool {
     std::env::args_os().nth(1).is_some_and(|it| it == RENDER)
 }
 
-/// This program, where chat templates cannot do harm to the one that runs.
-fn isolation() -> anyhow::Result<Isolation> {
+/// The file of this program, to start it once more.
+pub(crate) fn this_program() -> std::io::Result<PathBuf> {
     // On Linux the program itself, even if its file was replaced by a newer one.
     let itself = Path::new("/proc/self/exe");
-    let program = if cfg!(target_os = "linux") && itself.exists() {
-        itself.to_owned()
-    } else {
-        std::env::current_exe().context("finding this program, which renders chat templates")?
-    };
+    if cfg!(target_os = "linux") && itself.exists() { Ok(itself.to_owned()) } else { std::env::current_exe() }
+}
+
+/// This program, where chat templates cannot do harm to the one that runs.
+fn isolation() -> anyhow::Result<Isolation> {
+    let program = this_program().context("finding this program, which renders chat templates")?;
     Ok(Isolation::Process { program, arguments: vec![RENDER.into()] })
 }
 

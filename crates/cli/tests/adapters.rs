@@ -3,19 +3,17 @@
 
 #[path = "../../hub/tests/server/mod.rs"]
 mod server;
+mod support;
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::path::Path;
+use std::process::Output;
 
 use checkpoint::hugging_face::Header;
 use checkpoint::{Checkpoint, TensorDtype};
 use serde_json::{Value, json};
 use server::{Server, TOKEN};
+use support::{SHORT, ablate, toy};
 use tempfile::TempDir;
-
-fn toy() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../demo/model")
-}
 
 /// Every writer but those of the first layer, with another strength at each.
 fn parameters() -> Value {
@@ -24,35 +22,6 @@ fn parameters() -> Value {
         "direction_index": 2.6,
         "abliteration_parameters": {"attn.o_proj": profile(0.2), "mlp.down_proj": profile(0.4)},
     })
-}
-
-/// What makes runs short.
-const SHORT: [&str; 17] = [
-    "--good-prompts",
-    "embedded:demo-answered-train",
-    "--bad-prompts",
-    "embedded:demo-refused-train",
-    "--refusal-prompts",
-    "embedded:demo-refused-eval[:8]",
-    "--kl-prompts",
-    "embedded:demo-answered-eval[:8]",
-    "--scorer",
-    "kl_divergence:minimize",
-    "--max-response-length",
-    "8",
-    "--batch-size",
-    "16",
-    "--response-prefix",
-    "",
-    "--isolated",
-];
-
-/// The program in a folder, without a network.
-fn ablate(folder: &TempDir) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ablate"));
-    command.current_dir(folder.path()).stdin(Stdio::null());
-    command.env("NO_COLOR", "1").env("HF_HUB_OFFLINE", "1").env("HF_HOME", "no/such/cache");
-    command
 }
 
 fn evaluate(folder: &TempDir, more: &[&str]) -> Output {

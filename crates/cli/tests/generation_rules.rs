@@ -1,43 +1,9 @@
 //! Rules of a model's generation settings, as a user meets them, on the toy model of `demo/README.md`.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+mod support;
 
 use serde_json::{Value, json};
-use tempfile::TempDir;
-
-fn toy() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../demo/model")
-}
-
-/// What makes runs short.
-const SHORT: [&str; 17] = [
-    "--good-prompts",
-    "embedded:demo-answered-train",
-    "--bad-prompts",
-    "embedded:demo-refused-train",
-    "--refusal-prompts",
-    "embedded:demo-refused-eval[:8]",
-    "--kl-prompts",
-    "embedded:demo-answered-eval[:8]",
-    "--scorer",
-    "kl_divergence:minimize",
-    "--max-response-length",
-    "8",
-    "--batch-size",
-    "16",
-    "--response-prefix",
-    "",
-    "--isolated",
-];
-
-/// The program in a folder, without a network.
-fn ablate(folder: &TempDir) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ablate"));
-    command.current_dir(folder.path()).stdin(Stdio::null());
-    command.env("NO_COLOR", "1").env("HF_HUB_OFFLINE", "1").env("HF_HOME", "no/such/cache");
-    command
-}
+use support::{SHORT, ablate, toy};
 
 #[test]
 fn answers_obey_the_generation_settings_of_a_model_unless_that_is_not_wanted() {

@@ -103,17 +103,19 @@ fn evaluate_batch(
     let info = session.model.engine.info();
     // Other programs may have written a trial that does not have the parameters of this search.
     let mut failed: Vec<(usize, PipelineError)> = Vec::new();
-    let mut tried: Vec<(&Trial, Parameters)> = Vec::new();
+    let (mut tried, mut parameters): (Vec<&Trial>, Vec<Parameters>) = (Vec::new(), Vec::new());
     for trial in batch {
         match candidates::parameters(&trial.assignment, info) {
-            Ok(parameters) => tried.push((trial, parameters)),
+            Ok(found) => {
+                tried.push(trial);
+                parameters.push(found);
+            }
             Err(error) => failed.push((trial.number, error)),
         }
     }
-    let parameters: Vec<Parameters> = tried.iter().map(|it| it.1.clone()).collect();
     let outcomes = session.evaluate(&parameters, events, cancel)?;
     let seconds = started.elapsed().as_secs_f64() / batch.len() as f64;
-    for ((trial, parameters), outcome) in tried.into_iter().zip(outcomes) {
+    for ((trial, parameters), outcome) in tried.into_iter().zip(parameters).zip(outcomes) {
         match outcome {
             Ok(evaluation) => {
                 let values: Vec<f64> = evaluation.objectives.iter().map(|it| it.value).collect();

@@ -134,9 +134,17 @@ impl Session {
         events: &mut Events<'_>,
         cancel: &Cancel<'_>,
     ) -> Result<Vec<Result<Evaluation, PipelineError>>, PipelineError> {
-        let sets: Vec<Result<EditSet, PipelineError>> =
-            candidates.iter().map(|it| self.edit_set(it)).collect();
-        let valid: Vec<EditSet> = sets.iter().flatten().cloned().collect();
+        let mut valid = Vec::with_capacity(candidates.len());
+        let mut failures = Vec::with_capacity(candidates.len());
+        for candidate in candidates {
+            match self.edit_set(candidate) {
+                Ok(set) => {
+                    valid.push(set);
+                    failures.push(None);
+                }
+                Err(error) => failures.push(Some(error)),
+            }
+        }
         let evaluations = if valid.is_empty() {
             Vec::new()
         } else {
@@ -145,9 +153,9 @@ impl Session {
         };
         let mut evaluations = evaluations.into_iter();
         // As many evaluations as valid sets, in their order.
-        Ok(sets
+        Ok(failures
             .into_iter()
-            .filter_map(|it| it.map_or_else(|error| Some(Err(error)), |_| evaluations.next()))
+            .filter_map(|it| it.map_or_else(|| evaluations.next(), |error| Some(Err(error))))
             .collect())
     }
 
