@@ -17,7 +17,8 @@ use crate::{Config, ConfigError};
 pub(super) const FAMILY: Family =
     Family { name: "deepseek_v3", architectures: &["DeepseekV3ForCausalLM"], blueprint, gguf: None };
 
-static DEFAULTS: LazyLock<Value> = LazyLock::new(|| {
+/// What transformers' `DeepseekV3Config` has where a configuration is silent.
+pub(super) static DEFAULTS: LazyLock<Value> = LazyLock::new(|| {
     json!({
         "kv_lora_rank": 512,
         "q_lora_rank": 1536,

@@ -7,9 +7,9 @@ use std::sync::LazyLock;
 
 use serde_json::{Value, json};
 
-use super::Family;
 use super::decoder::{self, Decoder, Traits};
 use super::latent::{by_logistic_scores, refuse_alternation};
+use super::{Family, deepseek_v3};
 use crate::blueprint::{Blueprint, LatentAttention, Pairing};
 use crate::config::kind_of_layer;
 use crate::{Config, ConfigError};
@@ -34,24 +34,11 @@ pub(super) const GLM: Family = Family {
     gguf: None,
 };
 
+/// Those of DeepSeek V3, and how many positions are chosen.
 static DEFAULTS: LazyLock<Value> = LazyLock::new(|| {
-    json!({
-        "kv_lora_rank": 512,
-        "q_lora_rank": 1536,
-        "qk_nope_head_dim": 128,
-        "qk_rope_head_dim": 64,
-        "v_head_dim": 128,
-        "first_k_dense_replace": 3,
-        "n_routed_experts": 256,
-        "n_shared_experts": 1,
-        "num_experts_per_tok": 8,
-        "moe_intermediate_size": 2048,
-        "n_group": 8,
-        "topk_group": 4,
-        "norm_topk_prob": true,
-        "routed_scaling_factor": 2.5,
-        "index_topk": 2048,
-    })
+    let mut defaults = deepseek_v3::DEFAULTS.clone();
+    defaults["index_topk"] = json!(2048);
+    defaults
 });
 
 static GLM_DEFAULTS: LazyLock<Value> = LazyLock::new(|| {
